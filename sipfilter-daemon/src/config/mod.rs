@@ -1,0 +1,1 @@
+//! Configuration: TOML files, the provider catalogue and PBX presets, turned into checked settings.

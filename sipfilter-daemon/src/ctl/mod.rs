@@ -1,0 +1,1 @@
+//! `sipfilterctl`: the operator's commands.

@@ -1,0 +1,185 @@
+//! The engine: from captured signalling to pinholes, without I/O and without a clock.
+//!
+//! Call [`Engine::handle`] with each input or [`Engine::handle_timeout`] when a deadline passes, then [`Engine::poll_output`]
+//! until it is empty, then [`Engine::poll_timeout`]. The stages are `decode` → `reassemble` → `sip` → `sdp` → `call` → `pinhole`;
+//! each may name the types of the stages before it, never of one after it. Only this file knows them all.
+//!
+//! It does not touch maps, sockets or files (`shell` does), and it never judges a media packet (the kernel does, by
+//! `sipfilter_common::classify`).
+
+pub mod pinhole;
+pub mod sdp;
+pub mod settings;
+pub mod sip;
+
+use std::{net::SocketAddr, time::Duration};
+
+use pinhole::{PinholeAction, PinholeResult};
+use settings::ProviderId;
+
+/// A point in time: what has passed since an origin that the shell chose (its monotonic clock).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Instant(pub Duration);
+
+/// A call's number, given in order of appearance and never used twice in one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallNumber(pub u64);
+
+/// Which way a packet went through the interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// From outside, towards the PBX: what it carries is the remote side's word.
+    Ingress,
+    /// From the PBX (or the host it runs on), outwards: the local side's word.
+    Egress,
+}
+
+/// Where a SIP message was seen: the addresses on the wire, and the way it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    /// Which way it went.
+    pub direction: Direction,
+    /// Source address and port on the wire.
+    pub source: SocketAddr,
+    /// Destination address and port on the wire.
+    pub destination: SocketAddr,
+}
+
+/// What the shell tells the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input<'a> {
+    /// A captured packet, from its IP header on.
+    Packet {
+        /// Which way it went.
+        direction: Direction,
+        /// The IP packet's bytes.
+        bytes: &'a [u8],
+        /// The kernel could copy only the beginning.
+        truncated: bool,
+    },
+    /// What became of the pinhole action on this local address and port.
+    PinholeResult {
+        /// The pinhole's key.
+        local: SocketAddr,
+        /// The outcome.
+        result: PinholeResult,
+    },
+    /// No packet has used this pinhole for its idle limit: the kernel has closed it.
+    PinholeIdle {
+        /// The pinhole's key.
+        local: SocketAddr,
+    },
+    /// Copies of signalling that were lost between the kernel and the engine.
+    CaptureLost {
+        /// How many packets since the last such input.
+        packets: u64,
+    },
+    /// The operator ends a call's pinholes.
+    EndCall(CallNumber),
+}
+
+/// What the engine tells the shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Carry this out, and answer with [`Input::PinholeResult`].
+    Pinhole(PinholeAction),
+    /// Worth a log line.
+    Event(Event),
+}
+
+/// What happened, for logs and the call record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A call's first INVITE.
+    CallStarted {
+        /// The call.
+        call: CallNumber,
+        /// Its Call-ID.
+        call_id: String,
+        /// Its provider.
+        provider: ProviderId,
+        /// Who sent the INVITE.
+        direction: Direction,
+    },
+    /// A 2xx to its first INVITE.
+    CallConfirmed {
+        /// The call.
+        call: CallNumber,
+    },
+    /// It is over; its pinholes are closed.
+    CallEnded {
+        /// The call.
+        call: CallNumber,
+        /// Why.
+        reason: EndReason,
+    },
+    /// Something was refused: whose fault, and what.
+    Refused {
+        /// The call, where one is concerned.
+        call: Option<CallNumber>,
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
+/// Why a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EndReason {
+    /// BYE by this side.
+    Bye(Direction),
+    /// CANCEL and its 487.
+    Cancelled,
+    /// A final error answer to the INVITE.
+    Rejected(u16),
+    /// No final answer in time.
+    NoAnswer,
+    /// No ACK to the 200 in time.
+    NoAck,
+    /// All of its pinholes went idle.
+    Idle,
+    /// The operator's order.
+    Operator,
+}
+
+/// Why something was refused, sorted by fault. Each is a counter (see [`Refusal::name`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// Peer's fault: not SIP, or SIP that breaks a rule the engine depends on.
+    MalformedSip,
+    /// Peer's fault: an SDP body that cannot be read.
+    MalformedSdp,
+    /// Peer's fault: SDP of the PBX names an address that is not the PBX's own.
+    ForeignLocalAddress,
+    /// Peer's fault: SDP of the PBX names a port outside its RTP range.
+    ForeignLocalPort,
+    /// Peer's fault: SDP of the provider names media outside the provider's limits.
+    ForeignRemoteMedia,
+    /// Peer's fault: a message that claims a dialog it does not belong to.
+    WrongDialog,
+    /// Peer's fault: neither end of the packet is a provider's signalling address.
+    UnknownPeer,
+    /// Unsupported yet: an IP fragment.
+    Fragment,
+    /// Unsupported yet: SIP over TCP.
+    Tcp,
+    /// Unsupported: SIP over TLS cannot be read.
+    Tls,
+    /// Unsupported: a host name where an address is needed.
+    HostName,
+    /// The kernel's copy was cut short.
+    Truncated,
+    /// Limit reached: calls in total.
+    TooManyCalls,
+    /// Limit reached: calls of one provider.
+    TooManyCallsOfProvider,
+    /// Limit reached: dialogs of one call.
+    TooManyDialogs,
+    /// Limit reached: media descriptions of one session description.
+    TooManyMedia,
+    /// Limit reached: sources of one pinhole.
+    TooManySources,
+    /// Limit reached: pinholes in total, or the kernel's table.
+    TooManyPinholes,
+    /// Our fault or the system's: the shell could not carry an action out.
+    ActionFailed,
+}

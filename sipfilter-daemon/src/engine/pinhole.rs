@@ -1,0 +1,90 @@
+//! What a pinhole is, outside the kernel: one local address and port, the sources that may reach it, and how long.
+//!
+//! The engine speaks of pinholes only in these types; their layout in the kernel's maps is `sipfilter_common::value`'s matter.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use super::{CallNumber, settings::ProviderId};
+
+/// The most sources that one pinhole can name (the kernel's table has a fixed number of places).
+pub const MAX_SOURCES: usize = sipfilter_common::value::MAX_SOURCES;
+
+/// One source of media: an address or prefix, and the ports it may send from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Source {
+    /// A single address (`/32`, `/128`), a provider's media prefix, or the whole family (`0.0.0.0/0`, `::/0`).
+    pub net: IpNet,
+    /// First and last source port.
+    pub ports: (u16, u16),
+}
+
+impl Source {
+    /// One address, ports in `ports`.
+    pub fn host(address: IpAddr, ports: RangeInclusive<u16>) -> Self {
+        Self {
+            net: IpNet::from(address),
+            ports: (*ports.start(), *ports.end()),
+        }
+    }
+}
+
+/// What may pass through a pinhole besides being from the right source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stream {
+    /// RTP, and RTCP where it is multiplexed.
+    Rtp,
+    /// RTCP on a port of its own.
+    Rtcp,
+    /// T.38 over UDPTL.
+    Udptl,
+}
+
+/// One pinhole as the calls that share its local address and port want it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pinhole {
+    /// The protected address and port, as packets from outside carry them. The key: there is one pinhole for each.
+    pub local: SocketAddr,
+    /// Who may send, sorted, without duplicates, at least one and at most [`MAX_SOURCES`].
+    pub sources: Vec<Source>,
+    /// What kind of stream was negotiated.
+    pub stream: Stream,
+    /// Without a packet in either direction for this long, the kernel closes it.
+    pub idle: Duration,
+    /// Whose call it is.
+    pub provider: ProviderId,
+    /// The call that opened it.
+    pub call: CallNumber,
+}
+
+/// What the shell must do to the kernel's pinholes. The local address and port is the key of all three.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PinholeAction {
+    /// Open a pinhole that was not there.
+    Open(Pinhole),
+    /// Replace the contents of an open one, without a moment in which it is closed.
+    Update(Pinhole),
+    /// Close it.
+    Close {
+        /// The key.
+        local: SocketAddr,
+        /// The call it belonged to.
+        call: CallNumber,
+    },
+}
+
+/// What became of a [`PinholeAction`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PinholeResult {
+    /// Done.
+    Done,
+    /// The kernel's table is full.
+    Full,
+    /// The system refused.
+    Failed,
+}

@@ -1,0 +1,109 @@
+//! SDP bodies: the endpoints that a session description declares (RFC 8866), in the order of its media descriptions.
+//!
+//! A line filter in front of `sdp-types` keeps what moves media and forgets the rest. It does not resolve names and does not
+//! compare an offer with an answer (`call` does).
+
+use std::net::IpAddr;
+
+/// One session description, reduced to where media goes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SessionDescription {
+    /// The media descriptions, by index of their `m=` line: an answer's n-th belongs to the offer's n-th (RFC 3264 §6).
+    pub media: Vec<MediaDescription>,
+}
+
+/// One `m=` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediaDescription {
+    /// `audio`, `video`, `image`, …
+    pub kind: MediaKind,
+    /// The transport protocol field.
+    pub protocol: Protocol,
+    /// The port; 0 means the stream is rejected or removed (RFC 3264 §6, §8.2).
+    pub port: u16,
+    /// The number of ports (`49170/2`); 1 where none is given.
+    pub port_count: u16,
+    /// The connection addresses that hold here: the section's own `c=` lines, else the session's. May be empty.
+    pub connections: Vec<Connection>,
+    /// Direction (RFC 8866 §6.7), the section's own or the session's.
+    pub direction: MediaDirection,
+    /// Where RTCP goes.
+    pub rtcp: Rtcp,
+    /// `a=candidate` lines over UDP (RFC 8839 §5.1) with a literal address: extra addresses that media may come from or go to.
+    pub candidates: Vec<Candidate>,
+    /// The section has ICE credentials (`a=ice-ufrag`, its own or the session's): STUN is to be expected.
+    pub ice: bool,
+    /// The section has a DTLS fingerprint (`a=fingerprint`, its own or the session's).
+    pub fingerprint: bool,
+    /// The section has SDES keys (`a=crypto`).
+    pub crypto: bool,
+    /// Payload types of the `m=` line, bit n for type n; 0 where the protocol has none.
+    pub payload_types: u128,
+}
+
+/// The media field of an `m=` line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MediaKind {
+    /// `audio`
+    Audio,
+    /// `video`
+    Video,
+    /// `image` (T.38)
+    Image,
+    /// Anything else (`application`, `text`, `message`, …).
+    Other,
+}
+
+/// The protocol field of an `m=` line, by what it puts on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// RTP or SRTP over UDP (`RTP/AVP`, `RTP/SAVP`, `UDP/TLS/RTP/SAVPF`, …).
+    Rtp,
+    /// T.38 over UDPTL (`udptl`, RFC 7345's `UDP/TLS/UDPTL` too).
+    Udptl,
+    /// Anything else: no pinhole.
+    Other,
+}
+
+/// The address of a `c=` line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Connection {
+    /// A literal address; `0.0.0.0` and `::` mean hold (RFC 3264 §8.4).
+    Address(IpAddr),
+    /// A host name: unresolvable by design.
+    Name(String),
+}
+
+/// `sendrecv`, `sendonly`, `recvonly`, `inactive`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MediaDirection {
+    /// Both ways; the default.
+    #[default]
+    SendRecv,
+    /// The describer only sends.
+    SendOnly,
+    /// The describer only receives.
+    RecvOnly,
+    /// Neither.
+    Inactive,
+}
+
+/// Where a section's RTCP goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rtcp {
+    /// `a=rtcp-mux` (RFC 5761) is there.
+    pub mux: bool,
+    /// `a=rtcp:port [IN IP4 address]` (RFC 3605): the port, and the address where one is given.
+    pub explicit: Option<(u16, Option<IpAddr>)>,
+}
+
+/// One UDP candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// 1 is RTP, 2 is RTCP.
+    pub component: u16,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+}

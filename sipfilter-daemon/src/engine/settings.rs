@@ -1,0 +1,173 @@
+//! What the engine must know of the configuration: addresses, port ranges, providers, limits and timers.
+//!
+//! Plain checked data, made by `config`; nothing here reads a file or names a configuration key.
+
+use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, time::Duration};
+
+use ipnet::IpNet;
+
+/// Everything that the engine is told once, at its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The PBX, as the outside sees it.
+    pub pbx: Pbx,
+    /// The trunks' providers. The index into this list is the provider's number ([`ProviderId`]) everywhere.
+    pub providers: Vec<Provider>,
+    /// Caps on every table.
+    pub limits: Limits,
+    /// How long things last.
+    pub timers: Timers,
+}
+
+/// A provider's index in [`Settings::providers`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProviderId(pub u16);
+
+/// The protected side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pbx {
+    /// Protected addresses: the ones that packets from outside carry as destination.
+    pub addresses: Vec<IpAddr>,
+    /// Local UDP ports that SDP from the PBX may name for RTP and RTCP.
+    pub rtp_ports: RangeInclusive<u16>,
+    /// Local UDP ports that SDP from the PBX may name for T.38 (UDPTL), where the PBX has a range of its own for them.
+    pub udptl_ports: Option<RangeInclusive<u16>>,
+    /// Addresses that the PBX writes into its SDP, and the protected address that each stands for outside (NAT).
+    pub nat: BTreeMap<IpAddr, IpAddr>,
+    /// Ports on which the PBX takes SIP.
+    pub signalling: SignallingPorts,
+}
+
+/// SIP ports by transport.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignallingPorts {
+    /// SIP over UDP.
+    pub udp: Vec<u16>,
+    /// SIP over TCP.
+    pub tcp: Vec<u16>,
+    /// SIP over TLS.
+    pub tls: Vec<u16>,
+}
+
+/// A SIP transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    /// SIP over UDP.
+    Udp,
+    /// SIP over TCP.
+    Tcp,
+    /// SIP over TLS: passed, never read.
+    Tls,
+}
+
+/// One provider of trunks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provider {
+    /// The name that the configuration and every report use.
+    pub name: String,
+    /// Prefixes from which its SIP comes.
+    pub signalling: Vec<IpNet>,
+    /// Transports that it may use.
+    pub transports: Vec<Transport>,
+    /// Its own SIP ports: the destination of what the PBX sends to it.
+    pub signalling_ports: SignallingPorts,
+    /// Where its media may come from.
+    pub media: Media,
+    /// When media may arrive for a call that the PBX made.
+    pub early_media: EarlyMedia,
+}
+
+/// Where a provider's media may come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Media {
+    /// How the allowed source follows from the SDP.
+    pub source: MediaSource,
+    /// The provider's own RTP ports: the *source* ports of what arrives.
+    pub ports: RangeInclusive<u16>,
+    /// The provider's media prefixes; empty where it publishes none. Where there are some, every source must lie in them.
+    pub prefixes: Vec<IpNet>,
+}
+
+/// How the allowed source of a stream follows from the provider's SDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MediaSource {
+    /// The SDP's address, any port in the provider's range.
+    Signalled,
+    /// The SDP's address and port.
+    Exact,
+    /// Any address in the provider's media prefixes, any port in its range.
+    Prefix,
+}
+
+/// When a stream that the PBX offered may first receive media.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EarlyMedia {
+    /// As soon as the PBX's offer is out, from anywhere in the provider's limits, until an answer narrows it.
+    OnOffer,
+    /// Once the provider's SDP has arrived.
+    OnAnswer,
+}
+
+/// Caps. What does not fit is refused and counted; a confirmed call is never given up for a new one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Calls at once, over all providers.
+    pub calls: usize,
+    /// Calls at once for one provider.
+    pub calls_per_provider: usize,
+    /// Dialogs in one call (forking).
+    pub dialogs_per_call: usize,
+    /// Media descriptions in one SDP.
+    pub media_per_session: usize,
+    /// Pinholes at once.
+    pub pinholes: usize,
+}
+
+/// How long things last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timers {
+    /// A pinhole without a packet for this long closes.
+    pub media_idle: Duration,
+    /// The same while the call is on hold.
+    pub hold_idle: Duration,
+    /// How long an INVITE may stay without a final answer (RFC 3261 timer C is at least three minutes).
+    pub invite: Duration,
+    /// How long a 200 may stay without its ACK (RFC 3261 §13.3.1.4: 64*T1).
+    pub ack: Duration,
+    /// How long an ended call is remembered, so that late retransmissions open nothing.
+    pub linger: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            calls: 20_000,
+            calls_per_provider: 10_000,
+            dialogs_per_call: 16,
+            media_per_session: 16,
+            pinholes: 65_536,
+        }
+    }
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self {
+            media_idle: Duration::from_secs(300),
+            hold_idle: Duration::from_secs(3_600),
+            invite: Duration::from_secs(300),
+            ack: Duration::from_secs(32),
+            linger: Duration::from_secs(32),
+        }
+    }
+}
+
+impl Default for SignallingPorts {
+    fn default() -> Self {
+        Self {
+            udp: vec![5060],
+            tcp: vec![5060],
+            tls: vec![5061],
+        }
+    }
+}
