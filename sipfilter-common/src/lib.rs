@@ -1,4 +1,17 @@
-//! The contract of kernel and user space, and the whole packet policy as pure functions.
-#![cfg_attr(not(test), no_std)]
+//! The contract of sipfilter's kernel and user space, and the whole packet policy as pure functions.
+//!
+//! The eBPF programs, the host tests and every simulation run [`classify`] over their own packets and tables; nothing here
+//! touches a map, a socket or a clock. `unsafe` stands only in [`settings`] (volatile reads of load-time constants) and,
+//! for user space, in the marker implementations of [`abi`].
+#![cfg_attr(not(any(test, feature = "user")), no_std)]
 
+pub mod abi;
+pub mod addr;
+pub mod classify;
+pub mod key;
+pub mod parse;
+pub mod reader;
+pub mod reason;
+pub mod record;
+pub mod settings;
 pub mod value;

@@ -1,4 +1,177 @@
-//! Map values.
+//! Map values: integers only, without implicit padding, sizes asserted.
+//!
+//! Pinholes, provider rules and the stamp are written by user space only; slots and counters by the kernel only.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::addr::{Address, Ipv4, Ipv6};
+use crate::settings::Transport;
 
 /// The most sources that one pinhole can name.
 pub const MAX_SOURCES: usize = 4;
+
+/// One pinhole. Times are nanoseconds of the monotonic clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Pinhole<A> {
+    /// When it was opened or last renewed by signalling.
+    pub opened: u64,
+    /// Longest time without a packet in either direction.
+    pub idle: u64,
+    /// The call, as the daemon numbers it.
+    pub call: u64,
+    /// Its place in the slot array.
+    pub slot: u32,
+    /// The provider's number.
+    pub provider: u16,
+    /// What may pass: a [`Shape`] as integer.
+    pub shape: u16,
+    /// Who may send; unused places never match ([`Source::none`]).
+    pub sources: [Source<A>; MAX_SOURCES],
+}
+
+/// An address range and a port range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Source<A> {
+    /// The network address; no bits outside the mask.
+    pub address: A,
+    /// The mask; all zero for any address.
+    pub mask: A,
+    /// First port.
+    pub port_min: u16,
+    /// Last port; below the first in an unused place.
+    pub port_max: u16,
+}
+
+impl<A: Address> Source<A> {
+    /// Whether a packet from this address and port is meant.
+    #[inline(always)]
+    pub fn contains(&self, address: A, port: u16) -> bool {
+        port >= self.port_min && port <= self.port_max && address.matches(self.address, self.mask)
+    }
+}
+
+impl<A: Default> Source<A> {
+    /// A place that matches nothing.
+    pub fn none() -> Self {
+        Self {
+            address: A::default(),
+            mask: A::default(),
+            port_min: 1,
+            port_max: 0,
+        }
+    }
+}
+
+/// What a stream looks like on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Shape {
+    /// RTP or RTCP: version 2 in the first two bits (RFC 3550 §5.1, RFC 7983 §7).
+    Rtp = 0,
+    /// UDPTL (T.38): a bare sequence number, no magic to check.
+    Udptl = 1,
+}
+
+/// What the kernel knows of a pinhole's traffic, as the kernel writes it. A reused slot keeps its counts, so that readers
+/// take a baseline when they open a pinhole. User space reads a [`SlotCounts`] in its place.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Slot {
+    /// Packets that came in and passed.
+    pub ingress_packets: AtomicU64,
+    /// Their IP bytes.
+    pub ingress_bytes: AtomicU64,
+    /// When the last one passed, in nanoseconds of the monotonic clock.
+    pub ingress_last: AtomicU64,
+    /// Packets that left from the pinhole's address and port.
+    pub egress_packets: AtomicU64,
+    /// Their IP bytes.
+    pub egress_bytes: AtomicU64,
+    /// When the last one left.
+    pub egress_last: AtomicU64,
+    /// Packets to the pinhole that were dropped.
+    pub dropped_packets: AtomicU64,
+    /// When the last one was dropped.
+    pub dropped_last: AtomicU64,
+}
+
+impl Slot {
+    /// The last sign of life in either direction.
+    #[inline(always)]
+    pub fn last(&self) -> u64 {
+        let (ingress, egress) = (
+            self.ingress_last.load(Ordering::Relaxed),
+            self.egress_last.load(Ordering::Relaxed),
+        );
+        if ingress > egress { ingress } else { egress }
+    }
+}
+
+/// A reading of a [`Slot`]: the same layout without atomics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+#[expect(missing_docs, reason = "the fields are Slot's, documented there")]
+pub struct SlotCounts {
+    pub ingress_packets: u64,
+    pub ingress_bytes: u64,
+    pub ingress_last: u64,
+    pub egress_packets: u64,
+    pub egress_bytes: u64,
+    pub egress_last: u64,
+    pub dropped_packets: u64,
+    pub dropped_last: u64,
+}
+
+/// What a signalling prefix allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct ProviderRule {
+    /// The provider's number; where prefixes of several providers overlap, the most specific one's.
+    pub provider: u16,
+    /// Transports, one bit each ([`Transport::bit`]): the union over every provider whose prefixes hold this one.
+    pub transports: u16,
+}
+
+impl ProviderRule {
+    /// Whether SIP may come over this transport.
+    #[inline(always)]
+    pub const fn allows(&self, transport: Transport) -> bool {
+        self.transports & transport.bit() != 0
+    }
+}
+
+/// One counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Their bytes, from the Ethernet header on.
+    pub bytes: u64,
+}
+
+/// What the maps were made for. Written last at start; a reader that finds another version must not interpret anything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Stamp {
+    /// [`crate::abi::ABI_VERSION`] of the writer.
+    pub abi_version: u32,
+    /// Entries in the slot array and in each pinhole map.
+    pub pinholes: u32,
+    /// Hash of the policy (addresses, ports, providers) that the maps were filled from.
+    pub policy: u64,
+}
+
+/// Longest-prefix-match keys of providers carry the address only; transport and port are judged on the value.
+const _: () = {
+    assert!(size_of::<Pinhole<Ipv4>>() == 32 + 12 * MAX_SOURCES);
+    assert!(size_of::<Pinhole<Ipv6>>() == 32 + 36 * MAX_SOURCES);
+    assert!(size_of::<Source<Ipv4>>() == 12);
+    assert!(size_of::<Source<Ipv6>>() == 36);
+    assert!(size_of::<Slot>() == 64 && size_of::<SlotCounts>() == 64);
+    assert!(size_of::<ProviderRule>() == 4);
+    assert!(size_of::<Count>() == 16);
+    assert!(size_of::<Stamp>() == 16);
+};

@@ -1,0 +1,80 @@
+//! What both sides of the system-call boundary must agree on: version, names and capacities.
+//!
+//! Any change to a key, a value, a record header, a reason's number or the meaning of a field raises [`ABI_VERSION`].
+
+/// The version of everything in this crate that lies in kernel memory.
+pub const ABI_VERSION: u32 = 1;
+
+/// Names of the programs in the object.
+pub mod program {
+    /// XDP, on packets from outside.
+    pub const INGRESS: &str = "sipfilter_ingress";
+    /// TC, on packets that leave.
+    pub const EGRESS: &str = "sipfilter_egress";
+}
+
+/// Names of the maps, in the object and as pinned files.
+pub mod map {
+    /// Array of one [`crate::value::Stamp`].
+    pub const STAMP: &str = "STAMP";
+    /// Hash of IPv4 pinholes.
+    pub const PINHOLES4: &str = "PINHOLES4";
+    /// Hash of IPv6 pinholes.
+    pub const PINHOLES6: &str = "PINHOLES6";
+    /// Array of [`crate::value::Slot`].
+    pub const SLOTS: &str = "SLOTS";
+    /// Longest-prefix match on IPv4 signalling prefixes.
+    pub const PROVIDERS4: &str = "PROVIDERS4";
+    /// Longest-prefix match on IPv6 signalling prefixes.
+    pub const PROVIDERS6: &str = "PROVIDERS6";
+    /// Verdicts of first fragments.
+    pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// Per-CPU counters, by [`crate::reason::Counter`].
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Ring buffer of signalling copies.
+    pub const SIGNALLING: &str = "SIGNALLING";
+    /// Every map above: what is pinned.
+    pub const ALL: [&str; 9] = [
+        STAMP, PINHOLES4, PINHOLES6, SLOTS, PROVIDERS4, PROVIDERS6, FRAGMENTS, COUNTERS, SIGNALLING,
+    ];
+    /// The load-time constants ([`crate::settings::Settings`]), a global of the object.
+    pub const SETTINGS: &str = "SETTINGS";
+}
+
+/// Pinholes per family, and slots, unless the configuration says otherwise.
+pub const DEFAULT_PINHOLES: u32 = 65_536;
+/// The most pinholes per family that a configuration may ask for.
+pub const MAX_PINHOLES: u32 = 4_194_304;
+/// Signalling prefixes per family.
+pub const PROVIDER_PREFIXES: u32 = 4_096;
+/// Datagrams whose first fragment is remembered at once.
+pub const FRAGMENTED_DATAGRAMS: u32 = 4_096;
+/// Bytes in the ring buffer of signalling copies.
+pub const RING_BYTES: u32 = 8 * 1024 * 1024;
+
+#[cfg(feature = "user")]
+mod user {
+    use crate::{addr, key, settings, value};
+
+    macro_rules! pod {
+        ($($t:ty),* $(,)?) => {$(
+            // SAFETY: the type is `repr(C)` with integers only and without implicit padding (asserted where it is defined).
+            unsafe impl aya::Pod for $t {}
+        )*};
+    }
+
+    pod!(
+        addr::Ipv4,
+        addr::Ipv6,
+        key::PinholeKey<addr::Ipv4>,
+        key::PinholeKey<addr::Ipv6>,
+        key::FragmentKey,
+        value::Pinhole<addr::Ipv4>,
+        value::Pinhole<addr::Ipv6>,
+        value::SlotCounts,
+        value::ProviderRule,
+        value::Count,
+        value::Stamp,
+        settings::Settings,
+    );
+}

@@ -1,0 +1,56 @@
+//! Map keys: small, one size per family, without implicit padding.
+
+use crate::addr::{Ipv4, Ipv6};
+
+/// Key of a pinhole: the protected address and port, as packets from outside carry them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct PinholeKey<A> {
+    address: A,
+    port: u16,
+    zero: u16,
+}
+
+impl<A: Copy> PinholeKey<A> {
+    /// The key of a local address and port.
+    #[inline(always)]
+    pub const fn new(address: A, port: u16) -> Self {
+        Self {
+            address,
+            port,
+            zero: 0,
+        }
+    }
+
+    /// The local address.
+    pub const fn address(&self) -> A {
+        self.address
+    }
+
+    /// The local port.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+/// Key of a fragmented datagram (RFC 791 §2.3, RFC 8200 §4.5): what its fragments have in common.
+///
+/// One form for both families: fragments are rare, and a second map would cost more than the longer key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// Source address.
+    pub source: Ipv6,
+    /// Destination address.
+    pub destination: Ipv6,
+    /// Identification: 16 bits in IPv4, 32 in IPv6.
+    pub id: u32,
+    /// Protocol number behind the fragment header.
+    pub protocol: u32,
+}
+
+const _: () = {
+    assert!(size_of::<PinholeKey<Ipv4>>() == 8);
+    assert!(size_of::<PinholeKey<Ipv6>>() == 20);
+    assert!(size_of::<FragmentKey>() == 40);
+};

@@ -1,0 +1,272 @@
+//! From link-layer bytes to addresses, protocol and ports: Ethernet, up to two VLAN tags, IPv4 with options, IPv6 with
+//! extension headers, fragments, UDP and TCP ports.
+//!
+//! It judges nothing: what cannot be read is an error that [`crate::classify`] turns into a verdict.
+
+use crate::{
+    addr::{Ipv4, Ipv6},
+    reader::Reader,
+};
+
+/// IANA protocol number of TCP.
+pub const TCP: u8 = 6;
+/// IANA protocol number of UDP.
+pub const UDP: u8 = 17;
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_QINQ: u16 = 0x88a8;
+const ETHERTYPE_QINQ_OLD: u16 = 0x9100;
+
+const ETHERNET_HEADER: usize = 14;
+const VLAN_TAG: usize = 4;
+const UDP_HEADER: usize = 8;
+const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
+
+/// Extension headers looked through. Real media and signalling has none or a fragment header; who hides UDP behind more is refused.
+const MAX_EXTENSIONS: usize = 4;
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION: u8 = 60;
+
+/// The packet is cut short or contradicts itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Malformed;
+
+/// What stands behind the link-layer header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// IPv4, its header at this offset.
+    Ipv4(usize),
+    /// IPv6, its header at this offset.
+    Ipv6(usize),
+    /// Anything else.
+    Other,
+}
+
+/// An IP packet up to its transport header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ip<A> {
+    /// Source address.
+    pub source: A,
+    /// Destination address.
+    pub destination: A,
+    /// Protocol number of the transport header.
+    pub protocol: u8,
+    /// Whether the transport header is here.
+    pub fragment: Fragment,
+    /// Offset of the IP header.
+    pub start: usize,
+    /// Offset of the transport header, or of the fragment's data.
+    pub transport: usize,
+    /// Offset of the first byte behind the IP packet (padding may follow).
+    pub end: usize,
+}
+
+/// A packet's part of its datagram (RFC 791 §3.2, RFC 8200 §4.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fragment {
+    /// All of it.
+    Whole,
+    /// The first fragment, with the transport header.
+    First {
+        /// Identification.
+        id: u32,
+    },
+    /// Any other fragment.
+    Later {
+        /// Identification.
+        id: u32,
+    },
+}
+
+/// UDP or TCP ports, in host byte order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// Source port.
+    pub source: u16,
+    /// Destination port.
+    pub destination: u16,
+}
+
+/// Reads an Ethernet header and up to two VLAN tags (IEEE 802.1Q, 802.1ad).
+///
+/// # Errors
+/// [`Malformed`] if the frame ends inside.
+#[inline(always)]
+pub fn parse_ethernet<R: Reader>(reader: &R) -> Result<Network, Malformed> {
+    let mut ethertype = reader.be16(ETHERNET_HEADER - 2).ok_or(Malformed)?;
+    let mut offset = ETHERNET_HEADER;
+    if is_vlan(ethertype) {
+        ethertype = reader.be16(offset + 2).ok_or(Malformed)?;
+        offset += VLAN_TAG;
+        if is_vlan(ethertype) {
+            ethertype = reader.be16(offset + 2).ok_or(Malformed)?;
+            offset += VLAN_TAG;
+        }
+    }
+    Ok(match ethertype {
+        ETHERTYPE_IPV4 => Network::Ipv4(offset),
+        ETHERTYPE_IPV6 => Network::Ipv6(offset),
+        _ => Network::Other,
+    })
+}
+
+/// Reads the IP version of a packet that has no link-layer header.
+///
+/// # Errors
+/// [`Malformed`] if the packet is empty.
+#[inline(always)]
+pub fn parse_raw<R: Reader>(reader: &R) -> Result<Network, Malformed> {
+    Ok(match reader.byte(0).ok_or(Malformed)? >> 4 {
+        4 => Network::Ipv4(0),
+        6 => Network::Ipv6(0),
+        _ => Network::Other,
+    })
+}
+
+#[inline(always)]
+fn is_vlan(ethertype: u16) -> bool {
+    matches!(
+        ethertype,
+        ETHERTYPE_VLAN | ETHERTYPE_QINQ | ETHERTYPE_QINQ_OLD
+    )
+}
+
+/// Reads an IPv4 header (RFC 791 §3.1); options are skipped.
+///
+/// # Errors
+/// [`Malformed`] if the version or a length is wrong or the packet ends early.
+#[inline(always)]
+pub fn parse_ipv4<R: Reader>(reader: &R, start: usize) -> Result<Ip<Ipv4>, Malformed> {
+    let header: [u8; IPV4_HEADER] = reader.bytes(start).ok_or(Malformed)?;
+    let header_length = usize::from(header[0] & 0xf) * 4;
+    let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    let end = start + total_length;
+    if header[0] >> 4 != 4
+        || header_length < IPV4_HEADER
+        || total_length < header_length
+        || end > reader.length()
+    {
+        return Err(Malformed);
+    }
+    let id = u32::from(u16::from_be_bytes([header[4], header[5]]));
+    let flags_and_offset = u16::from_be_bytes([header[6], header[7]]);
+    let fragment = if flags_and_offset & 0x3fff == 0 {
+        Fragment::Whole
+    } else if flags_and_offset & 0x1fff == 0 {
+        Fragment::First { id }
+    } else {
+        Fragment::Later { id }
+    };
+    Ok(Ip {
+        source: Ipv4::from_bytes([header[12], header[13], header[14], header[15]]),
+        destination: Ipv4::from_bytes([header[16], header[17], header[18], header[19]]),
+        protocol: header[9],
+        fragment,
+        start,
+        transport: start + header_length,
+        end,
+    })
+}
+
+/// Reads an IPv6 header and the extension headers behind it (RFC 8200 §4).
+///
+/// # Errors
+/// [`Malformed`] if the version or a length is wrong, the packet ends early, or more than four extension headers stand
+/// in front of the transport header.
+#[inline(always)]
+pub fn parse_ipv6<R: Reader>(reader: &R, start: usize) -> Result<Ip<Ipv6>, Malformed> {
+    let fixed: [u8; 8] = reader.bytes(start).ok_or(Malformed)?;
+    let source = Ipv6::from_bytes(reader.bytes(start + 8).ok_or(Malformed)?);
+    let destination = Ipv6::from_bytes(reader.bytes(start + 24).ok_or(Malformed)?);
+    let end = start + IPV6_HEADER + usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
+    if fixed[0] >> 4 != 6 || end > reader.length() {
+        return Err(Malformed);
+    }
+    let mut protocol = fixed[6];
+    let mut transport = start + IPV6_HEADER;
+    let mut fragment = Fragment::Whole;
+    for _ in 0..MAX_EXTENSIONS {
+        match protocol {
+            HOP_BY_HOP | ROUTING | DESTINATION => {
+                let [next, length] = reader.bytes(transport).ok_or(Malformed)?;
+                protocol = next;
+                transport += (usize::from(length) + 1) * 8;
+            }
+            FRAGMENT => {
+                let header: [u8; 8] = reader.bytes(transport).ok_or(Malformed)?;
+                let id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+                let flags_and_offset = u16::from_be_bytes([header[2], header[3]]);
+                protocol = header[0];
+                transport += 8;
+                if flags_and_offset & 0xfff8 != 0 {
+                    // What follows is data, whatever it looks like.
+                    fragment = Fragment::Later { id };
+                    break;
+                }
+                // An atomic fragment (RFC 6946) is a whole packet.
+                fragment = if flags_and_offset & 1 == 0 {
+                    Fragment::Whole
+                } else {
+                    Fragment::First { id }
+                };
+            }
+            _ => break,
+        }
+    }
+    let unread = !matches!(fragment, Fragment::Later { .. })
+        && matches!(protocol, HOP_BY_HOP | ROUTING | DESTINATION | FRAGMENT);
+    if unread || transport > end {
+        return Err(Malformed);
+    }
+    Ok(Ip {
+        source,
+        destination,
+        protocol,
+        fragment,
+        start,
+        transport,
+        end,
+    })
+}
+
+impl<A> Ip<A> {
+    /// The ports of a UDP or TCP header.
+    ///
+    /// # Errors
+    /// [`Malformed`] if the packet ends before the ports.
+    #[inline(always)]
+    pub fn ports<R: Reader>(&self, reader: &R) -> Result<Ports, Malformed> {
+        if self.transport + 4 > self.end {
+            return Err(Malformed);
+        }
+        let ports: [u8; 4] = reader.bytes(self.transport).ok_or(Malformed)?;
+        Ok(Ports {
+            source: u16::from_be_bytes([ports[0], ports[1]]),
+            destination: u16::from_be_bytes([ports[2], ports[3]]),
+        })
+    }
+
+    /// Where the payload of a UDP header begins and ends (RFC 768); in a first fragment it ends with the fragment.
+    ///
+    /// # Errors
+    /// [`Malformed`] if the length field is smaller than the header or larger than the packet.
+    #[inline(always)]
+    pub fn udp_payload<R: Reader>(&self, reader: &R) -> Result<(usize, usize), Malformed> {
+        let payload = self.transport + UDP_HEADER;
+        if payload > self.end {
+            return Err(Malformed);
+        }
+        let length = usize::from(reader.be16(self.transport + 4).ok_or(Malformed)?);
+        let end = self.transport + length;
+        match self.fragment {
+            Fragment::Whole if length < UDP_HEADER || end > self.end => Err(Malformed),
+            Fragment::Whole => Ok((payload, end)),
+            _ => Ok((payload, self.end)),
+        }
+    }
+}

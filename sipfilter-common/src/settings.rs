@@ -1,0 +1,193 @@
+//! Load-time constants: what does not change while a program is loaded, so that the verifier can fold it into the code.
+//!
+//! Every field is read by [`constant`], a volatile load: the compiler must not fold the zeros that stand in the object file,
+//! while the kernel's verifier, which sees the frozen section, prunes what the loaded values rule out.
+
+use crate::addr::{Ipv4, Ipv6};
+
+/// Protected addresses per family.
+pub const MAX_PROTECTED: usize = 16;
+/// SIP ports per transport.
+pub const MAX_PORTS: usize = 4;
+
+/// A transport of SIP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u16)]
+pub enum Transport {
+    /// SIP over UDP.
+    Udp = 0,
+    /// SIP over TCP.
+    Tcp = 1,
+    /// SIP over TLS over TCP.
+    Tls = 2,
+}
+
+impl Transport {
+    /// Its bit in [`crate::value::ProviderRule::transports`].
+    #[inline(always)]
+    pub const fn bit(self) -> u16 {
+        1 << self as u16
+    }
+}
+
+/// A port range; `min` above `max` is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct PortRange {
+    /// First port.
+    pub min: u16,
+    /// Last port.
+    pub max: u16,
+}
+
+/// SIP ports of one side, by transport; 0 fills unused places, which come last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Ports {
+    /// SIP over UDP.
+    pub udp: [u16; MAX_PORTS],
+    /// SIP over TCP.
+    pub tcp: [u16; MAX_PORTS],
+    /// SIP over TLS.
+    pub tls: [u16; MAX_PORTS],
+}
+
+/// The policy's constants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Settings {
+    /// How many of `protected4` count.
+    pub protected4_count: u32,
+    /// How many of `protected6` count.
+    pub protected6_count: u32,
+    /// Protected IPv4 addresses.
+    pub protected4: [Ipv4; MAX_PROTECTED],
+    /// Protected IPv6 addresses.
+    pub protected6: [Ipv6; MAX_PROTECTED],
+    /// The PBX's RTP ports.
+    pub rtp: PortRange,
+    /// The PBX's UDPTL ports, where they are apart.
+    pub udptl: PortRange,
+    /// SIP ports of the PBX.
+    pub pbx: Ports,
+    /// SIP ports of the providers, all together.
+    pub providers: Ports,
+    /// Fills up to the alignment of 8 that maps like.
+    pub zero: u32,
+}
+
+impl Settings {
+    /// No address is protected: everything passes.
+    pub const EMPTY: Self = Self {
+        protected4_count: 0,
+        protected6_count: 0,
+        protected4: [Ipv4::from_bytes([0; 4]); MAX_PROTECTED],
+        protected6: [Ipv6::from_bytes([0; 16]); MAX_PROTECTED],
+        rtp: PortRange { min: 1, max: 0 },
+        udptl: PortRange { min: 1, max: 0 },
+        pbx: Ports {
+            udp: [0; MAX_PORTS],
+            tcp: [0; MAX_PORTS],
+            tls: [0; MAX_PORTS],
+        },
+        providers: Ports {
+            udp: [0; MAX_PORTS],
+            tcp: [0; MAX_PORTS],
+            tls: [0; MAX_PORTS],
+        },
+        zero: 0,
+    };
+
+    /// Whether media may be negotiated for this local port.
+    #[inline(always)]
+    pub fn is_media_port(&self, port: u16) -> bool {
+        self.rtp.contains(port) || self.udptl.contains(port)
+    }
+}
+
+/// An address family's list of protected addresses.
+pub trait Protects<A> {
+    /// Whether packets to this address are ours to judge.
+    fn is_protected(&self, address: A) -> bool;
+}
+
+impl Protects<Ipv4> for Settings {
+    #[inline(always)]
+    fn is_protected(&self, address: Ipv4) -> bool {
+        is_among(&self.protected4, constant(&self.protected4_count), address)
+    }
+}
+
+impl Protects<Ipv6> for Settings {
+    #[inline(always)]
+    fn is_protected(&self, address: Ipv6) -> bool {
+        is_among(&self.protected6, constant(&self.protected6_count), address)
+    }
+}
+
+impl PortRange {
+    /// Whether the port lies in the range.
+    #[inline(always)]
+    pub fn contains(&self, port: u16) -> bool {
+        port >= constant(&self.min) && port <= constant(&self.max)
+    }
+}
+
+impl Ports {
+    /// Whether `port` is one for SIP over UDP.
+    #[inline(always)]
+    pub fn is_udp(&self, port: u16) -> bool {
+        is_port(&self.udp, port)
+    }
+
+    /// The transport that `port` stands for on TCP, if it is one for SIP.
+    #[inline(always)]
+    pub fn over_tcp(&self, port: u16) -> Option<Transport> {
+        if is_port(&self.tcp, port) {
+            Some(Transport::Tcp)
+        } else if is_port(&self.tls, port) {
+            Some(Transport::Tls)
+        } else {
+            None
+        }
+    }
+}
+
+#[inline(always)]
+fn is_among<A: Copy + Eq>(list: &[A; MAX_PROTECTED], count: u32, address: A) -> bool {
+    for (index, protected) in list.iter().enumerate() {
+        if index as u32 >= count {
+            return false;
+        }
+        if constant(protected) == address {
+            return true;
+        }
+    }
+    false
+}
+
+#[inline(always)]
+fn is_port(list: &[u16; MAX_PORTS], port: u16) -> bool {
+    for candidate in list {
+        let candidate = constant(candidate);
+        if candidate == 0 {
+            return false;
+        }
+        if candidate == port {
+            return true;
+        }
+    }
+    false
+}
+
+/// Reads a load-time constant.
+#[inline(always)]
+fn constant<T: Copy>(field: &T) -> T {
+    // SAFETY: a reference is valid and aligned for reads.
+    unsafe { core::ptr::read_volatile(field) }
+}
+
+const _: () = {
+    assert!(size_of::<Settings>() == 8 + 64 + 256 + 8 + 24 + 24 + 4);
+    assert!(size_of::<Settings>().is_multiple_of(4));
+};
