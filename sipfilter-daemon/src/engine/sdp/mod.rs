@@ -1,9 +1,72 @@
 //! SDP bodies: the endpoints that a session description declares (RFC 8866), in the order of its media descriptions.
 //!
 //! A line filter in front of `sdp-types` keeps what moves media and forgets the rest. It does not resolve names and does not
-//! compare an offer with an answer (`call` does).
+//! compare an offer with an answer (`call` does). No input panics; what could move media and cannot be read refuses the body.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod filter;
+mod read;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
+
+/// The largest body that is read.
+pub const MAX_BODY: usize = 32 * 1024;
+/// The most `c=` lines in one section.
+pub const MAX_CONNECTIONS: usize = 16;
+/// The most UDP candidates in one section.
+pub const MAX_CANDIDATES: usize = 64;
+
+/// Reads a session description (RFC 8866) with at most `max_media` media descriptions.
+///
+/// # Errors
+/// See [`SdpError`]. A body without media descriptions is none: it declares nothing.
+pub fn parse(body: &[u8], max_media: usize) -> Result<SessionDescription, SdpError> {
+    let lines = filter::filter(body, max_media)?;
+    read::session(sdp_types::Session::parse(&lines)?)
+}
+
+/// Why a body is not a session description that the engine can use.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SdpError {
+    /// The body is larger than [`MAX_BODY`].
+    #[error("the SDP has {size} bytes, more than the {MAX_BODY} that are read")]
+    TooLarge {
+        /// Its size.
+        size: usize,
+    },
+    /// More media descriptions than the configured limit.
+    #[error("the SDP has more than {limit} media descriptions")]
+    TooManyMedia {
+        /// The limit.
+        limit: usize,
+    },
+    /// More `c=` lines or candidates in one section than [`MAX_CONNECTIONS`] or [`MAX_CANDIDATES`].
+    #[error("the SDP has more than {limit} addresses of one kind in one section")]
+    TooManyAddresses {
+        /// The limit.
+        limit: usize,
+    },
+    /// No `v=0` in front (RFC 8866 §5.1), or a second `v=` line: an offer or answer is one description (RFC 3264 §5).
+    #[error("the SDP does not begin with one v=0 line")]
+    Version,
+    /// The port of an `m=` line is no plain number, or its ports (`49170/2`) end behind 65535 or are none.
+    #[error(
+        "the port of media description {section} is not a plain number, or its count does not fit"
+    )]
+    Port {
+        /// Which `m=` line, from 0.
+        section: usize,
+    },
+    /// A `c=` line holds neither an address nor a host name.
+    #[error("a c= line holds neither an address nor a host name")]
+    Address,
+    /// `sdp-types` refuses a line that moves media.
+    #[error("the SDP breaks the grammar: {0}")]
+    Grammar(#[from] sdp_types::ParserError),
+}
 
 /// One session description, reduced to where media goes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,7 +90,7 @@ pub struct MediaDescription {
     pub connections: Vec<Connection>,
     /// Direction (RFC 8866 §6.7), the section's own or the session's.
     pub direction: MediaDirection,
-    /// Where RTCP goes.
+    /// Where RTCP goes. An attribute that cannot be read counts as absent.
     pub rtcp: Rtcp,
     /// `a=candidate` lines over UDP (RFC 8839 §5.1) with a literal address: extra addresses that media may come from or go to.
     pub candidates: Vec<Candidate>,
@@ -93,7 +156,8 @@ pub enum MediaDirection {
 pub struct Rtcp {
     /// `a=rtcp-mux` (RFC 5761) is there.
     pub mux: bool,
-    /// `a=rtcp:port [IN IP4 address]` (RFC 3605): the port, and the address where one is given.
+    /// `a=rtcp:port [IN IP4 address]` (RFC 3605): the port, never 0, and the address where a literal,
+    /// specified one is given.
     pub explicit: Option<(u16, Option<IpAddr>)>,
 }
 

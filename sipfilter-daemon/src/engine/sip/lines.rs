@@ -1,0 +1,98 @@
+//! The lines of a message head (RFC 3261 §7.3): where a header begins and ends, and its text.
+//!
+//! It owns the rules of line ends (CRLF or LF), folding and trimming, for the head of a message and of a multipart body's part.
+//! It does not know any header's meaning. A line without a colon is passed over, since receivers ignore it too.
+
+use std::borrow::Cow;
+
+use memchr::memchr;
+
+/// One header as it stands in the head.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawHeader<'a> {
+    /// The name, without the white space around it. Compare without case.
+    pub(super) name: &'a [u8],
+    /// What stands behind the colon, folded lines included.
+    pub(super) value: &'a [u8],
+    /// The value goes on over more than one line.
+    pub(super) folded: bool,
+}
+
+impl<'a> RawHeader<'a> {
+    /// The value's text, trimmed, on one line (§7.3.1: a fold is worth one space), each byte that is no UTF-8 replaced.
+    pub(super) fn text(&self) -> Cow<'a, str> {
+        if !self.folded {
+            return String::from_utf8_lossy(self.value.trim_ascii());
+        }
+        let mut line = Vec::with_capacity(self.value.len());
+        for part in self.value.split(|&byte| byte == b'\n') {
+            let part = part.trim_ascii();
+            if !part.is_empty() && !line.is_empty() {
+                line.push(b' ');
+            }
+            line.extend_from_slice(part);
+        }
+        Cow::Owned(String::from_utf8_lossy(&line).into_owned())
+    }
+}
+
+/// The headers of a head, in order.
+#[derive(Debug, Clone)]
+pub(super) struct Headers<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Headers<'a> {
+    /// `head` is everything between the start line and the empty line.
+    pub(super) fn new(head: &'a [u8]) -> Self {
+        Self { rest: head }
+    }
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = RawHeader<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.rest.is_empty() {
+            let first = memchr(b'\n', self.rest).unwrap_or(self.rest.len());
+            let mut end = first;
+            while let Some(b' ' | b'\t') = self.rest.get(end + 1) {
+                let line = self.rest.get(end + 1..).unwrap_or_default();
+                end += 1 + memchr(b'\n', line).unwrap_or(line.len());
+            }
+            let header = self.rest.get(..end).unwrap_or_default();
+            self.rest = self.rest.get(end + 1..).unwrap_or_default();
+
+            let Some((name, value)) = memchr(b':', header)
+                .filter(|&colon| colon < first)
+                .and_then(|colon| Some((header.get(..colon)?, header.get(colon + 1..)?)))
+            else {
+                continue;
+            };
+            let name = name.trim_ascii();
+            if !name.is_empty() {
+                let folded = end != first;
+                return Some(RawHeader {
+                    name,
+                    value,
+                    folded,
+                });
+            }
+        }
+        None
+    }
+}
+
+/// The first line without its LF, and what follows it.
+pub(super) fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (line, rest) = bytes.split_at_checked(memchr(b'\n', bytes)?)?;
+    Some((line, rest.get(1..)?))
+}
+
+/// `line` without the CRs in front of its LF.
+pub(super) fn without_cr(mut line: &[u8]) -> &[u8] {
+    while let [rest @ .., b'\r'] = line {
+        line = rest;
+    }
+    line
+}
