@@ -4,8 +4,6 @@
 //! from what the verdict says. What it does touch, through [`Tables`], is the state that the policy itself rests on: a pinhole's slot
 //! and the memory of first fragments.
 
-use core::sync::atomic::Ordering;
-
 use crate::{
     addr::{Address, Ipv4, Ipv6},
     key::{FragmentKey, PinholeKey},
@@ -242,14 +240,9 @@ fn judge_udp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
         (payload, payload_end),
         now,
     );
-    if reason as u32 == Reason::Media as u32 {
-        slot.ingress_packets.fetch_add(1, Ordering::Relaxed);
-        slot.ingress_bytes
-            .fetch_add((ip.end - ip.start) as u64, Ordering::Relaxed);
-        slot.ingress_last.store(now, Ordering::Relaxed);
-    } else {
-        slot.dropped_packets.fetch_add(1, Ordering::Relaxed);
-        slot.dropped_last.store(now, Ordering::Relaxed);
+    match reason {
+        Reason::Media => slot.count_ingress(ip.length(), now),
+        _ => slot.count_dropped(now),
     }
     Ok(Verdict::plain(reason))
 }
@@ -370,10 +363,7 @@ fn egress_udp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
         else {
             return Ok(Verdict::plain(Reason::EgressOther));
         };
-        slot.egress_packets.fetch_add(1, Ordering::Relaxed);
-        slot.egress_bytes
-            .fetch_add((ip.end - ip.start) as u64, Ordering::Relaxed);
-        slot.egress_last.store(tables.now(), Ordering::Relaxed);
+        slot.count_egress(ip.length(), tables.now());
         return Ok(Verdict::plain(Reason::EgressMedia));
     }
     if (settings.pbx.is_udp(ports.source) || settings.providers.is_udp(ports.destination))

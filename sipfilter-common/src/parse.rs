@@ -235,6 +235,12 @@ pub fn parse_ipv6<R: Reader>(reader: &R, start: usize) -> Result<Ip<Ipv6>, Malfo
 }
 
 impl<A> Ip<A> {
+    /// The length of the IP packet in bytes, header included.
+    #[inline(always)]
+    pub const fn length(&self) -> usize {
+        self.end - self.start
+    }
+
     /// The ports of a UDP or TCP header.
     ///
     /// # Errors

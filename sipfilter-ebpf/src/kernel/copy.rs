@@ -1,0 +1,78 @@
+//! Copies of signalling for the daemon: a header and the packet from its IP header on, in the ring buffer.
+//!
+//! The verifier wants the size of a reservation to be a constant, so there are a few sizes; a packet takes the smallest that
+//! holds it, and one that is longer than the largest loses its end, counted.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_log_ebpf::warn;
+use sipfilter_common::{
+    reader::Reader,
+    reason::{Counter, Note},
+    record::{HEADER, MAX_COPY, RecordHeader},
+};
+
+use super::{
+    maps::{SIGNALLING, count},
+    packet::CopySource,
+};
+
+/// Copies the packet from offset `start` on.
+#[inline(always)]
+pub fn copy_packet<P: Reader + CopySource>(packet: &P, start: usize, direction: u8) {
+    let original = packet.length().wrapping_sub(start);
+    if original == 0 || original > u32::MAX as usize {
+        return;
+    }
+    let done = if original <= 1_000 {
+        reserve_and_fill::<1_000, P>(packet, start, original, direction)
+    } else if original <= 2_024 {
+        reserve_and_fill::<2_024, P>(packet, start, original, direction)
+    } else if original <= 9_192 {
+        reserve_and_fill::<9_192, P>(packet, start, original, direction)
+    } else {
+        reserve_and_fill::<MAX_COPY, P>(packet, start, original, direction)
+    };
+    let note = match done {
+        Err(()) => Note::CopyLost,
+        Ok(()) if original > MAX_COPY => Note::CopyTruncated,
+        Ok(()) => Note::Copied,
+    };
+    count(Counter::Note(note), original);
+}
+
+/// Reserves a record with room for `N` bytes of packet, and fills it.
+#[inline(always)]
+fn reserve_and_fill<const N: usize, P: Reader + CopySource>(
+    packet: &P,
+    start: usize,
+    original: usize,
+    direction: u8,
+) -> Result<(), ()> {
+    let mut record = SIGNALLING.reserve_bytes(HEADER + N, 0).ok_or(())?;
+    // The verifier follows the length only if it is bounded here, on both sides, whatever the caller knows.
+    let captured = original.clamp(1, N) as u32;
+    let bytes = record.as_mut_ptr();
+    // SAFETY: the record has room for the header and N bytes of packet, and records are aligned to 8 bytes.
+    let filled = unsafe {
+        bytes.cast::<RecordHeader>().write(RecordHeader {
+            time: bpf_ktime_get_ns(),
+            captured,
+            original: original as u32,
+            direction,
+            zero: [0; 7],
+        });
+        packet.copy_to(start as u32, bytes.add(HEADER), captured)
+    };
+    match filled {
+        Ok(()) => record.submit(0),
+        Err(()) => {
+            record.discard(0);
+            // The lengths were checked, so this is a fault of ours or the kernel's, not of the packet.
+            warn!(
+                packet.context(),
+                "a signalling packet of {} bytes could not be read", captured
+            );
+        }
+    }
+    filled
+}

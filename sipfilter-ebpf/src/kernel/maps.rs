@@ -1,0 +1,129 @@
+//! The maps, and the policy's view of them.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    helpers::bpf_ktime_get_coarse_ns,
+    macros::map,
+    maps::{
+        Array, HashMap, LruHashMap, PerCpuArray, RingBuf,
+        lpm_trie::{Key, LpmTrie},
+    },
+};
+use sipfilter_common::{
+    abi,
+    addr::{Ipv4, Ipv6},
+    classify::{FamilyTables, FragmentFate, Tables},
+    key::{FragmentKey, PinholeKey},
+    reason::{COUNTERS as COUNTER_PLACES, Counter},
+    settings::Settings,
+    value::{Count, Pinhole, ProviderRule, Slot, SlotCounts, Stamp},
+};
+
+/// Filled by the loader; nothing is protected until it is.
+#[unsafe(no_mangle)]
+static SETTINGS: Settings = Settings::EMPTY;
+
+#[map]
+static STAMP: Array<Stamp> = Array::with_max_entries(1, 0);
+
+// Elements are freed by RCU, so that a program never reads a pinhole while user space replaces it.
+#[map]
+static PINHOLES4: HashMap<PinholeKey<Ipv4>, Pinhole<Ipv4>> =
+    HashMap::with_max_entries(abi::DEFAULT_PINHOLES, BPF_F_NO_PREALLOC);
+
+#[map]
+static PINHOLES6: HashMap<PinholeKey<Ipv6>, Pinhole<Ipv6>> =
+    HashMap::with_max_entries(abi::DEFAULT_PINHOLES, BPF_F_NO_PREALLOC);
+
+#[map]
+static SLOTS: Array<SlotCounts> = Array::with_max_entries(abi::DEFAULT_PINHOLES, 0);
+
+#[map]
+static PROVIDERS4: LpmTrie<Ipv4, ProviderRule> =
+    LpmTrie::with_max_entries(abi::PROVIDER_PREFIXES, 0);
+
+#[map]
+static PROVIDERS6: LpmTrie<Ipv6, ProviderRule> =
+    LpmTrie::with_max_entries(abi::PROVIDER_PREFIXES, 0);
+
+#[map]
+static FRAGMENTS: LruHashMap<FragmentKey, u32> =
+    LruHashMap::with_max_entries(abi::FRAGMENTED_DATAGRAMS, 0);
+
+#[map]
+static COUNTERS: PerCpuArray<Count> = PerCpuArray::with_max_entries(COUNTER_PLACES, 0);
+
+#[map]
+pub static SIGNALLING: RingBuf = RingBuf::with_byte_size(abi::RING_BYTES, 0);
+
+/// The kernel's tables.
+pub struct KernelTables;
+
+impl FamilyTables<Ipv4> for KernelTables {
+    #[inline(always)]
+    fn pinhole(&self, key: &PinholeKey<Ipv4>) -> Option<&Pinhole<Ipv4>> {
+        // SAFETY: the map frees elements by RCU (BPF_F_NO_PREALLOC), and only user space writes them, whole.
+        unsafe { PINHOLES4.get(key) }
+    }
+
+    #[inline(always)]
+    fn provider(&self, address: Ipv4) -> Option<&ProviderRule> {
+        PROVIDERS4.get(Key::new(32, address))
+    }
+}
+
+impl FamilyTables<Ipv6> for KernelTables {
+    #[inline(always)]
+    fn pinhole(&self, key: &PinholeKey<Ipv6>) -> Option<&Pinhole<Ipv6>> {
+        // SAFETY: as for IPv4.
+        unsafe { PINHOLES6.get(key) }
+    }
+
+    #[inline(always)]
+    fn provider(&self, address: Ipv6) -> Option<&ProviderRule> {
+        PROVIDERS6.get(Key::new(128, address))
+    }
+}
+
+impl Tables for KernelTables {
+    #[inline(always)]
+    fn settings(&self) -> &Settings {
+        &SETTINGS
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: the helper takes nothing and returns a number.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<&Slot> {
+        let counts = SLOTS.get_ptr_mut(index)?;
+        // SAFETY: both types have one layout, array elements are never freed, and nobody else writes this one.
+        Some(unsafe { &*counts.cast::<Slot>() })
+    }
+
+    #[inline(always)]
+    fn remember_fragment(&self, key: &FragmentKey, fate: FragmentFate) {
+        // A full LRU map evicts; the call fails only under contention, and then later fragments count as unknown.
+        let _ = FRAGMENTS.insert(key, fate as u32, 0);
+    }
+
+    #[inline(always)]
+    fn recall_fragment(&self, key: &FragmentKey) -> Option<FragmentFate> {
+        // SAFETY: the value is one number; a reused element gives another datagram's fate for one packet at worst.
+        FragmentFate::from_number(*unsafe { FRAGMENTS.get(key) }?)
+    }
+}
+
+/// Adds one packet to a counter of this CPU.
+#[inline(always)]
+pub fn count(counter: Counter, bytes: usize) {
+    if let Some(place) = COUNTERS.get_ptr_mut(counter.index()) {
+        // SAFETY: the place is this CPU's own, and no program interrupts another on it.
+        let count = unsafe { &mut *place };
+        count.packets += 1;
+        count.bytes += bytes as u64;
+    }
+}

@@ -1,0 +1,66 @@
+//! The two programs' entry points.
+
+mod copy;
+mod maps;
+mod packet;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use sipfilter_common::{
+    classify::{Verdict, classify_egress, classify_ingress},
+    reader::Reader,
+    reason::{Action, Counter},
+    record::{EGRESS, INGRESS},
+};
+
+use crate::kernel::{
+    copy::copy_packet,
+    maps::{KernelTables, count},
+    packet::{CopySource, SkbPacket, XdpPacket},
+};
+
+/// Judges every packet from outside before the kernel allocates anything for it.
+#[xdp]
+pub fn sipfilter_ingress(context: XdpContext) -> u32 {
+    let packet = XdpPacket::new(&context);
+    let verdict = classify_ingress(&packet, &KernelTables);
+    finish(&packet, &verdict, INGRESS);
+    match verdict.action() {
+        Action::Pass => xdp_action::XDP_PASS,
+        Action::Drop => xdp_action::XDP_DROP,
+    }
+}
+
+/// Reads every packet that leaves. `TC_ACT_UNSPEC` leaves the decision to whatever else is attached.
+#[classifier]
+pub fn sipfilter_egress(context: TcContext) -> i32 {
+    let packet = SkbPacket::new(&context);
+    let verdict = classify_egress(&packet, &KernelTables);
+    finish(&packet, &verdict, EGRESS);
+    match verdict.action() {
+        Action::Pass => TC_ACT_UNSPEC,
+        Action::Drop => TC_ACT_SHOT,
+    }
+}
+
+#[inline(always)]
+fn finish<P: Reader + CopySource>(packet: &P, verdict: &Verdict, direction: u8) {
+    count(Counter::Reason(verdict.reason), packet.length());
+    if let Some(start) = verdict.copy_from {
+        copy_packet(packet, start, direction);
+    }
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // Without bounds checks that can fail no panic is reachable; the verifier refuses an object in which one is.
+    loop {}
+}
+
+/// The kernel lends its GPL-only helpers to programs with this licence.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

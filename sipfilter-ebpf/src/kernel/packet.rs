@@ -1,0 +1,120 @@
+//! The two kinds of packet as the policy's byte readers, and as sources for copies.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::generated::{bpf_skb_load_bytes, bpf_xdp_load_bytes},
+    programs::{TcContext, XdpContext},
+};
+use sipfilter_common::reader::Reader;
+
+/// A packet whose bytes a helper can copy anywhere.
+pub trait CopySource {
+    /// The program's context, for diagnostics.
+    fn context(&self) -> &impl EbpfContext;
+
+    /// Copies `length` bytes from `offset` on to `destination`.
+    ///
+    /// # Safety
+    /// `destination` must have room for `length` bytes, and the verifier must be able to see it.
+    unsafe fn copy_to(&self, offset: u32, destination: *mut u8, length: u32) -> Result<(), ()>;
+}
+
+/// An XDP frame, read through checked pointers.
+pub struct XdpPacket<'a> {
+    context: &'a XdpContext,
+}
+
+/// A socket buffer, whose bytes may lie in pieces: read through a helper.
+pub struct SkbPacket<'a> {
+    context: &'a TcContext,
+}
+
+impl<'a> XdpPacket<'a> {
+    #[inline(always)]
+    pub fn new(context: &'a XdpContext) -> Self {
+        Self { context }
+    }
+}
+
+impl<'a> SkbPacket<'a> {
+    #[inline(always)]
+    pub fn new(context: &'a TcContext) -> Self {
+        Self { context }
+    }
+}
+
+impl Reader for XdpPacket<'_> {
+    #[inline(always)]
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let start = self.context.data() + offset;
+        if start + N > self.context.data_end() {
+            return None;
+        }
+        // SAFETY: the bytes lie before data_end, as just checked; an array of bytes needs no alignment.
+        Some(unsafe { *(start as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.context.data_end() - self.context.data()
+    }
+}
+
+impl Reader for SkbPacket<'_> {
+    #[inline(always)]
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        // SAFETY: the array has room for N bytes.
+        unsafe { self.copy_to(offset as u32, bytes.as_mut_ptr(), N as u32) }.ok()?;
+        Some(bytes)
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.context.len() as usize
+    }
+}
+
+impl CopySource for XdpPacket<'_> {
+    #[inline(always)]
+    fn context(&self) -> &impl EbpfContext {
+        self.context
+    }
+
+    #[inline(always)]
+    unsafe fn copy_to(&self, offset: u32, destination: *mut u8, length: u32) -> Result<(), ()> {
+        // SAFETY: the caller vouches for the destination, the helper checks the packet's bounds.
+        let result = unsafe {
+            bpf_xdp_load_bytes(
+                self.context.as_ptr().cast(),
+                offset,
+                destination.cast::<c_void>(),
+                length,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(()) }
+    }
+}
+
+impl CopySource for SkbPacket<'_> {
+    #[inline(always)]
+    fn context(&self) -> &impl EbpfContext {
+        self.context
+    }
+
+    #[inline(always)]
+    unsafe fn copy_to(&self, offset: u32, destination: *mut u8, length: u32) -> Result<(), ()> {
+        // SAFETY: the caller vouches for the destination, the helper checks the packet's bounds.
+        let result = unsafe {
+            bpf_skb_load_bytes(
+                self.context.as_ptr().cast(),
+                offset,
+                destination.cast::<c_void>(),
+                length,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(()) }
+    }
+}
