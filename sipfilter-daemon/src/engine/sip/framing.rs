@@ -51,7 +51,7 @@ pub fn frame_datagram(bytes: &[u8]) -> Result<Framed<'_>, SipError> {
     let Some(head) = read_head(message)? else {
         // Junk without a line end is told from a message that was cut short by the line as far as it goes.
         return match memchr(b'\n', message) {
-            None if !is_start_line(message) => Err(SipError::NotSip),
+            None if !is_start_line(without_cr(message)) => Err(SipError::NotSip),
             _ => Err(SipError::HeadUnterminated),
         };
     };
