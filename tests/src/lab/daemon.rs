@@ -1,0 +1,322 @@
+//! `sipfilterd` and `sipfilterctl` as an operator uses them: a configuration file, a process in the foreground, signals, JSON.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::{
+    address::{Family, PBX_RTP_FIRST, PBX_RTP_LAST, PROVIDER_RTP_FIRST, PROVIDER_RTP_LAST, Place},
+    cleanup,
+    topology::{Network, OUTER, Topology},
+};
+
+/// How long the daemon may take to load its programs, also on a busy machine.
+const START: Duration = Duration::from_secs(20);
+const STOP: Duration = Duration::from_secs(10);
+
+/// How the filter is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver.
+    Native,
+    /// In the network stack, for drivers without XDP.
+    Generic,
+}
+
+impl Mode {
+    /// As the configuration writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// What stands between the outside and the PBX.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filter {
+    /// Nothing: the open firewall that sipfilter replaces, and the proof that the scoreboard can fail.
+    None,
+    /// sipfilter.
+    Sipfilter(Mode),
+}
+
+/// A running `sipfilterd`.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    runtime: PathBuf,
+    log: PathBuf,
+    namespace: String,
+}
+
+impl Daemon {
+    /// Starts the daemon on the edge's outer interface and waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// Where the programs are missing or the daemon gives up; the message carries its log.
+    pub fn start(network: &Network, mode: Mode) -> Result<Self> {
+        Self::start_with(network, "sipfilter", &config(network, &[OUTER], mode))
+    }
+
+    /// The same with a given configuration, under a name of its own.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_with(network: &Network, name: &str, config: &str) -> Result<Self> {
+        let program = find_program("sipfilterd")?;
+        let directory = network.directory.path();
+        let file = directory.join(format!("{name}.toml"));
+        fs::write(&file, config)?;
+        let runtime = directory.join(format!("{name}.run"));
+        let log = directory.join(format!("{name}.log"));
+        let child = network
+            .edge
+            .command(&program.display().to_string())
+            .arg("--config")
+            .arg(&file)
+            .arg("--runtime-dir")
+            .arg(&runtime)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log)?)
+            .spawn()
+            .context("cannot start sipfilterd")?;
+        cleanup::register_child(child.id());
+        let mut this = Self {
+            child,
+            runtime,
+            log,
+            namespace: network.edge.name().to_owned(),
+        };
+        this.wait_until_ready()?;
+        Ok(this)
+    }
+
+    /// What `sipfilterctl` prints for these arguments, as JSON.
+    ///
+    /// # Errors
+    /// Where it fails or prints something else.
+    pub fn ctl(&self, arguments: &[&str]) -> Result<Value> {
+        ctl(&self.namespace, &self.runtime, arguments)
+    }
+
+    /// Where its socket and state are.
+    #[must_use]
+    pub fn runtime(&self) -> &Path {
+        &self.runtime
+    }
+
+    /// How many pinholes are open, by `sipfilterctl pinholes --json`.
+    ///
+    /// # Errors
+    /// As [`Daemon::ctl`].
+    pub fn pinholes(&self) -> Result<usize> {
+        let answer = self.ctl(&["pinholes", "--json"])?;
+        count_list(&answer, "pinholes")
+            .with_context(|| format!("sipfilterctl pinholes --json holds no list: {answer}"))
+    }
+
+    /// Everything that it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sends a signal and waits until the daemon is gone.
+    ///
+    /// # Errors
+    /// Where it does not end within ten seconds.
+    pub fn stop(mut self, signal: Signal) -> Result<ExitStatus> {
+        self.signal(signal);
+        let deadline = Instant::now() + STOP;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        bail!(
+            "sipfilterd did not end within 10 s of {signal:?}: {}",
+            self.log()
+        )
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + START;
+        loop {
+            if self.log().lines().any(|line| line.contains("ready")) {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("sipfilterd ended at its start ({status}):\n{}", self.log());
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "sipfilterd was not ready within {} s:\n{}",
+                    START.as_secs(),
+                    self.log()
+                );
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            self.signal(Signal::TERM);
+            let deadline = Instant::now() + Duration::from_secs(3);
+            while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+                thread::sleep(Duration::from_millis(20));
+            }
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
+        cleanup::forget_child(self.child.id());
+    }
+}
+
+/// Runs `sipfilterctl` against a runtime directory, whether or not its daemon lives.
+///
+/// # Errors
+/// Where it fails or prints something that is not JSON.
+pub fn ctl(namespace: &str, runtime: &Path, arguments: &[&str]) -> Result<Value> {
+    let program = find_program("sipfilterctl")?;
+    let output = std::process::Command::new("nsenter")
+        .arg(format!("--net=/run/netns/{namespace}"))
+        .arg(program)
+        .arg("--runtime-dir")
+        .arg(runtime)
+        .args(arguments)
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text).with_context(|| {
+        format!(
+            "sipfilterctl {}: {}: {text}{}",
+            arguments.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        )
+    })
+}
+
+/// The daemon's configuration for a lab, on these interfaces of the edge.
+#[must_use]
+pub fn config(network: &Network, interfaces: &[&str], mode: Mode) -> String {
+    let families: &[Family] = if network.topology.is_nat() {
+        &[Family::V4]
+    } else {
+        &[Family::V4, Family::V6]
+    };
+    let list = |places: &[Place], suffix: [&str; 2]| -> String {
+        let quoted: Vec<String> = families
+            .iter()
+            .zip(suffix)
+            .flat_map(|(&family, suffix)| {
+                places
+                    .iter()
+                    .map(move |place| format!("\"{}{suffix}\"", place.address(family)))
+            })
+            .collect();
+        quoted.join(", ")
+    };
+    let interfaces: Vec<String> = interfaces
+        .iter()
+        .map(|name| format!("\"{name}\""))
+        .collect();
+    let nat = if network.topology == Topology::NatPrivate {
+        let pairs: String = [Place::PbxCallee, Place::PbxCaller]
+            .into_iter()
+            .map(|outside| {
+                format!(
+                    "\"{}\" = \"{}\"\n",
+                    network.inside(outside).address(Family::V4),
+                    outside.address(Family::V4)
+                )
+            })
+            .collect();
+        format!("\n[pbx.nat]\n{pairs}")
+    } else {
+        String::new()
+    };
+    format!(
+        r#"interfaces = [{interfaces}]
+
+[pbx]
+rtp_ports = "{PBX_RTP_FIRST}-{PBX_RTP_LAST}"
+addresses = [{pbx}]
+{nat}
+[xdp]
+mode = "{mode}"
+
+[[provider]]
+name = "lab"
+signalling = [{signalling}]
+transports = ["udp", "tcp"]
+media = {{ source = "signalled", ports = "{PROVIDER_RTP_FIRST}-{PROVIDER_RTP_LAST}" }}
+
+[[trunk]]
+provider = "lab"
+"#,
+        interfaces = interfaces.join(", "),
+        pbx = list(&[Place::PbxCallee, Place::PbxCaller], ["", ""]),
+        signalling = list(
+            &[Place::ProviderCaller, Place::ProviderCallee],
+            ["/32", "/128"]
+        ),
+        mode = mode.name(),
+    )
+}
+
+/// A program of this project: in `SIPFILTER_BIN_DIR`, or where this one was built.
+///
+/// # Errors
+/// Where it is in neither place.
+pub fn find_program(name: &str) -> Result<PathBuf> {
+    let directory = match std::env::var_os("SIPFILTER_BIN_DIR") {
+        Some(directory) => PathBuf::from(directory),
+        None => {
+            let own = std::env::current_exe()?;
+            let mut directory = own.parent().map(Path::to_path_buf).unwrap_or_default();
+            // Test programs are built one level below the others.
+            if directory.file_name().is_some_and(|last| last == "deps") {
+                directory.pop();
+            }
+            directory
+        }
+    };
+    let path = directory.join(name);
+    if !path.is_file() {
+        bail!(
+            "there is no {name} in {}: build it (cargo xtask build), or set SIPFILTER_BIN_DIR to the directory that holds it",
+            directory.display()
+        );
+    }
+    Ok(path)
+}
+
+/// The length of a JSON answer that is a list or an object with one under `key`.
+fn count_list(answer: &Value, key: &str) -> Option<usize> {
+    answer
+        .as_array()
+        .or_else(|| answer.get(key)?.as_array())
+        .map(Vec::len)
+}

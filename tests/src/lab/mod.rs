@@ -1,0 +1,16 @@
+//! The parts of the lab, from the ground up: namespaces, the topology built of them, the agents that live there, and the scoreboard.
+//!
+//! Each file owns one idea. `scoreboard` is the only one that knows them all.
+
+pub mod address;
+pub mod attack;
+pub mod call;
+pub mod cleanup;
+pub mod daemon;
+pub mod namespace;
+pub mod rtp;
+pub mod scoreboard;
+pub mod service;
+pub mod sipp;
+pub mod sniffer;
+pub mod topology;

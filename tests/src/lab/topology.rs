@@ -1,0 +1,316 @@
+//! The namespaces and how they are joined, in the three shapes that users have.
+//!
+//! Provider and stranger share the edge's outer link through a switch (a bridge in a namespace of its own), as two hosts on the
+//! Internet would share an uplink: the filter sees both on one interface. Nothing here knows of calls or of the filter.
+
+use std::{fmt, process::Command, str::FromStr};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use super::{
+    address::{Family, PBX_RTP_FIRST, PBX_RTP_LAST, Place, SIP_PORT},
+    cleanup::{self, Directory},
+    namespace::{Namespace, join, run},
+    service,
+};
+
+/// The edge's outer interface: the one that the filter is attached to.
+pub const OUTER: &str = "outer0";
+const INNER: &str = "inner0";
+const UPLINK: &str = "eth0";
+
+/// Where the PBX stands, and what its SDP says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topology {
+    /// The edge forwards to a PBX with a public address behind it.
+    Routed,
+    /// The PBX runs on the edge itself.
+    OnHost,
+    /// The edge translates addresses; the PBX knows its public address and writes it into SDP.
+    Nat,
+    /// The edge translates addresses; the PBX writes its private address into SDP.
+    NatPrivate,
+}
+
+impl Topology {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Routed, Self::OnHost, Self::Nat, Self::NatPrivate];
+
+    /// Whether the edge translates addresses.
+    #[must_use]
+    pub fn is_nat(self) -> bool {
+        matches!(self, Self::Nat | Self::NatPrivate)
+    }
+}
+
+impl fmt::Display for Topology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Routed => "routed",
+            Self::OnHost => "on-host",
+            Self::Nat => "nat",
+            Self::NatPrivate => "nat-private",
+        })
+    }
+}
+
+impl FromStr for Topology {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|topology| topology.to_string() == text)
+            .ok_or_else(|| {
+                anyhow!(
+                    "no topology is called `{text}`; there are routed, on-host, nat and nat-private"
+                )
+            })
+    }
+}
+
+/// The namespaces of one lab.
+#[derive(Debug)]
+pub struct Network {
+    /// Which shape it has.
+    pub topology: Topology,
+    /// Which addresses its calls use.
+    pub family: Family,
+    /// The voice provider.
+    pub provider: Namespace,
+    /// Somebody else on the Internet.
+    pub stranger: Namespace,
+    /// The host that the filter protects or runs on.
+    pub edge: Namespace,
+    /// Configuration, logs, and the daemon's runtime directory.
+    pub directory: Directory,
+    behind: Option<Namespace>,
+    /// Joins provider, stranger and edge.
+    pub switch: Namespace,
+}
+
+impl Network {
+    /// Builds the namespaces and proves that they reach one another.
+    ///
+    /// # Errors
+    /// Without root's privileges, where a tool is missing, or where the family is not offered by the topology.
+    pub fn build(topology: Topology, family: Family) -> Result<Self> {
+        if topology.is_nat() && family == Family::V6 {
+            anyhow::bail!(
+                "the nat topologies are IPv4 only: nobody translates IPv6 in front of a PBX"
+            );
+        }
+        cleanup::prepare();
+        let name = cleanup::unique_name();
+        let this = Self {
+            topology,
+            family,
+            provider: Namespace::create(&name, "provider")?,
+            stranger: Namespace::create(&name, "stranger")?,
+            switch: Namespace::create(&name, "switch")?,
+            edge: Namespace::create(&name, "edge")?,
+            behind: match topology {
+                Topology::OnHost => None,
+                _ => Some(Namespace::create(&name, "pbx")?),
+            },
+            directory: Directory::create(&name)?,
+        };
+        this.build_outside()?;
+        this.build_inside()?;
+        this.prove_reachability()?;
+        Ok(this)
+    }
+
+    /// The namespace in which the PBX runs.
+    #[must_use]
+    pub fn pbx(&self) -> &Namespace {
+        self.behind.as_ref().unwrap_or(&self.edge)
+    }
+
+    /// Where the edge's plain TCP service listens: on a protected address wherever the edge has one.
+    #[must_use]
+    pub fn service_place(&self) -> Place {
+        match self.topology {
+            Topology::Routed => Place::PbxGateway,
+            _ => Place::PbxCallee,
+        }
+    }
+
+    /// The place whose address the PBX itself has, for a place as the outside sees it.
+    #[must_use]
+    pub fn inside(&self, outside: Place) -> Place {
+        match (self.topology.is_nat(), outside) {
+            (true, Place::PbxCallee) => Place::PrivateCallee,
+            (true, Place::PbxCaller) => Place::PrivateCaller,
+            _ => outside,
+        }
+    }
+
+    fn build_outside(&self) -> Result<()> {
+        self.switch.ip("link add br0 type bridge")?;
+        for (namespace, interface, port) in [
+            (&self.provider, UPLINK, "p0"),
+            (&self.stranger, UPLINK, "p1"),
+            (&self.edge, OUTER, "p2"),
+        ] {
+            join((namespace, interface), (&self.switch, port))?;
+            self.switch.ip(&format!("link set {port} master br0"))?;
+        }
+        self.switch.ip("link set br0 up")?;
+        for family in [Family::V4, Family::V6] {
+            for place in Place::provider() {
+                add(&self.provider, UPLINK, place, family, Mask::Net)?;
+            }
+            add(&self.stranger, UPLINK, Place::Stranger, family, Mask::Net)?;
+            for place in [Place::ProviderGateway, Place::StrangerGateway] {
+                add(&self.edge, OUTER, place, family, Mask::Net)?;
+            }
+            for (namespace, gateway) in [
+                (&self.provider, Place::ProviderGateway),
+                (&self.stranger, Place::StrangerGateway),
+            ] {
+                namespace.ip(&format!(
+                    "route add default via {}",
+                    gateway.address(family)
+                ))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn build_inside(&self) -> Result<()> {
+        let Some(pbx) = &self.behind else {
+            for family in [Family::V4, Family::V6] {
+                add(&self.edge, OUTER, Place::PbxCallee, family, Mask::Host)?;
+                add(&self.edge, OUTER, Place::PbxCaller, family, Mask::Host)?;
+            }
+            return Ok(());
+        };
+        join((&self.edge, INNER), (pbx, UPLINK))?;
+        self.edge.sysctl("net.ipv4.ip_forward=1")?;
+        self.edge.sysctl("net.ipv6.conf.all.forwarding=1")?;
+        let (families, gateway): (&[Family], Place) = if self.topology.is_nat() {
+            (&[Family::V4], Place::PrivateGateway)
+        } else {
+            (&[Family::V4, Family::V6], Place::PbxGateway)
+        };
+        for &family in families {
+            let mask = if self.topology.is_nat() {
+                Mask::Half
+            } else {
+                Mask::Net
+            };
+            add(&self.edge, INNER, gateway, family, mask)?;
+            for place in [Place::PbxCallee, Place::PbxCaller] {
+                add(pbx, UPLINK, self.inside(place), family, mask)?;
+            }
+            pbx.ip(&format!(
+                "route add default via {}",
+                gateway.address(family)
+            ))?;
+        }
+        if self.topology.is_nat() {
+            for place in [Place::PbxCallee, Place::PbxCaller] {
+                add(&self.edge, OUTER, place, Family::V4, Mask::Host)?;
+            }
+            self.translate()?;
+        }
+        Ok(())
+    }
+
+    /// Only voice is translated inwards, so that the edge's own service keeps the same public address.
+    fn translate(&self) -> Result<()> {
+        let mut rules =
+            String::from("table ip lab {\n chain in { type nat hook prerouting priority dstnat;\n");
+        for outside in [Place::PbxCallee, Place::PbxCaller] {
+            rules += &format!(
+                "  ip daddr {} udp dport {{ {SIP_PORT}, {PBX_RTP_FIRST}-{PBX_RTP_LAST} }} dnat to {}\n",
+                outside.address(Family::V4),
+                self.inside(outside).address(Family::V4),
+            );
+        }
+        rules += " }\n chain out { type nat hook postrouting priority srcnat;\n";
+        for outside in [Place::PbxCallee, Place::PbxCaller] {
+            rules += &format!(
+                "  oifname \"{OUTER}\" ip saddr {} snat to {}\n",
+                self.inside(outside).address(Family::V4),
+                outside.address(Family::V4),
+            );
+        }
+        rules += " }\n}\n";
+        let file = self.directory.path().join("nat.nft");
+        std::fs::write(&file, rules)?;
+        run(self.edge.command("nft").arg("-f").arg(&file)).context("cannot translate addresses")?;
+        Ok(())
+    }
+
+    /// A ping along every path, which also fills the neighbour tables before packets are counted.
+    fn prove_reachability(&self) -> Result<()> {
+        let target = match self.topology {
+            Topology::Routed | Topology::OnHost => Place::PbxCallee,
+            Topology::Nat | Topology::NatPrivate => Place::ProviderGateway,
+        };
+        let mut paths: Vec<_> = Place::provider()
+            .into_iter()
+            .map(|place| (&self.provider, place, target))
+            .collect();
+        paths.push((&self.stranger, Place::Stranger, target));
+        if self.behind.is_some() {
+            for place in [Place::PbxCallee, Place::PbxCaller] {
+                paths.push((self.pbx(), self.inside(place), Place::ProviderCaller));
+            }
+        }
+        for (namespace, from, to) in paths {
+            let (from, to) = (from.address(self.family), to.address(self.family));
+            service::ping(namespace, from, to).with_context(|| {
+                format!("the lab's network is broken: {to} does not answer {from}")
+            })?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Mask {
+    Net,
+    Half,
+    Host,
+}
+
+fn add(
+    namespace: &Namespace,
+    interface: &str,
+    place: Place,
+    family: Family,
+    mask: Mask,
+) -> Result<()> {
+    let length = match (family, mask) {
+        (Family::V4, Mask::Net) => 24,
+        (Family::V4, Mask::Half) => 25,
+        (Family::V4, Mask::Host) => 32,
+        (Family::V6, Mask::Net | Mask::Half) => 64,
+        (Family::V6, Mask::Host) => 128,
+    };
+    let nodad = match family {
+        Family::V4 => "",
+        Family::V6 => "nodad",
+    };
+    namespace.ip(&format!(
+        "address add {}/{length} dev {interface} {nodad}",
+        place.address(family)
+    ))
+}
+
+/// What BPF programs hang on the edge's interfaces, as `bpftool net show` says: empty where nothing is attached.
+///
+/// # Errors
+/// Where `bpftool` is missing.
+pub fn attached_programs(namespace: &Namespace) -> Result<Vec<String>> {
+    let mut command: Command = namespace.command("bpftool");
+    let text = run(command.args(["net", "show"]))?;
+    Ok(text
+        .lines()
+        .filter(|line| line.contains(OUTER))
+        .map(str::to_owned)
+        .collect())
+}
