@@ -3,11 +3,16 @@
 //! The eBPF programs, the host tests and every simulation run [`classify`] over their own packets and tables; nothing here
 //! touches a map, a socket or a clock. `unsafe` stands only in [`settings`] (volatile reads of load-time constants) and,
 //! for user space, in the marker implementations of [`abi`].
-#![cfg_attr(not(any(test, feature = "user")), no_std)]
+#![no_std]
+
+#[cfg(any(test, feature = "user"))]
+extern crate std;
 
 pub mod abi;
 pub mod addr;
 pub mod classify;
+#[cfg(any(test, feature = "user"))]
+pub mod host;
 pub mod key;
 pub mod parse;
 pub mod reader;

@@ -53,7 +53,7 @@ impl fmt::Display for Origin {
 }
 
 /// The major version of an LLVM, as in `llvm-22-dev`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LlvmMajor(pub u16);
 
 impl fmt::Display for LlvmMajor {

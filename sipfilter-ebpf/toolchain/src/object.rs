@@ -8,10 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::Toolchain;
+use crate::compiler::LlvmMajor;
 use crate::environment;
 use crate::error::Error;
 
 const PACKAGE: &str = "sipfilter-ebpf";
+
+/// The first LLVM whose BPF back end can be told that the kernel's processor reads words at any address.
+const MISALIGNED_ACCESS: LlvmMajor = LlvmMajor(22);
 
 /// The source tree and the place for the inner cargo's output.
 #[derive(Debug, Clone)]
@@ -152,13 +156,17 @@ impl Toolchain {
     fn rustflags(&self, target: &BpfTarget) -> OsString {
         let mut linker = OsString::from("-Clinker=");
         linker.push(&self.linker.path);
-        [
+        let mut flags = vec![
             target.arch_cfg().into(),
             "-Cdebuginfo=2".into(),
             linker,
             "-Clink-arg=--btf".into(),
-        ]
-        .join(&OsString::from("\x1f"))
+        ];
+        if self.compiler.llvm >= MISALIGNED_ACCESS {
+            // IP headers start two bytes off a word; without this every field of one is loaded byte by byte.
+            flags.push("-Ctarget-feature=+allows-misaligned-mem-access".into());
+        }
+        flags.join(&OsString::from("\x1f"))
     }
 
     /// The toolchain's own programs go first: `cargo clippy` finds cargo-clippy and clippy-driver by name, and rustup's

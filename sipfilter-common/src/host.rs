@@ -1,0 +1,111 @@
+//! The policy's tables in ordinary memory, for tests and simulations: the same [`Tables`] as the kernel's, without a kernel.
+
+use core::{
+    cell::{Cell, RefCell},
+    net::IpAddr,
+};
+use std::{collections::BTreeMap, vec::Vec};
+
+use crate::{
+    addr::{Address, Ipv4, Ipv6},
+    classify::{FamilyTables, FragmentFate, Tables},
+    key::{FragmentKey, PinholeKey},
+    settings::Settings,
+    value::{Pinhole, ProviderRule, Slot},
+};
+
+/// Tables that a test fills by hand.
+#[derive(Debug)]
+pub struct HostTables {
+    /// The constants.
+    pub settings: Settings,
+    /// IPv4 pinholes.
+    pub pinholes4: BTreeMap<PinholeKey<Ipv4>, Pinhole<Ipv4>>,
+    /// IPv6 pinholes.
+    pub pinholes6: BTreeMap<PinholeKey<Ipv6>, Pinhole<Ipv6>>,
+    /// Slots; a pinhole that names one beyond the end counts as absent, as in the kernel.
+    pub slots: Vec<Slot>,
+    /// The clock.
+    pub now: Cell<u64>,
+    providers4: Vec<(u8, Ipv4, ProviderRule)>,
+    providers6: Vec<(u8, Ipv6, ProviderRule)>,
+    fragments: RefCell<BTreeMap<FragmentKey, FragmentFate>>,
+}
+
+impl HostTables {
+    /// Tables with these constants and so many slots, empty otherwise.
+    pub fn new(settings: Settings, slots: usize) -> Self {
+        Self {
+            settings,
+            pinholes4: BTreeMap::new(),
+            pinholes6: BTreeMap::new(),
+            slots: (0..slots).map(|_| Slot::default()).collect(),
+            now: Cell::new(0),
+            providers4: Vec::new(),
+            providers6: Vec::new(),
+            fragments: RefCell::default(),
+        }
+    }
+
+    /// Adds a signalling prefix.
+    pub fn add_provider(&mut self, network: IpAddr, length: u8, rule: ProviderRule) {
+        match network {
+            IpAddr::V4(network) => self.providers4.push((length, network.into(), rule)),
+            IpAddr::V6(network) => self.providers6.push((length, network.into(), rule)),
+        }
+    }
+}
+
+fn longest_match<A: Address>(
+    prefixes: &[(u8, A, ProviderRule)],
+    address: A,
+    mask: impl Fn(u8) -> A,
+) -> Option<&ProviderRule> {
+    prefixes
+        .iter()
+        .filter(|(length, network, _)| address.matches(*network, mask(*length)))
+        .max_by_key(|(length, ..)| *length)
+        .map(|(.., rule)| rule)
+}
+
+impl FamilyTables<Ipv4> for HostTables {
+    fn pinhole(&self, key: &PinholeKey<Ipv4>) -> Option<&Pinhole<Ipv4>> {
+        self.pinholes4.get(key)
+    }
+
+    fn provider(&self, address: Ipv4) -> Option<&ProviderRule> {
+        longest_match(&self.providers4, address, Ipv4::mask)
+    }
+}
+
+impl FamilyTables<Ipv6> for HostTables {
+    fn pinhole(&self, key: &PinholeKey<Ipv6>) -> Option<&Pinhole<Ipv6>> {
+        self.pinholes6.get(key)
+    }
+
+    fn provider(&self, address: Ipv6) -> Option<&ProviderRule> {
+        longest_match(&self.providers6, address, Ipv6::mask)
+    }
+}
+
+impl Tables for HostTables {
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn now(&self) -> u64 {
+        self.now.get()
+    }
+
+    fn slot(&self, index: u32) -> Option<&Slot> {
+        self.slots.get(index as usize)
+    }
+
+    fn remember_fragment(&self, key: &FragmentKey, fate: FragmentFate) {
+        self.fragments.borrow_mut().insert(*key, fate);
+    }
+
+    fn recall_fragment(&self, key: &FragmentKey) -> Option<FragmentFate> {
+        self.fragments.borrow().get(key).copied()
+    }
+}
