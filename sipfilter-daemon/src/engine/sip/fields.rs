@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use memchr::{memchr, memchr2, memchr3};
+
 use super::{CSeq, Method, MethodName, SipError};
 
 /// Applies a reader of parts to text that may be borrowed or owned.
@@ -19,7 +21,7 @@ pub(super) fn part_of<'a>(
 
 /// The tag of a From or To value (§20.20, §20.39). An empty tag is none.
 pub(super) fn tag(value: &str) -> Option<&str> {
-    match parameter(value, "tag", List::One) {
+    match parameter(value, "tag", Shape::Address) {
         Ok(tag) => tag,
         // Display names with an odd number of quotes are seen in the wild, and receivers take the parameters behind the address.
         Err(Unbalanced) => {
@@ -34,7 +36,7 @@ pub(super) fn tag(value: &str) -> Option<&str> {
 
 /// The branch of the first of the Via values (§20.42) in one header.
 pub(super) fn branch(value: &str) -> Option<&str> {
-    match parameter(value, "branch", List::Commas) {
+    match parameter(value, "branch", Shape::List) {
         Ok(branch) => branch,
         Err(Unbalanced) => {
             let first = value.split(',').next()?;
@@ -93,11 +95,13 @@ fn is_token(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte))
 }
 
-/// Whether a comma outside quotes ends the value.
+/// A header's shape, as far as its parameters are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum List {
-    One,
-    Commas,
+enum Shape {
+    /// One address, in angle brackets or bare, and parameters.
+    Address,
+    /// A comma-separated list, of which the first element counts.
+    List,
 }
 
 /// A quoted string or an angle bracket is not closed.
@@ -105,39 +109,50 @@ enum List {
 struct Unbalanced;
 
 /// The value of the first parameter called `name`: parameters begin at the first `;` outside quotes and angle brackets.
-fn parameter<'v>(value: &'v str, name: &str, list: List) -> Result<Option<&'v str>, Unbalanced> {
-    let mut bytes = value.bytes().enumerate();
-    let mut begin = None;
-    let mut found = None;
-    let finish = |begin: Option<usize>, end: usize| {
-        let part = value.get(begin?..end)?;
-        named(part, name)
+fn parameter<'v>(value: &'v str, name: &str, shape: Shape) -> Result<Option<&'v str>, Unbalanced> {
+    let bytes = value.as_bytes();
+    let third = match shape {
+        Shape::Address => b'<',
+        Shape::List => b',',
     };
-    let mut end = value.len();
-    while let Some((at, byte)) = bytes.next() {
+    let find = |from: usize| {
+        let at = from + memchr3(b'"', b';', third, bytes.get(from..)?)?;
+        Some((at, *bytes.get(at)?))
+    };
+    let finish = |begin: Option<usize>, end: usize| named(value.get(begin?..end)?, name);
+
+    let (mut from, mut end) = (0, value.len());
+    let (mut begin, mut found) = (None, None);
+    while let Some((at, byte)) = find(from) {
+        from = at + 1;
         match byte {
-            b'"' => loop {
-                match bytes.next().ok_or(Unbalanced)?.1 {
-                    b'"' => break,
-                    b'\\' => drop(bytes.next()),
-                    _ => {}
-                }
-            },
-            b'<' => {
-                bytes.find(|&(_, byte)| byte == b'>').ok_or(Unbalanced)?;
-            }
+            b'"' => from = behind_quote(bytes, from).ok_or(Unbalanced)?,
             b';' => {
                 found = found.or_else(|| finish(begin, at));
-                begin = Some(at + 1);
+                begin = Some(from);
             }
-            b',' if list == List::Commas => {
+            b'<' => {
+                let inside = bytes.get(from..).unwrap_or_default();
+                from += memchr(b'>', inside).ok_or(Unbalanced)? + 1;
+            }
+            _ => {
                 end = at;
                 break;
             }
-            _ => {}
         }
     }
     Ok(found.or_else(|| finish(begin, end)))
+}
+
+/// Where the quoted string that is open at `from` is over (§25.1: a backslash quotes the next byte).
+fn behind_quote(bytes: &[u8], mut from: usize) -> Option<usize> {
+    loop {
+        let at = from + memchr2(b'"', b'\\', bytes.get(from..)?)?;
+        match bytes.get(at) {
+            Some(b'"') => return Some(at + 1),
+            _ => from = at + 2,
+        }
+    }
 }
 
 /// The value of `part` if it is `name=value`: names without case, white space allowed around both. The value ends at white space

@@ -22,7 +22,10 @@ impl<'a> RawHeader<'a> {
     /// The value's text, trimmed, on one line (§7.3.1: a fold is worth one space), each byte that is no UTF-8 replaced.
     pub(super) fn text(&self) -> Cow<'a, str> {
         if !self.folded {
-            return String::from_utf8_lossy(self.value.trim_ascii());
+            let value = self.value.trim_ascii();
+            // The common case is valid, which the plain check sees faster than the lossy one.
+            return str::from_utf8(value)
+                .map_or_else(|_| String::from_utf8_lossy(value), Cow::Borrowed);
         }
         let mut line = Vec::with_capacity(self.value.len());
         for part in self.value.split(|&byte| byte == b'\n') {

@@ -3,6 +3,8 @@
 //! It judges nothing that no later stage needs: URIs, routes and most headers are never read. Text stays borrowed unless a line
 //! is folded or is no UTF-8.
 
+use std::borrow::Cow;
+
 use super::{
     HeaderName, Message, SipError, Start,
     body::{self, Content},
@@ -146,8 +148,11 @@ fn start(line: &[u8]) -> Result<Start<'_>, SipError> {
     }
     let request = line.strip_suffix(b" SIP/2.0").unwrap_or(line);
     let mut words = request.splitn(2, |&byte| byte == b' ');
-    let method = words.next().map(String::from_utf8_lossy);
-    match (method.and_then(method_name), words.next()) {
+    let method = words.next().and_then(|word| str::from_utf8(word).ok());
+    match (
+        method.map(Cow::Borrowed).and_then(method_name),
+        words.next(),
+    ) {
         (Some(method), Some(uri)) if !uri.trim_ascii().is_empty() => Ok(Start::Request(method)),
         _ => Err(SipError::StartLine),
     }
