@@ -1,1 +1,52 @@
-fn main() {}
+//! The project's own commands: `cargo xtask VERB`, one file per verb.
+//!
+//! It only starts other programs; what they do is theirs. It must compile in seconds on a machine that has nothing but rustup,
+//! because `setup` is how that machine gets the rest, so it never depends on the daemon.
+
+mod bench;
+mod build;
+mod demo;
+mod lint;
+mod project;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::project::Project;
+
+/// The project's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Setup(setup::Arguments),
+    Build(build::Arguments),
+    Demo(demo::Arguments),
+    Test(test::Arguments),
+    Lint(lint::Arguments),
+    Bench(bench::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = Project::locate().and_then(|project| match &arguments.verb {
+        Verb::Setup(arguments) => setup::run(&project, arguments),
+        Verb::Build(arguments) => build::run(&project, arguments),
+        Verb::Demo(arguments) => demo::run(&project, arguments),
+        Verb::Test(arguments) => test::run(&project, arguments),
+        Verb::Lint(arguments) => lint::run(&project, arguments),
+        Verb::Bench(arguments) => bench::run(arguments),
+    });
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::environment;
-use crate::error::{Error, Rejected};
+use crate::error::Rejected;
 
 /// The oldest compiler that builds the workspace; the same as `rust-version` in Cargo.toml.
 const MINIMUM: RustVersion = RustVersion {
@@ -78,13 +78,10 @@ impl fmt::Display for RustVersion {
 }
 
 impl Compiler {
-    /// The first compiler, in the order that the crate's documentation gives, that has everything.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoCompiler`], which tells what each place lacked.
-    pub fn find() -> Result<Self, Error> {
-        let mut rejected = Vec::new();
+    /// Every compiler that has everything, in the order that the crate's documentation gives, and why the other places did
+    /// not do.
+    pub fn survey() -> (Vec<Self>, Vec<Rejected>) {
+        let (mut found, mut rejected) = (Vec::new(), Vec::new());
         let nightlies = nightlies();
         if nightlies.is_empty() {
             rejected.push(Rejected {
@@ -95,14 +92,14 @@ impl Compiler {
         let debian = (Origin::Debian, PathBuf::from("/usr/bin"));
         for (origin, bin) in nightlies.into_iter().chain([debian]) {
             match Self::at(origin.clone(), &bin) {
-                Ok(compiler) => return Ok(compiler),
+                Ok(compiler) => found.push(compiler),
                 Err(reason) => rejected.push(Rejected {
                     place: format!("{origin} ({})", bin.display()),
                     reason,
                 }),
             }
         }
-        Err(Error::NoCompiler(rejected))
+        (found, rejected)
     }
 
     fn at(origin: Origin, bin: &Path) -> Result<Self, String> {

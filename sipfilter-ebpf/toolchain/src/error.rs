@@ -73,8 +73,8 @@ impl fmt::Display for Error {
             }
             Self::NoLinker { llvm, root } => write!(
                 f,
-                "no bpf-linker for LLVM {llvm}: neither {root}/bin/bpf-linker nor bpf-linker on PATH.\n\
-                 Run `cargo xtask setup`. By hand, with llvm-{llvm}-dev installed:\n  \
+                "no bpf-linker for LLVM {llvm}: neither {root}/bin/bpf-linker nor a bpf-linker on PATH runs.\n\
+                 Run `cargo xtask setup`. By hand, with llvm-{llvm}-dev and g++ installed:\n  \
                  LLVM_PREFIX=/usr/lib/llvm-{llvm} cargo install bpf-linker --version {BPF_LINKER_VERSION} --locked \
                  --no-default-features --features llvm-{llvm} --root {root}",
                 root = root.display(),

@@ -5,11 +5,11 @@
 //!
 //! The places are tried in this order, and the first complete one wins:
 //!
-//! 1. a rustup nightly that has the `rust-src` component;
+//! 1. a rustup nightly that has the `rust-src` component, `nightly` itself before dated ones;
 //! 2. Debian's `rustc-web`, `cargo-web` and `rust-web-src` (`/usr/bin/rustc`), with `RUSTC_BOOTSTRAP=1`.
 //!
 //! `bpf-linker` must be built for the LLVM of that compiler. It is looked for in the [tools directory](ToolsDir), under a name
-//! that says its version and LLVM, and then on `PATH`.
+//! that says its version and LLVM, and then on `PATH`. It must run: one whose LLVM was removed since counts as missing.
 //!
 //! Invariant: the inner cargo never shares a target directory or a compiler setting with a cargo that runs around it.
 
@@ -34,14 +34,20 @@ pub struct Toolchain {
 }
 
 impl Toolchain {
-    /// Takes the first complete compiler, and the linker for its LLVM.
+    /// The first complete compiler for which there is a linker.
     ///
     /// # Errors
     ///
-    /// [`Error::NoCompiler`] with a line for every place that was looked at, or [`Error::NoLinker`].
+    /// [`Error::NoCompiler`] with a line for every place that was looked at, or [`Error::NoLinker`] for the first compiler.
     pub fn find(tools: &ToolsDir) -> Result<Self, Error> {
-        let compiler = Compiler::find()?;
-        let linker = tools.find_linker(compiler.llvm)?;
-        Ok(Self { compiler, linker })
+        let (compilers, rejected) = Compiler::survey();
+        let mut first_error = None;
+        for compiler in compilers {
+            match tools.find_linker(compiler.llvm) {
+                Ok(linker) => return Ok(Self { compiler, linker }),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        Err(first_error.unwrap_or(Error::NoCompiler(rejected)))
     }
 }

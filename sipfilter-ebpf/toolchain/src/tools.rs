@@ -5,6 +5,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::compiler::LlvmMajor;
 use crate::error::Error;
@@ -66,13 +67,12 @@ impl ToolsDir {
     pub fn find_linker(&self, llvm: LlvmMajor) -> Result<Linker, Error> {
         let root = self.linker_root(llvm);
         let ours = root.join("bin").join(BPF_LINKER);
-        if ours.is_file() {
-            return Ok(Linker { path: ours });
-        }
-        match on_path(BPF_LINKER) {
-            Some(path) => Ok(Linker { path }),
-            None => Err(Error::NoLinker { llvm, root }),
-        }
+        [Some(ours), on_path(BPF_LINKER)]
+            .into_iter()
+            .flatten()
+            .find(|path| runs(path))
+            .map(|path| Linker { path })
+            .ok_or(Error::NoLinker { llvm, root })
     }
 }
 
@@ -81,6 +81,17 @@ impl ToolsDir {
 pub struct Linker {
     /// Its absolute path; the file name is `bpf-linker`, from which rustc infers how to talk to it.
     pub path: PathBuf,
+}
+
+/// The linker is bound to a shared LLVM, and its file may well outlive that package.
+fn runs(program: &Path) -> bool {
+    Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 fn on_path(program: &str) -> Option<PathBuf> {
