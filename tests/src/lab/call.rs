@@ -98,7 +98,7 @@ impl Call {
     /// Whether this call's BYE comes from the callee; every other call's does.
     #[must_use]
     pub fn ends_by(&self) -> Role {
-        if self.number % 2 == 0 {
+        if self.number.is_multiple_of(2) {
             Role::Caller
         } else {
             Role::Callee

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, ExitStatus, Stdio},
     thread,
@@ -74,15 +75,33 @@ impl Daemon {
     /// # Errors
     /// As [`Daemon::start`].
     pub fn start_with(network: &Network, name: &str, config: &str) -> Result<Self> {
+        let mut this = Self::spawn(network, name, config, &[])?;
+        this.wait_until_ready()?;
+        Ok(this)
+    }
+
+    fn spawn(network: &Network, name: &str, config: &str, wrapper: &[&str]) -> Result<Self> {
         let program = find_program("sipfilterd")?;
         let directory = network.directory.path();
         let file = directory.join(format!("{name}.toml"));
         fs::write(&file, config)?;
         let runtime = directory.join(format!("{name}.run"));
         let log = directory.join(format!("{name}.log"));
-        let child = network
-            .edge
-            .command(&program.display().to_string())
+        let mut words: Vec<PathBuf> = wrapper.iter().map(PathBuf::from).collect();
+        words.push(if wrapper.is_empty() {
+            program
+        } else {
+            // The build directory may be closed to other users.
+            let copy = directory.join("sipfilterd");
+            fs::copy(&program, &copy)?;
+            // What is refused must be the privilege, not the directory.
+            fs::create_dir_all(&runtime)?;
+            fs::set_permissions(&runtime, fs::Permissions::from_mode(0o777))?;
+            copy
+        });
+        let mut command = network.edge.command(&words[0].display().to_string());
+        let child = command
+            .args(&words[1..])
             .arg("--config")
             .arg(&file)
             .arg("--runtime-dir")
@@ -93,14 +112,45 @@ impl Daemon {
             .spawn()
             .context("cannot start sipfilterd")?;
         cleanup::register_child(child.id());
-        let mut this = Self {
+        Ok(Self {
             child,
             runtime,
             log,
             namespace: network.edge.name().to_owned(),
-        };
-        this.wait_until_ready()?;
-        Ok(this)
+        })
+    }
+
+    /// Runs the daemon on a configuration that it must refuse; gives how it ended and what it said.
+    ///
+    /// # Errors
+    /// Where it does not end within the time that it has for a start.
+    pub fn refused(network: &Network, name: &str, config: &str) -> Result<(ExitStatus, String)> {
+        let mut this = Self::spawn(network, name, config, &[])?;
+        let status = this.wait_until_gone(START)?;
+        Ok((status, this.log()))
+    }
+
+    /// The same, run by a user without any privilege.
+    ///
+    /// # Errors
+    /// As [`Daemon::refused`].
+    pub fn refused_without_privilege(
+        network: &Network,
+        name: &str,
+        config: &str,
+    ) -> Result<(ExitStatus, String)> {
+        let nobody = [
+            "setpriv",
+            "--reuid",
+            "65534",
+            "--regid",
+            "65534",
+            "--clear-groups",
+            "--",
+        ];
+        let mut this = Self::spawn(network, name, config, &nobody)?;
+        let status = this.wait_until_gone(START)?;
+        Ok((status, this.log()))
     }
 
     /// What `sipfilterctl` prints for these arguments, as JSON.
@@ -139,7 +189,11 @@ impl Daemon {
     /// Where it does not end within ten seconds.
     pub fn stop(mut self, signal: Signal) -> Result<ExitStatus> {
         self.signal(signal);
-        let deadline = Instant::now() + STOP;
+        self.wait_until_gone(STOP)
+    }
+
+    fn wait_until_gone(&mut self, patience: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + patience;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
@@ -147,7 +201,8 @@ impl Daemon {
             thread::sleep(Duration::from_millis(20));
         }
         bail!(
-            "sipfilterd did not end within 10 s of {signal:?}: {}",
+            "sipfilterd still runs after {} s:\n{}",
+            patience.as_secs(),
             self.log()
         )
     }

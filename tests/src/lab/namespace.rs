@@ -108,7 +108,7 @@ impl Drop for Namespace {
 }
 
 /// Joins two namespaces by a veth pair, with every offload off, so that a packet on the wire is a packet as it was sent: no merged
-/// segments, no checksums left to hardware that is not there.
+/// segments, no checksums and no VLAN tags left to hardware that is not there.
 ///
 /// # Errors
 /// Where `ip` or `ethtool` fails.

@@ -181,7 +181,6 @@ impl Agents {
     }
 
     /// A way to read the number of delivered packets from another thread.
-    #[must_use]
     pub fn delivered_meter(&self) -> impl Fn() -> u64 + Send + use<> {
         let received = Arc::clone(&self.received);
         move || received.total.load(Ordering::Relaxed)

@@ -182,7 +182,7 @@ pub struct Live {
 pub fn run(run: Run, observe: impl Fn(Live) + Send + 'static) -> Result<Scoreboard> {
     let observer = Observer::start(observe);
     observer.set(|live| live.phase = "building the lab");
-    let network = Network::build(run.topology, run.family)?;
+    let network = Network::build(run.topology, run.family, &[])?;
     let daemon = match run.filter {
         Filter::None => None,
         Filter::Sipfilter(mode) => {
@@ -377,12 +377,14 @@ struct Observer {
     thread: Option<thread::JoinHandle<()>>,
 }
 
+type Attacks = (Arc<Sniffer>, Vec<Arc<Fired>>);
+
 #[derive(Default)]
 struct Watched {
     stop: AtomicBool,
     live: Mutex<Live>,
     rtp: Mutex<Option<Box<dyn Fn() -> u64 + Send>>>,
-    attacks: Mutex<Option<(Arc<Sniffer>, Vec<Arc<Fired>>)>>,
+    attacks: Mutex<Option<Attacks>>,
 }
 
 impl Observer {

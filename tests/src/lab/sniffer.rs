@@ -122,6 +122,48 @@ impl Drop for Sniffer {
     }
 }
 
+/// Every frame that a namespace's interfaces sent and received, kept as bytes.
+#[derive(Debug)]
+pub struct Recorder {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<Vec<Vec<u8>>>,
+}
+
+impl Recorder {
+    /// Starts recording.
+    ///
+    /// # Errors
+    /// Without root's privileges.
+    pub fn start(namespace: &Namespace) -> Result<Self> {
+        let tap = tap(namespace)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut frames = Vec::new();
+            let mut buffer = [0_u8; 65_536];
+            loop {
+                match next_frame(&tap, &mut buffer) {
+                    Some(frame) => frames.push(frame.to_vec()),
+                    None if stopped.load(Ordering::Relaxed) => return frames,
+                    None => {}
+                }
+            }
+        });
+        Ok(Self { stop, thread })
+    }
+
+    /// Stops once the tap is idle, and gives the frames in their order.
+    ///
+    /// # Errors
+    /// Where the recording thread panicked.
+    pub fn finish(self) -> Result<Vec<Vec<u8>>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread
+            .join()
+            .map_err(|_| anyhow::anyhow!("the recorder panicked"))
+    }
+}
+
 /// The marker of a frame that is addressed to the PBX. An ICMP error that quotes a marked packet goes the other way and is not one.
 fn arrival(frame: &[u8], addresses: &[IpAddr]) -> Option<Kind> {
     let (to, transport) = destination(frame)?;

@@ -3,7 +3,7 @@
 //! Provider and stranger share the edge's outer link through a switch (a bridge in a namespace of its own), as two hosts on the
 //! Internet would share an uplink: the filter sees both on one interface. Nothing here knows of calls or of the filter.
 
-use std::{fmt, process::Command, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use anyhow::{Context as _, Result, anyhow};
 
@@ -85,16 +85,18 @@ pub struct Network {
     /// Configuration, logs, and the daemon's runtime directory.
     pub directory: Directory,
     behind: Option<Namespace>,
+    tags: Vec<u16>,
     /// Joins provider, stranger and edge.
     pub switch: Namespace,
 }
 
 impl Network {
-    /// Builds the namespaces and proves that they reach one another.
+    /// Builds the namespaces and proves that they reach one another. Everything on the outer link carries the VLAN `tags`, the outermost
+    /// first; with two of them the first is a service tag (IEEE 802.1ad).
     ///
     /// # Errors
     /// Without root's privileges, where a tool is missing, or where the family is not offered by the topology.
-    pub fn build(topology: Topology, family: Family) -> Result<Self> {
+    pub fn build(topology: Topology, family: Family, tags: &[u16]) -> Result<Self> {
         if topology.is_nat() && family == Family::V6 {
             anyhow::bail!(
                 "the nat topologies are IPv4 only: nobody translates IPv6 in front of a PBX"
@@ -114,6 +116,7 @@ impl Network {
                 _ => Some(Namespace::create(&name, "pbx")?),
             },
             directory: Directory::create(&name)?,
+            tags: tags.to_vec(),
         };
         this.build_outside()?;
         this.build_inside()?;
@@ -146,6 +149,12 @@ impl Network {
         }
     }
 
+    /// The device on top of an interface that carries untagged packets.
+    fn tagged(&self, interface: &str) -> String {
+        let suffix: String = self.tags.iter().map(|tag| format!(".{tag}")).collect();
+        format!("{interface}{suffix}")
+    }
+
     fn build_outside(&self) -> Result<()> {
         self.switch.ip("link add br0 type bridge")?;
         for (namespace, interface, port) in [
@@ -157,13 +166,22 @@ impl Network {
             self.switch.ip(&format!("link set {port} master br0"))?;
         }
         self.switch.ip("link set br0 up")?;
+        let uplink = self.tagged(UPLINK);
+        let outer = self.tagged(OUTER);
+        for (namespace, interface) in [
+            (&self.provider, UPLINK),
+            (&self.stranger, UPLINK),
+            (&self.edge, OUTER),
+        ] {
+            add_tags(namespace, interface, &self.tags)?;
+        }
         for family in [Family::V4, Family::V6] {
             for place in Place::provider() {
-                add(&self.provider, UPLINK, place, family, Mask::Net)?;
+                add(&self.provider, &uplink, place, family, Mask::Net)?;
             }
-            add(&self.stranger, UPLINK, Place::Stranger, family, Mask::Net)?;
+            add(&self.stranger, &uplink, Place::Stranger, family, Mask::Net)?;
             for place in [Place::ProviderGateway, Place::StrangerGateway] {
-                add(&self.edge, OUTER, place, family, Mask::Net)?;
+                add(&self.edge, &outer, place, family, Mask::Net)?;
             }
             for (namespace, gateway) in [
                 (&self.provider, Place::ProviderGateway),
@@ -181,8 +199,20 @@ impl Network {
     fn build_inside(&self) -> Result<()> {
         let Some(pbx) = &self.behind else {
             for family in [Family::V4, Family::V6] {
-                add(&self.edge, OUTER, Place::PbxCallee, family, Mask::Host)?;
-                add(&self.edge, OUTER, Place::PbxCaller, family, Mask::Host)?;
+                add(
+                    &self.edge,
+                    &self.tagged(OUTER),
+                    Place::PbxCallee,
+                    family,
+                    Mask::Host,
+                )?;
+                add(
+                    &self.edge,
+                    &self.tagged(OUTER),
+                    Place::PbxCaller,
+                    family,
+                    Mask::Host,
+                )?;
             }
             return Ok(());
         };
@@ -211,7 +241,13 @@ impl Network {
         }
         if self.topology.is_nat() {
             for place in [Place::PbxCallee, Place::PbxCaller] {
-                add(&self.edge, OUTER, place, Family::V4, Mask::Host)?;
+                add(
+                    &self.edge,
+                    &self.tagged(OUTER),
+                    place,
+                    Family::V4,
+                    Mask::Host,
+                )?;
             }
             self.translate()?;
         }
@@ -232,7 +268,8 @@ impl Network {
         rules += " }\n chain out { type nat hook postrouting priority srcnat;\n";
         for outside in [Place::PbxCallee, Place::PbxCaller] {
             rules += &format!(
-                "  oifname \"{OUTER}\" ip saddr {} snat to {}\n",
+                "  oifname \"{}\" ip saddr {} snat to {}\n",
+                self.tagged(OUTER),
                 self.inside(outside).address(Family::V4),
                 outside.address(Family::V4),
             );
@@ -301,16 +338,34 @@ fn add(
     ))
 }
 
-/// What BPF programs hang on the edge's interfaces, as `bpftool net show` says: empty where nothing is attached.
+fn add_tags(namespace: &Namespace, interface: &str, tags: &[u16]) -> Result<()> {
+    let mut lower = interface.to_owned();
+    for (depth, tag) in tags.iter().enumerate() {
+        let protocol = if depth + 1 < tags.len() {
+            "802.1ad"
+        } else {
+            "802.1Q"
+        };
+        let upper = format!("{lower}.{tag}");
+        namespace.ip(&format!(
+            "link add link {lower} name {upper} type vlan protocol {protocol} id {tag}"
+        ))?;
+        namespace.ip(&format!("link set {upper} up"))?;
+        lower = upper;
+    }
+    Ok(())
+}
+
+/// The BPF programs on one interface of a namespace, a line each as `bpftool net show` writes it; empty where nothing is attached.
 ///
 /// # Errors
 /// Where `bpftool` is missing.
-pub fn attached_programs(namespace: &Namespace) -> Result<Vec<String>> {
-    let mut command: Command = namespace.command("bpftool");
-    let text = run(command.args(["net", "show"]))?;
+pub fn attached_programs(namespace: &Namespace, interface: &str) -> Result<Vec<String>> {
+    let text = run(namespace.command("bpftool").args(["net", "show"]))?;
+    let start = format!("{interface}(");
     Ok(text
         .lines()
-        .filter(|line| line.contains(OUTER))
+        .filter(|line| line.starts_with(&start))
         .map(str::to_owned)
         .collect())
 }

@@ -1,0 +1,188 @@
+//! Starting, stopping and refusing: what is attached when, two daemons side by side, and messages that say what to do.
+
+use anyhow::{Result, ensure};
+use rustix::process::Signal;
+use sipfilter_tests::lab::{
+    address::Family,
+    call::Role,
+    daemon::{self, Daemon, Filter, Mode},
+    namespace::join,
+    sipp::{Answer, Cue, Progress},
+    stage::Stage,
+    topology::{Network, OUTER, Topology, attached_programs},
+};
+
+use crate::Test;
+
+const SECOND: &str = "outer1";
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new(
+            "sigterm_leaves_nothing_attached",
+            sigterm_leaves_nothing_attached,
+        ),
+        Test::new(
+            "a_start_after_sigkill_takes_over_and_stops_cleanly",
+            start_after_sigkill,
+        ),
+        Test::new("two_daemons_filter_two_interfaces", two_daemons),
+        Test::new("a_bad_configuration_attaches_nothing", bad_configuration),
+        Test::new("without_privilege_it_says_what_it_needs", no_privilege),
+    ]
+}
+
+fn routed() -> Result<Network> {
+    Network::build(Topology::Routed, Family::V4, &[])
+}
+
+fn sigterm_leaves_nothing_attached() -> Result<()> {
+    let network = routed()?;
+    for mode in [Mode::Native, Mode::Generic] {
+        nothing_attached(&network, OUTER)?;
+        let daemon = Daemon::start(&network, mode)?;
+        let attached = attached_programs(&network.edge, OUTER)?;
+        // bpftool calls the native mode by its place, the driver.
+        let word = match mode {
+            Mode::Native => "driver",
+            Mode::Generic => "generic",
+        };
+        ensure!(
+            attached.iter().any(|line| line.contains(word)),
+            "no XDP program in {} mode on {OUTER}: {attached:?}",
+            mode.name()
+        );
+        ensure!(
+            attached.len() >= 2,
+            "no egress program on {OUTER}: {attached:?}"
+        );
+        let status = daemon.stop(Signal::TERM)?;
+        ensure!(status.success(), "sipfilterd ended with {status}");
+        nothing_attached(&network, OUTER)?;
+    }
+    Ok(())
+}
+
+fn start_after_sigkill() -> Result<()> {
+    let network = routed()?;
+    Daemon::start(&network, Mode::Native)?.stop(Signal::KILL)?;
+    let daemon = Daemon::start(&network, Mode::Native)?;
+    let xdp = |lines: &[String]| lines.iter().filter(|line| line.contains("driver")).count();
+    let attached = attached_programs(&network.edge, OUTER)?;
+    ensure!(
+        xdp(&attached) == 1,
+        "one XDP program belongs on {OUTER}: {attached:?}"
+    );
+    ensure!(
+        attached.len() == 2,
+        "one egress program belongs on {OUTER}: {attached:?}"
+    );
+    daemon.stop(Signal::TERM)?;
+    nothing_attached(&network, OUTER)
+}
+
+fn two_daemons() -> Result<()> {
+    let network = routed()?;
+    join((&network.edge, SECOND), (&network.provider, "spare0"))?;
+    let mut stage = Stage::set(network, Filter::Sipfilter(Mode::Native), 2, 2)?;
+    let config = daemon::config(&stage.network, &[SECOND], Mode::Native);
+    let second = Daemon::start_with(&stage.network, "second", &config)?;
+    ensure!(!attached_programs(&stage.network.edge, SECOND)?.is_empty());
+    stage.place_calls(Answer::AtOnce, Progress::Established)?;
+    ensure!(stage.pinholes()? > 0, "the first daemon sees no call");
+    ensure!(
+        second.pinholes()? == 0,
+        "the second daemon opened pinholes for the first one's calls"
+    );
+    stage.talk(|_| true, 10)?;
+    second.stop(Signal::TERM)?;
+    nothing_attached(&stage.network, SECOND)?;
+    ensure!(
+        !attached_programs(&stage.network.edge, OUTER)?.is_empty(),
+        "stopping one daemon detached the other"
+    );
+    stage.talk(|_| true, 10)?;
+    stage.cue(|_| true, Role::Caller, Cue::Proceed, Progress::Ended)?;
+    let (sent, arrived) = stage.talk_after_the_end(|_| true)?;
+    ensure!(
+        sent > 0 && arrived == 0,
+        "{arrived} of {sent} packets after BYE arrived"
+    );
+    Ok(())
+}
+
+fn bad_configuration() -> Result<()> {
+    let network = routed()?;
+    let good = daemon::config(&network, &[OUTER], Mode::Native);
+    // What is put in the place of what, and the words that the message must hold: what is wrong, and what would be right.
+    let cases: [(&str, &str, &str, &[&str]); 5] = [
+        (
+            "unknown-key",
+            "rtp_ports =",
+            "rtp_portz =",
+            &["rtp_portz", "rtp_ports"],
+        ),
+        (
+            "bad-prefix",
+            "198.51.100.10/32",
+            "198.51.100.10/33",
+            &["198.51.100.10/33"],
+        ),
+        (
+            "unknown-provider",
+            "provider = \"lab\"",
+            "provider = \"lob\"",
+            &["lob"],
+        ),
+        (
+            "reversed-range",
+            "10000-20000",
+            "20000-10000",
+            &["20000-10000"],
+        ),
+        ("missing-interface", "\"outer0\"", "\"outer9\"", &["outer9"]),
+    ];
+    for (name, right, wrong, words) in cases {
+        ensure!(
+            good.contains(right),
+            "{name}: the lab's configuration has no `{right}`"
+        );
+        let (status, log) = Daemon::refused(&network, name, &good.replacen(right, wrong, 1))?;
+        ensure!(!status.success(), "{name}: sipfilterd ended well");
+        for word in words {
+            ensure!(
+                log.contains(word),
+                "{name}: the message does not say `{word}`:\n{log}"
+            );
+        }
+        ensure!(!log.contains("panicked"), "{name}: {log}");
+        nothing_attached(&network, OUTER)?;
+    }
+    Ok(())
+}
+
+fn no_privilege() -> Result<()> {
+    let network = routed()?;
+    let config = daemon::config(&network, &[OUTER], Mode::Native);
+    let (status, log) = Daemon::refused_without_privilege(&network, "nobody", &config)?;
+    ensure!(
+        !status.success(),
+        "sipfilterd ended well without privileges"
+    );
+    ensure!(
+        ["root", "CAP_NET_ADMIN"]
+            .iter()
+            .any(|word| log.contains(word)),
+        "the message does not say which privilege is missing:\n{log}"
+    );
+    nothing_attached(&network, OUTER)
+}
+
+fn nothing_attached(network: &Network, interface: &str) -> Result<()> {
+    let attached = attached_programs(&network.edge, interface)?;
+    ensure!(
+        attached.is_empty(),
+        "still attached to {interface}: {attached:?}"
+    );
+    Ok(())
+}
