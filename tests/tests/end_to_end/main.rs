@@ -3,6 +3,7 @@
 //! The tests have a harness of their own, so that one that cannot run is shown as ignored, with the reason, and fails where `CI` is
 //! set. Each builds its own lab; they share nothing and may run side by side.
 
+mod cleanup;
 mod identity;
 mod lifecycle;
 mod promises;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         .chain(stories::tests())
         .chain(identity::tests())
         .chain(lifecycle::tests())
+        .chain(cleanup::tests())
         .map(|test| {
             let why = able.as_ref().err().map(|why| format!("{why:#}"));
             let ignored = why.is_some() && !must_run;
