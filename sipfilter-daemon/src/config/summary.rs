@@ -1,0 +1,302 @@
+//! A configuration and the catalogue in words and numbers, for tables and for JSON.
+//!
+//! It prints nothing. The field names are the stable schema of `--json`.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::Serialize;
+
+use super::{
+    Config, Diagnostic, Invalid, LoadError, Origin, Severity,
+    catalogue::Catalogue,
+    document::Document,
+    provider::{Facts, Keyword},
+    raw::RawProvider,
+};
+use crate::engine::settings::{Provider, SignallingPorts};
+
+/// A whole configuration as it takes effect.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    /// The outer interfaces.
+    pub interfaces: Vec<String>,
+    /// How the kernel program is attached.
+    pub xdp_mode: String,
+    /// The PBX preset, if one is used.
+    pub preset: Option<String>,
+    /// Protected addresses; empty means the interfaces' own.
+    pub addresses: Vec<String>,
+    /// Local RTP ports.
+    pub rtp_ports: String,
+    /// Local UDPTL ports.
+    pub udptl_ports: Option<String>,
+    /// Local SIP ports by transport.
+    pub signalling: BTreeMap<&'static str, Vec<u16>>,
+    /// Private addresses and the public one of each.
+    pub nat: BTreeMap<String, String>,
+    /// One for each trunk.
+    pub providers: Vec<ProviderSummary>,
+    /// Caps by key.
+    pub limits: BTreeMap<&'static str, usize>,
+    /// Durations by key, as the file writes them.
+    pub timers: BTreeMap<&'static str, String>,
+    /// Log format and level.
+    pub log: super::Log,
+}
+
+/// One provider, of the catalogue or in use.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProviderSummary {
+    /// Its name.
+    pub name: String,
+    /// `built-in`, `file` or `configuration`.
+    pub origin: &'static str,
+    /// A trunk uses it.
+    pub configured: bool,
+    /// It can be used as it stands.
+    pub loadable: bool,
+    /// What is missing, if it is not.
+    pub missing: Option<String>,
+    /// Signalling prefixes.
+    pub signalling: Vec<String>,
+    /// `transport:port`, by transport.
+    pub transports: Vec<String>,
+    /// How the media source follows from SDP.
+    pub media_source: Option<&'static str>,
+    /// The provider's RTP ports.
+    pub media_ports: Option<String>,
+    /// The provider's media prefixes.
+    pub media_prefixes: Vec<String>,
+    /// When early media is let in.
+    pub early_media: Option<&'static str>,
+    /// Where the facts are from.
+    pub source: Option<String>,
+    /// When they were last checked.
+    pub verified: Option<String>,
+}
+
+impl ProviderSummary {
+    fn unknown(name: &str, origin: &Origin, missing: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            origin: origin.as_str(),
+            configured: false,
+            loadable: false,
+            missing: Some(missing),
+            signalling: Vec::new(),
+            transports: Vec::new(),
+            media_source: None,
+            media_ports: None,
+            media_prefixes: Vec::new(),
+            early_media: None,
+            source: None,
+            verified: None,
+        }
+    }
+
+    fn new(provider: &Provider, origin: &Origin, configured: bool) -> Self {
+        let ports = by_transport(&provider.signalling_ports);
+        Self {
+            configured,
+            loadable: true,
+            missing: None,
+            signalling: provider
+                .signalling
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            transports: provider
+                .transports
+                .iter()
+                .flat_map(|transport| {
+                    let word = transport.as_word();
+                    ports[word].iter().map(move |port| format!("{word}:{port}"))
+                })
+                .collect(),
+            media_source: Some(provider.media.source.as_word()),
+            media_ports: Some(range(&provider.media.ports)),
+            media_prefixes: provider
+                .media
+                .prefixes
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            early_media: Some(provider.early_media.as_word()),
+            ..Self::unknown(&provider.name, origin, String::new())
+        }
+    }
+}
+
+impl Config {
+    /// What is in effect.
+    pub fn summary(&self) -> Summary {
+        let pbx = &self.settings.pbx;
+        let limits = &self.settings.limits;
+        let timers = &self.settings.timers;
+        let duration = |value| humantime::format_duration(value).to_string();
+        Summary {
+            interfaces: self.interfaces.clone(),
+            xdp_mode: self.xdp.to_string(),
+            preset: self.preset.clone(),
+            addresses: pbx.addresses.iter().map(ToString::to_string).collect(),
+            rtp_ports: range(&pbx.rtp_ports),
+            udptl_ports: pbx.udptl_ports.as_ref().map(range),
+            signalling: by_transport(&pbx.signalling),
+            nat: pbx
+                .nat
+                .iter()
+                .map(|(private, public)| (private.to_string(), public.to_string()))
+                .collect(),
+            providers: self
+                .settings
+                .providers
+                .iter()
+                .zip(&self.origins)
+                .map(|(provider, origin)| ProviderSummary::new(provider, origin, true))
+                .collect(),
+            limits: BTreeMap::from([
+                ("calls", limits.calls),
+                ("calls_per_provider", limits.calls_per_provider),
+                ("dialogs_per_call", limits.dialogs_per_call),
+                ("media_per_session", limits.media_per_session),
+                ("pinholes", limits.pinholes),
+            ]),
+            timers: BTreeMap::from([
+                ("media_idle", duration(timers.media_idle)),
+                ("hold_idle", duration(timers.hold_idle)),
+                ("invite", duration(timers.invite)),
+                ("ack", duration(timers.ack)),
+                ("linger", duration(timers.linger)),
+            ]),
+            log: self.log,
+        }
+    }
+}
+
+/// Every provider that can be named: the catalogue's as they are by themselves, and those of `config` as it uses them.
+pub fn providers(config: Option<&Config>) -> Vec<ProviderSummary> {
+    let mut summaries: BTreeMap<String, ProviderSummary> = BTreeMap::new();
+    let mut catalogue = Catalogue::built_in();
+    if let Some(directory) = config.and_then(|config| config.catalogue.as_deref()) {
+        // It could be read a moment ago, when the configuration was loaded; if it is gone, the embedded profiles remain.
+        let _ = catalogue.add_directory(directory);
+    }
+    for name in catalogue.provider_names() {
+        summaries.insert(name.to_owned(), of_catalogue(&catalogue, name));
+    }
+    if let Some(config) = config {
+        for summary in config.summary().providers {
+            let known = summaries.remove(&summary.name);
+            let facts = known.filter(|known| known.origin == summary.origin);
+            let (source, verified) =
+                facts.map_or((None, None), |known| (known.source, known.verified));
+            summaries.insert(
+                summary.name.clone(),
+                ProviderSummary {
+                    source,
+                    verified,
+                    ..summary
+                },
+            );
+        }
+    }
+    summaries.into_values().collect()
+}
+
+fn of_catalogue(catalogue: &Catalogue, name: &str) -> ProviderSummary {
+    let Some((profile, origin, diagnostics)) = catalogue.provider(name) else {
+        return ProviderSummary::unknown(name, &Origin::BuiltIn, "not in the catalogue".to_owned());
+    };
+    let Some(profile) = profile else {
+        let first = Invalid(diagnostics.into_diagnostics()).first_message();
+        return ProviderSummary::unknown(name, &origin, first);
+    };
+    // Finished against an empty file: what is missing is what a trunk that says no more than the name would lack.
+    let (mut doc, _) = Document::parse::<RawProvider>(Path::new(name), "");
+    let unpublished = profile.unpublished.clone();
+    let media = profile.facts.clone();
+    let summary = match profile
+        .facts
+        .finish(&mut doc, 0..0, name, unpublished.as_deref())
+    {
+        Some(provider) => ProviderSummary::new(&provider, &origin, false),
+        None => {
+            // Shown with everything but the addresses.
+            let missing =
+                unpublished.unwrap_or_else(|| Invalid(doc.into_diagnostics()).first_message());
+            let (mut rest, _) = Document::parse::<RawProvider>(Path::new(name), "");
+            let placeholder = Facts {
+                signalling: Some(Vec::new()),
+                ..media
+            };
+            let base = ProviderSummary::unknown(name, &origin, missing.clone());
+            placeholder
+                .finish(&mut rest, 0..0, name, None)
+                .map_or(base, |provider| ProviderSummary {
+                    loadable: false,
+                    missing: Some(missing),
+                    ..ProviderSummary::new(&provider, &origin, false)
+                })
+        }
+    };
+    ProviderSummary {
+        source: Some(profile.source),
+        verified: Some(profile.verified),
+        ..summary
+    }
+}
+
+impl Invalid {
+    fn first_message(&self) -> String {
+        self.0.first().map_or_else(String::new, |first| {
+            format!("{}: {}", first.file.name, first.message)
+        })
+    }
+}
+
+impl LoadError {
+    /// The diagnostics, where the file could be read.
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        match self {
+            Self::Read { .. } => &[],
+            Self::Invalid(Invalid(diagnostics)) => diagnostics,
+        }
+    }
+}
+
+impl Serialize for Diagnostic {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Shape<'a> {
+            severity: Severity,
+            file: &'a str,
+            line: usize,
+            column: usize,
+            key: &'a str,
+            message: &'a str,
+            help: &'a str,
+        }
+        Shape {
+            severity: self.severity,
+            file: &self.file.name,
+            line: self.line(),
+            column: self.column(),
+            key: &self.key,
+            message: &self.message,
+            help: &self.help,
+        }
+        .serialize(serializer)
+    }
+}
+
+fn by_transport(ports: &SignallingPorts) -> BTreeMap<&'static str, Vec<u16>> {
+    BTreeMap::from([
+        ("udp", ports.udp.clone()),
+        ("tcp", ports.tcp.clone()),
+        ("tls", ports.tls.clone()),
+    ])
+}
+
+fn range(ports: &std::ops::RangeInclusive<u16>) -> String {
+    format!("{}-{}", ports.start(), ports.end())
+}
