@@ -298,6 +298,8 @@ fn explain(message: &str, key: &str) -> (String, String) {
         |example| format!("write it like this: {example}"),
     );
     let message = message
+        .replace("invalid type: ", "")
+        .replace("invalid value: ", "")
         .replace("a sequence", "a list")
         .replace("sequence", "list")
         .replace("a map", "a table")

@@ -128,6 +128,29 @@ impl ProviderSummary {
 }
 
 impl Config {
+    /// The trunks' providers, in the order of the trunks.
+    fn providers_in_use(&self) -> Vec<ProviderSummary> {
+        let catalogue = catalogue_of(Some(self));
+        let providers = self.settings.providers.iter().zip(&self.origins);
+        providers
+            .map(|(provider, origin)| {
+                let profile = match origin {
+                    Origin::Configuration => None,
+                    _ => catalogue
+                        .provider(&provider.name)
+                        .and_then(|(profile, ..)| profile),
+                };
+                let (source, verified) =
+                    profile.map_or((None, None), |it| (Some(it.source), Some(it.verified)));
+                ProviderSummary {
+                    source,
+                    verified,
+                    ..ProviderSummary::new(provider, origin, true)
+                }
+            })
+            .collect()
+    }
+
     /// What is in effect.
     pub fn summary(&self) -> Summary {
         let pbx = &self.settings.pbx;
@@ -147,13 +170,7 @@ impl Config {
                 .iter()
                 .map(|(private, public)| (private.to_string(), public.to_string()))
                 .collect(),
-            providers: self
-                .settings
-                .providers
-                .iter()
-                .zip(&self.origins)
-                .map(|(provider, origin)| ProviderSummary::new(provider, origin, true))
-                .collect(),
+            providers: self.providers_in_use(),
             limits: BTreeMap::from([
                 ("calls", limits.calls),
                 ("calls_per_provider", limits.calls_per_provider),
@@ -176,31 +193,23 @@ impl Config {
 /// Every provider that can be named: the catalogue's as they are by themselves, and those of `config` as it uses them.
 pub fn providers(config: Option<&Config>) -> Vec<ProviderSummary> {
     let mut summaries: BTreeMap<String, ProviderSummary> = BTreeMap::new();
+    let catalogue = catalogue_of(config);
+    for name in catalogue.provider_names() {
+        summaries.insert(name.to_owned(), of_catalogue(&catalogue, name));
+    }
+    for summary in config.map(Config::providers_in_use).unwrap_or_default() {
+        summaries.insert(summary.name.clone(), summary);
+    }
+    summaries.into_values().collect()
+}
+
+fn catalogue_of(config: Option<&Config>) -> Catalogue {
     let mut catalogue = Catalogue::built_in();
     if let Some(directory) = config.and_then(|config| config.catalogue.as_deref()) {
         // It could be read a moment ago, when the configuration was loaded; if it is gone, the embedded profiles remain.
         let _ = catalogue.add_directory(directory);
     }
-    for name in catalogue.provider_names() {
-        summaries.insert(name.to_owned(), of_catalogue(&catalogue, name));
-    }
-    if let Some(config) = config {
-        for summary in config.summary().providers {
-            let known = summaries.remove(&summary.name);
-            let facts = known.filter(|known| known.origin == summary.origin);
-            let (source, verified) =
-                facts.map_or((None, None), |known| (known.source, known.verified));
-            summaries.insert(
-                summary.name.clone(),
-                ProviderSummary {
-                    source,
-                    verified,
-                    ..summary
-                },
-            );
-        }
-    }
-    summaries.into_values().collect()
+    catalogue
 }
 
 fn of_catalogue(catalogue: &Catalogue, name: &str) -> ProviderSummary {

@@ -1,0 +1,87 @@
+//! `sipfilterctl providers`: every provider that a trunk can name, what is known of it, and whether it can be used as it stands.
+//!
+//! It reads files only; the daemon need not run, and nothing is asked of DNS.
+
+use std::{io::Write, path::Path, path::PathBuf};
+
+use serde::Serialize;
+
+use super::{CtlError, Outcome, output};
+use crate::config::{self, Config, ProviderSummary};
+
+/// Arguments of `providers`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration file whose trunks and own providers are shown too [default: the usual one, if it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// The JSON answer.
+#[derive(Serialize)]
+struct Answer {
+    providers: Vec<ProviderSummary>,
+}
+
+pub(super) fn run(args: &Args, json: bool, out: &mut dyn Write) -> Result<Outcome, CtlError> {
+    let usual = Path::new(config::DEFAULT_PATH);
+    let path = match &args.config {
+        Some(path) => Some(path.as_path()),
+        None => usual.exists().then_some(usual),
+    };
+    let config = path.map(Config::load).transpose()?;
+    let providers = config::providers(config.as_ref());
+    if json {
+        output::json(out, &Answer { providers })?;
+        return Ok(Outcome::Done);
+    }
+    table(out, &providers)?;
+    for provider in &providers {
+        if let Some(missing) = &provider.missing {
+            writeln!(out, "\n{}: {missing}", provider.name)?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// The table of providers, also shown by `check-config`.
+pub(super) fn table(out: &mut dyn Write, providers: &[ProviderSummary]) -> Result<(), CtlError> {
+    let unknown = || "-".to_owned();
+    let rows = providers.iter().map(|provider| {
+        let state = match (provider.configured, provider.loadable) {
+            (true, _) => "trunk",
+            (false, true) => "ready",
+            (false, false) => "incomplete",
+        };
+        let mut media = vec![format!(
+            "{} {}",
+            provider.media_source.unwrap_or("-"),
+            provider.media_ports.as_deref().unwrap_or("-")
+        )];
+        media.extend(provider.media_prefixes.iter().cloned());
+        vec![
+            provider.name.clone(),
+            state.to_owned(),
+            provider.origin.to_owned(),
+            output::cell(&provider.signalling, "none published"),
+            output::cell(&provider.transports, "-"),
+            media.join("\n"),
+            provider.early_media.map_or_else(unknown, ToOwned::to_owned),
+            provider.verified.clone().unwrap_or_else(unknown),
+        ]
+    });
+    output::table(
+        out,
+        &[
+            "PROVIDER",
+            "STATE",
+            "FROM",
+            "SIGNALLING",
+            "PORTS",
+            "MEDIA",
+            "EARLY MEDIA",
+            "VERIFIED",
+        ],
+        rows,
+    )
+}
