@@ -5,58 +5,20 @@
 
 use std::{
     net::IpAddr,
-    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
 };
 
-use anyhow::{Context as _, Result};
-use rustix::{
-    fd::OwnedFd,
-    net::{
-        AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, recv, socket_with,
-        sockopt::{Timeout, set_socket_recv_buffer_size_force, set_socket_timeout},
-    },
-};
+use anyhow::Result;
 
 use super::{
     attack::{self, Kind},
+    link::Link,
     namespace::Namespace,
 };
-
-/// `ETH_P_ALL` in network byte order.
-const EVERY_PROTOCOL: u32 = 0x0003_u16.to_be() as u32;
-const RECEIVE_BUFFER: usize = 32 << 20;
-
-/// Opens a tap on every interface of a namespace.
-///
-/// # Errors
-/// Without root's privileges.
-pub fn tap(namespace: &Namespace) -> Result<OwnedFd> {
-    namespace.enter(|| -> Result<OwnedFd> {
-        let socket = socket_with(
-            AddressFamily::PACKET,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            NonZeroU32::new(EVERY_PROTOCOL).map(Protocol::from_raw),
-        )
-        .context("cannot open a packet socket")?;
-        set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(Duration::from_millis(50)))?;
-        Ok(socket)
-    })?
-}
-
-/// The next frame from a tap, or nothing for 50 ms.
-#[must_use]
-pub fn next_frame<'a>(tap: &OwnedFd, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
-    let (length, _) = recv(tap, &mut *buffer, RecvFlags::empty()).ok()?;
-    buffer.get(..length)
-}
 
 /// Counts of marked packets that arrived.
 #[derive(Debug)]
@@ -77,7 +39,7 @@ impl Sniffer {
     /// # Errors
     /// Without root's privileges.
     pub fn start(namespace: &Namespace, addresses: Vec<IpAddr>) -> Result<Self> {
-        let tap = tap(namespace)?;
+        let tap = Link::tap(namespace)?;
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             counts: [const { AtomicU64::new(0) }; Kind::ALL.len()],
@@ -87,7 +49,7 @@ impl Sniffer {
             thread::spawn(move || {
                 let mut buffer = [0_u8; 65_536];
                 loop {
-                    match next_frame(&tap, &mut buffer) {
+                    match tap.receive(&mut buffer) {
                         Some(frame) => {
                             if let Some(kind) = arrival(frame, &addresses) {
                                 shared.counts[kind as usize].fetch_add(1, Ordering::Relaxed);
@@ -135,14 +97,14 @@ impl Recorder {
     /// # Errors
     /// Without root's privileges.
     pub fn start(namespace: &Namespace) -> Result<Self> {
-        let tap = tap(namespace)?;
+        let tap = Link::tap(namespace)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             let mut frames = Vec::new();
             let mut buffer = [0_u8; 65_536];
             loop {
-                match next_frame(&tap, &mut buffer) {
+                match tap.receive(&mut buffer) {
                     Some(frame) => frames.push(frame.to_vec()),
                     None if stopped.load(Ordering::Relaxed) => return frames,
                     None => {}

@@ -12,12 +12,14 @@ use super::{
     cleanup::{self, Directory},
     namespace::{Namespace, join, run},
     service,
+    tagger::Tagger,
 };
 
 /// The edge's outer interface: the one that the filter is attached to.
 pub const OUTER: &str = "outer0";
 const INNER: &str = "inner0";
 const UPLINK: &str = "eth0";
+const UNTAGGED: &str = "lan0";
 
 /// Where the PBX stands, and what its SDP says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,13 +88,14 @@ pub struct Network {
     pub directory: Directory,
     behind: Option<Namespace>,
     tags: Vec<u16>,
+    taggers: Vec<Tagger>,
     /// Joins provider, stranger and edge.
     pub switch: Namespace,
 }
 
 impl Network {
-    /// Builds the namespaces and proves that they reach one another. Everything on the outer link carries the VLAN `tags`, the outermost
-    /// first; with two of them the first is a service tag (IEEE 802.1ad).
+    /// Builds the namespaces and proves that they reach one another. Everything on the edge's outer link carries the VLAN `tags`, the
+    /// outermost first; with two of them the first is a service tag (IEEE 802.1ad).
     ///
     /// # Errors
     /// Without root's privileges, where a tool is missing, or where the family is not offered by the topology.
@@ -104,7 +107,7 @@ impl Network {
         }
         cleanup::prepare();
         let name = cleanup::unique_name();
-        let this = Self {
+        let mut this = Self {
             topology,
             family,
             provider: Namespace::create(&name, "provider")?,
@@ -117,6 +120,7 @@ impl Network {
             },
             directory: Directory::create(&name)?,
             tags: tags.to_vec(),
+            taggers: Vec::new(),
         };
         this.build_outside()?;
         this.build_inside()?;
@@ -149,13 +153,32 @@ impl Network {
         }
     }
 
-    /// The device on top of an interface that carries untagged packets.
-    fn tagged(&self, interface: &str) -> String {
-        let suffix: String = self.tags.iter().map(|tag| format!(".{tag}")).collect();
-        format!("{interface}{suffix}")
+    /// The edge's interface towards the outside that has the addresses: the outer one itself, unless its packets are tagged.
+    fn outer_stack(&self) -> &'static str {
+        if self.tags.is_empty() {
+            OUTER
+        } else {
+            UNTAGGED
+        }
     }
 
-    fn build_outside(&self) -> Result<()> {
+    /// Puts a tagger at each end of the edge's outer link.
+    fn tag_outer_link(&mut self) -> Result<()> {
+        if self.tags.is_empty() {
+            return Ok(());
+        }
+        join((&self.switch, "plain0"), (&self.switch, "plain1"))?;
+        self.switch.ip("link set p2 nomaster")?;
+        self.switch.ip("link set plain0 master br0")?;
+        join((&self.edge, UNTAGGED), (&self.edge, "plain1"))?;
+        for (namespace, tagged) in [(&self.switch, "p2"), (&self.edge, OUTER)] {
+            self.taggers
+                .push(Tagger::start(namespace, "plain1", tagged, &self.tags)?);
+        }
+        Ok(())
+    }
+
+    fn build_outside(&mut self) -> Result<()> {
         self.switch.ip("link add br0 type bridge")?;
         for (namespace, interface, port) in [
             (&self.provider, UPLINK, "p0"),
@@ -166,22 +189,15 @@ impl Network {
             self.switch.ip(&format!("link set {port} master br0"))?;
         }
         self.switch.ip("link set br0 up")?;
-        let uplink = self.tagged(UPLINK);
-        let outer = self.tagged(OUTER);
-        for (namespace, interface) in [
-            (&self.provider, UPLINK),
-            (&self.stranger, UPLINK),
-            (&self.edge, OUTER),
-        ] {
-            add_tags(namespace, interface, &self.tags)?;
-        }
+        self.tag_outer_link()?;
+        let outer = self.outer_stack();
         for family in [Family::V4, Family::V6] {
             for place in Place::provider() {
-                add(&self.provider, &uplink, place, family, Mask::Net)?;
+                add(&self.provider, UPLINK, place, family, Mask::Net)?;
             }
-            add(&self.stranger, &uplink, Place::Stranger, family, Mask::Net)?;
+            add(&self.stranger, UPLINK, Place::Stranger, family, Mask::Net)?;
             for place in [Place::ProviderGateway, Place::StrangerGateway] {
-                add(&self.edge, &outer, place, family, Mask::Net)?;
+                add(&self.edge, outer, place, family, Mask::Net)?;
             }
             for (namespace, gateway) in [
                 (&self.provider, Place::ProviderGateway),
@@ -201,14 +217,14 @@ impl Network {
             for family in [Family::V4, Family::V6] {
                 add(
                     &self.edge,
-                    &self.tagged(OUTER),
+                    self.outer_stack(),
                     Place::PbxCallee,
                     family,
                     Mask::Host,
                 )?;
                 add(
                     &self.edge,
-                    &self.tagged(OUTER),
+                    self.outer_stack(),
                     Place::PbxCaller,
                     family,
                     Mask::Host,
@@ -243,7 +259,7 @@ impl Network {
             for place in [Place::PbxCallee, Place::PbxCaller] {
                 add(
                     &self.edge,
-                    &self.tagged(OUTER),
+                    self.outer_stack(),
                     place,
                     Family::V4,
                     Mask::Host,
@@ -269,7 +285,7 @@ impl Network {
         for outside in [Place::PbxCallee, Place::PbxCaller] {
             rules += &format!(
                 "  oifname \"{}\" ip saddr {} snat to {}\n",
-                self.tagged(OUTER),
+                self.outer_stack(),
                 self.inside(outside).address(Family::V4),
                 outside.address(Family::V4),
             );
@@ -336,24 +352,6 @@ fn add(
         "address add {}/{length} dev {interface} {nodad}",
         place.address(family)
     ))
-}
-
-fn add_tags(namespace: &Namespace, interface: &str, tags: &[u16]) -> Result<()> {
-    let mut lower = interface.to_owned();
-    for (depth, tag) in tags.iter().enumerate() {
-        let protocol = if depth + 1 < tags.len() {
-            "802.1ad"
-        } else {
-            "802.1Q"
-        };
-        let upper = format!("{lower}.{tag}");
-        namespace.ip(&format!(
-            "link add link {lower} name {upper} type vlan protocol {protocol} id {tag}"
-        ))?;
-        namespace.ip(&format!("link set {upper} up"))?;
-        lower = upper;
-    }
-    Ok(())
 }
 
 /// The BPF programs on one interface of a namespace, a line each as `bpftool net show` writes it; empty where nothing is attached.

@@ -97,6 +97,7 @@ fn no_byte_is_changed(family: Family, filter: Filter) -> Result<()> {
 fn vlan_tags(tags: &'static [u16], filter: Filter) -> Result<()> {
     let network = Network::build(Topology::Routed, Family::V4, tags)?;
     let mut stage = Stage::set(network, filter, CALLS, CALLS)?;
+    let wire = Recorder::start(&stage.network.switch)?;
     stage.place_calls(Answer::AtOnce, Progress::Established)?;
     let filtered = stage.daemon.is_some();
     ensure!(
@@ -112,7 +113,27 @@ fn vlan_tags(tags: &'static [u16], filter: Filter) -> Result<()> {
         "{arrived} of {sent} packets after BYE arrived under {} tags",
         tags.len()
     );
+    let tagged = wire
+        .finish()?
+        .iter()
+        .filter(|frame| is_tagged(frame, tags))
+        .count();
+    ensure!(
+        tagged > usize::from(CALLS) * PACKETS as usize,
+        "only {tagged} frames on the wire to the edge had {} tags",
+        tags.len()
+    );
     Ok(())
+}
+
+/// Whether these tags stand in the frame, the last of them in front of an IPv4 packet.
+fn is_tagged(frame: &[u8], tags: &[u16]) -> bool {
+    let end = 12 + 4 * tags.len();
+    frame.get(end..end + 2) == Some(&[0x08, 0x00])
+        && tags.iter().enumerate().all(|(depth, tag)| {
+            let at = 14 + 4 * depth;
+            frame.get(at..at + 2) == Some(&tag.to_be_bytes())
+        })
 }
 
 fn a_changed_byte() -> Result<()> {
