@@ -90,7 +90,8 @@ fn lab_tests(project: &Project) -> Result<Vec<String>> {
         fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
     let mut names: Vec<String> = entries
         .flatten()
-        .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".rs")?.to_owned()))
+        // One test program is a file, or a directory with a main.rs.
+        .filter_map(|entry| Some(entry.path().file_stem()?.to_str()?.to_owned()))
         .collect();
     names.sort();
     Ok(names)
