@@ -32,7 +32,7 @@ struct Arguments {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
     calls: u16,
     /// How many RTP packets each side of each call sends, 20 ms apart.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=30_000))]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=30_000))]
     packets: u32,
     /// Print the scoreboard as one JSON line, the last on standard output.
     #[arg(long)]
