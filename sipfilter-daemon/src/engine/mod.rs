@@ -2,24 +2,57 @@
 //!
 //! Call [`Engine::handle`] with each input or [`Engine::handle_timeout`] when a deadline passes, then [`Engine::poll_output`]
 //! until it is empty, then [`Engine::poll_timeout`]. The stages are `decode` → `reassemble` → `sip` → `sdp` → `call` → `pinhole`;
-//! each may name the types of the stages before it, never of one after it. Only this file knows them all.
+//! each may name the types of the stages before it, never of one after it. Only `run` knows them all.
 //!
 //! It does not touch maps, sockets or files (`shell` does), and it never judges a media packet (the kernel does, by
 //! `sipfilter_common::classify`).
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic
+    )
+)]
+
+pub mod call;
+pub mod counters;
+mod decode;
 pub mod pinhole;
+mod reassemble;
+mod run;
 pub mod sdp;
 pub mod settings;
 pub mod sip;
+mod trunk;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, ops::Add, time::Duration};
 
 use pinhole::{PinholeAction, PinholeResult};
 use settings::ProviderId;
 
+pub use call::view::{CallState, CallView};
+pub use counters::Counters;
+pub use run::Engine;
+
 /// A point in time: what has passed since an origin that the shell chose (its monotonic clock).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Instant(pub Duration);
+
+impl Instant {
+    /// Later than everything: no deadline at all.
+    const FAR: Self = Self(Duration::MAX);
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
+}
 
 /// A call's number, given in order of appearance and never used twice in one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +65,16 @@ pub enum Direction {
     Ingress,
     /// From the PBX (or the host it runs on), outwards: the local side's word.
     Egress,
+}
+
+impl Direction {
+    /// The other way.
+    pub fn opposite(self) -> Self {
+        match self {
+            Self::Ingress => Self::Egress,
+            Self::Egress => Self::Ingress,
+        }
+    }
 }
 
 /// Where a SIP message was seen: the addresses on the wire, and the way it went.
@@ -156,6 +199,9 @@ pub enum Refusal {
     ForeignRemoteMedia,
     /// Peer's fault: a message that claims a dialog it does not belong to.
     WrongDialog,
+    /// Nobody's fault, or a peer's: a message of a dialog whose beginning was not seen (it is older than this run, was shed by a
+    /// limit, or never was).
+    UnknownDialog,
     /// Peer's fault: neither end of the packet is a provider's signalling address.
     UnknownPeer,
     /// Unsupported yet: an IP fragment.

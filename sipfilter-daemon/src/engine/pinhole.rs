@@ -2,6 +2,8 @@
 //!
 //! The engine speaks of pinholes only in these types; their layout in the kernel's maps is `sipfilter_common::value`'s matter.
 
+pub mod table;
+
 use std::{
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
@@ -67,7 +69,9 @@ pub struct Pinhole {
 pub enum PinholeAction {
     /// Open a pinhole that was not there.
     Open(Pinhole),
-    /// Replace the contents of an open one, without a moment in which it is closed.
+    /// Replace the contents of an open one, without a moment in which it is closed, and count its silence anew. It is also sent with
+    /// unchanged contents: when signalling renews a call, and when a pinhole is silent while others of its call are not. Where the
+    /// kernel has lost the pinhole meanwhile, it is to be put back.
     Update(Pinhole),
     /// Close it.
     Close {

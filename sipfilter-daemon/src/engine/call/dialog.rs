@@ -1,0 +1,409 @@
+//! One dialog of a call: its stage, its two sides' requests, and the offers and answers that they carry.
+//!
+//! A dialog is known by the callee's tag, the caller's being the call's (RFC 3261 §12). It decides which message is an offer and which
+//! an answer, and leaves what follows from them to `offer_answer`. It ends nothing but itself.
+
+use std::sync::Arc;
+
+use super::{
+    Context, Effects,
+    message::{Form, Seen, Verb},
+    offer_answer::{Carrier, Description, Exchange, Finality, Negotiation},
+    timers::{SETTLE, earliest},
+    transaction::{Invite, OfferIn, Progress, Sides},
+};
+use crate::engine::{Direction, Instant};
+
+/// How far a dialog has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// A provisional response made it. Once another dialog of the same INVITE has won, it lives until then.
+    Early {
+        /// When it is given up, if that is settled.
+        until: Option<Instant>,
+    },
+    /// A 2xx was seen, its ACK not yet (RFC 3261 §13.3.1.4).
+    AwaitingAck {
+        /// When it is given up.
+        until: Instant,
+    },
+    /// Both sides know that it stands.
+    Confirmed,
+    /// Over; remembered so that late messages open nothing.
+    Ended,
+}
+
+/// One dialog.
+#[derive(Debug, Clone)]
+pub struct Dialog {
+    /// The callee's tag; `None` for peers of before RFC 3261.
+    callee_tag: Option<Box<str>>,
+    inviter: Direction,
+    stage: Stage,
+    negotiation: Negotiation,
+    invites: Sides<Option<Invite>>,
+    /// The highest CSeq of a request that brought an offer, by who sent it.
+    highest: Sides<u32>,
+}
+
+impl Dialog {
+    /// A dialog that a response to this INVITE begins; the INVITE's offer is its first.
+    pub fn new(
+        callee_tag: Option<&str>,
+        inviter: Direction,
+        invite: &Invite,
+        offer: Option<&Exchange>,
+    ) -> Self {
+        let mut invites = Sides::default();
+        // Another dialog's 2xx settles nothing in this one.
+        let mut own = invite.clone();
+        own.progress = Progress::Pending;
+        *invites.of_mut(inviter) = Some(own);
+        let mut highest = Sides::default();
+        *highest.of_mut(inviter) = invite.cseq;
+        Self {
+            callee_tag: callee_tag.map(Into::into),
+            inviter,
+            stage: Stage::Early { until: None },
+            negotiation: offer
+                .cloned()
+                .map(Negotiation::with_offer)
+                .unwrap_or_default(),
+            invites,
+            highest,
+        }
+    }
+
+    /// Whether this is the dialog with that tag of the callee's.
+    pub fn is(&self, callee_tag: Option<&str>) -> bool {
+        self.callee_tag.as_deref() == callee_tag
+    }
+
+    /// How far it is.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Its offers and answers.
+    pub fn negotiation(&self) -> &Negotiation {
+        &self.negotiation
+    }
+
+    /// Whether a 2xx made it and nothing has ended it.
+    pub fn is_established(&self) -> bool {
+        matches!(self.stage, Stage::AwaitingAck { .. } | Stage::Confirmed)
+    }
+
+    /// The next time at which it changes by itself.
+    pub fn deadline(&self) -> Option<Instant> {
+        let stage = match self.stage {
+            Stage::Early { until } => until,
+            Stage::AwaitingAck { until } => Some(until),
+            Stage::Confirmed => None,
+            Stage::Ended => return None,
+        };
+        earliest(stage, self.negotiation.deadline())
+    }
+
+    /// What is due by now. Tells whether the dialog ended.
+    pub fn handle_timeout(&mut self, now: Instant) -> bool {
+        if self
+            .negotiation
+            .deadline()
+            .is_some_and(|until| until <= now)
+        {
+            self.negotiation.finish();
+        }
+        let due = match self.stage {
+            Stage::Early { until } => until.is_some_and(|until| until <= now),
+            Stage::AwaitingAck { until } => until <= now,
+            Stage::Confirmed | Stage::Ended => false,
+        };
+        if due {
+            self.end();
+        }
+        due
+    }
+
+    /// It is over.
+    pub fn end(&mut self) {
+        self.stage = Stage::Ended;
+        self.negotiation = Negotiation::default();
+        self.invites = Sides::default();
+    }
+
+    /// Another dialog of the same INVITE has won: an early one waits for its own final response until then.
+    pub fn expire_at(&mut self, until: Instant) {
+        if self.stage == (Stage::Early { until: None }) {
+            self.stage = Stage::Early { until: Some(until) };
+        }
+    }
+
+    /// Signalling was lost on the way to us. A dialog with media may well have been acknowledged: silence decides then, no timer.
+    pub fn forgive_missing_ack(&mut self) {
+        if matches!(self.stage, Stage::AwaitingAck { .. })
+            && self.negotiation.agreements().next().is_some()
+        {
+            self.stage = Stage::Confirmed;
+        }
+    }
+
+    /// A response to an INVITE of either side. 2xx to the first one raises the stage (the caller of this knows the first).
+    pub fn handle_invite_response(
+        &mut self,
+        seen: &Seen<'_>,
+        status: u16,
+        context: &Context<'_>,
+        effects: &mut Effects,
+    ) {
+        let Some(invite) = self.invites.of_mut(seen.requester()) else {
+            effects.wrong_dialog();
+            return;
+        };
+        if !invite.is_answered_by(seen) {
+            // A late answer to an earlier INVITE of this side is no news; one to a later INVITE, or from another branch, is none of ours.
+            if invite.cseq <= seen.cseq {
+                effects.wrong_dialog();
+            }
+            return;
+        }
+        if invite.progress == Progress::Final {
+            return;
+        }
+        if status >= 200 {
+            invite.progress = Progress::Final;
+        }
+        let offer_settled = invite.offer_settled;
+        let carrier = Carrier::of(seen, invite.offer_in);
+        if status >= 300 {
+            self.negotiation.reject(&carrier);
+            return;
+        }
+        let finality = if status >= 200 {
+            Finality::Final
+        } else {
+            Finality::Provisional
+        };
+        let is_renewal = finality == Finality::Final && self.stage == Stage::Confirmed;
+        effects.renewed |= is_renewal;
+        let description = self.describe(seen, context, effects);
+        let until = context.now + SETTLE;
+        match (carrier.offer_in, description) {
+            (OfferIn::Request, Some(answer)) => {
+                self.negotiation.answer(&carrier, answer, finality, until);
+            }
+            (OfferIn::Request, None) if finality == Finality::Final => {
+                self.negotiation.settle(&carrier, until);
+            }
+            (OfferIn::Response, Some(offer)) => {
+                // The offer of a reliable 183 that a PRACK has answered may be repeated in the 200.
+                let repeated = offer_settled
+                    && seen.sdp.is_some_and(|body| {
+                        self.negotiation
+                            .has(seen.sender, context.limits.digest(body))
+                    });
+                if !repeated {
+                    self.negotiation.offer(Exchange::new(carrier, offer));
+                }
+            }
+            (_, None) => {}
+        }
+    }
+
+    /// A further copy of the INVITE that began this dialog.
+    pub fn add_branch(&mut self, seen: &Seen<'_>) {
+        if let Some(invite) = self.invites.of_mut(seen.requester())
+            && invite.cseq == seen.cseq
+        {
+            invite.add_branch(seen.branch);
+        }
+    }
+
+    /// A 2xx to the call's first INVITE was seen.
+    pub fn establish(&mut self, until: Instant) {
+        if matches!(self.stage, Stage::Early { .. }) {
+            self.stage = Stage::AwaitingAck { until };
+        }
+    }
+
+    /// A request inside the dialog that may bring an offer or an answer.
+    pub fn handle_request(
+        &mut self,
+        seen: &Seen<'_>,
+        context: &Context<'_>,
+        effects: &mut Effects,
+    ) {
+        if self.stage == Stage::Ended {
+            return;
+        }
+        let requester = seen.requester();
+        match seen.verb {
+            Verb::Ack => self.handle_ack(seen, context, effects),
+            Verb::Prack => {
+                let early = self.response_carrier(requester);
+                match early.filter(|carrier| self.negotiation.is_open(carrier)) {
+                    Some(carrier) => {
+                        if let Some(answer) = self.describe(seen, context, effects) {
+                            let until = context.now + SETTLE;
+                            self.negotiation
+                                .answer(&carrier, answer, Finality::Final, until);
+                            if let Some(invite) = self.invites.of_mut(requester) {
+                                invite.offer_settled = true;
+                            }
+                        }
+                    }
+                    None => self.offer(seen, context, effects),
+                }
+            }
+            Verb::Update => self.offer(seen, context, effects),
+            Verb::Invite => self.handle_reinvite(seen, context, effects),
+            Verb::Bye | Verb::Cancel => {}
+        }
+        self.note_progress(seen);
+    }
+
+    /// A response to an UPDATE or PRACK.
+    pub fn handle_response(
+        &mut self,
+        seen: &Seen<'_>,
+        status: u16,
+        context: &Context<'_>,
+        effects: &mut Effects,
+    ) {
+        let carrier = Carrier::of(seen, OfferIn::Request);
+        if status < 200 {
+            return;
+        }
+        effects.renewed |= (200..300).contains(&status)
+            && seen.verb == Verb::Update
+            && self.stage == Stage::Confirmed;
+        if !self.negotiation.is_open(&carrier) {
+            return;
+        }
+        if status >= 300 {
+            self.negotiation.reject(&carrier);
+            return;
+        }
+        let until = context.now + SETTLE;
+        match self.describe(seen, context, effects) {
+            Some(answer) => self
+                .negotiation
+                .answer(&carrier, answer, Finality::Final, until),
+            None => self.negotiation.settle(&carrier, until),
+        }
+    }
+
+    /// Whether a BYE of this CSeq can be the sender's next request; a lower one is a replay (RFC 3261 §12.2.2).
+    pub fn may_end_by(&self, bye: &Seen<'_>) -> bool {
+        self.stage != Stage::Ended && bye.cseq >= *self.highest.of(bye.sender)
+    }
+
+    /// RFC 3261 §14: the offer, or the request for one, of an established dialog.
+    fn handle_reinvite(&mut self, seen: &Seen<'_>, context: &Context<'_>, effects: &mut Effects) {
+        let requester = seen.requester();
+        if let Some(known) = self.invites.of_mut(requester)
+            && known.cseq >= seen.cseq
+        {
+            if known.cseq == seen.cseq && known.progress == Progress::Pending {
+                known.add_branch(seen.branch);
+            }
+            return;
+        }
+        *self.invites.of_mut(requester) = Some(Invite::new(seen));
+        self.offer(seen, context, effects);
+    }
+
+    fn handle_ack(&mut self, seen: &Seen<'_>, context: &Context<'_>, effects: &mut Effects) {
+        let requester = seen.requester();
+        let Some(invite) = self.invites.of(requester) else {
+            effects.wrong_dialog();
+            return;
+        };
+        if invite.cseq != seen.cseq {
+            return;
+        }
+        if requester == self.inviter && matches!(self.stage, Stage::AwaitingAck { .. }) {
+            self.stage = Stage::Confirmed;
+            effects.acknowledged = true;
+        }
+        let delayed = self
+            .response_carrier(requester)
+            .filter(|carrier| self.negotiation.is_open(carrier));
+        match delayed {
+            Some(carrier) => match self.describe(seen, context, effects) {
+                Some(answer) => {
+                    self.negotiation
+                        .answer(&carrier, answer, Finality::Final, context.now + SETTLE)
+                }
+                None => self.negotiation.reject(&carrier),
+            },
+            None => self.negotiation.finish(),
+        }
+    }
+
+    /// Takes the request's SDP as an offer, unless it was seen before or comes too late.
+    fn offer(&mut self, seen: &Seen<'_>, context: &Context<'_>, effects: &mut Effects) {
+        if seen.sdp.is_none() {
+            return;
+        }
+        let highest = self.highest.of_mut(seen.sender);
+        if seen.cseq <= *highest {
+            return;
+        }
+        *highest = seen.cseq;
+        if let Some(offer) = self.describe(seen, context, effects) {
+            let carrier = Carrier::of(seen, OfferIn::Request);
+            self.negotiation.offer(Exchange::new(carrier, offer));
+        }
+    }
+
+    /// A caller who goes on with requests has had the 2xx, so its ACK was sent even if nobody here saw it.
+    fn note_progress(&mut self, seen: &Seen<'_>) {
+        let first = self.invites.of(self.inviter).as_ref();
+        if seen.form == Form::Request
+            && seen.sender == self.inviter
+            && seen.verb != Verb::Prack
+            && first.is_some_and(|invite| seen.cseq > invite.cseq)
+            && matches!(self.stage, Stage::AwaitingAck { .. })
+        {
+            self.stage = Stage::Confirmed;
+        }
+    }
+
+    /// The place of an offer that stood in the response to this side's INVITE.
+    fn response_carrier(&self, requester: Direction) -> Option<Carrier> {
+        let invite = self.invites.of(requester).as_ref()?;
+        Some(Carrier {
+            requester,
+            verb: Verb::Invite,
+            cseq: invite.cseq,
+            branch: None,
+            offer_in: OfferIn::Response,
+        })
+    }
+
+    fn describe(
+        &self,
+        seen: &Seen<'_>,
+        context: &Context<'_>,
+        effects: &mut Effects,
+    ) -> Option<Description> {
+        let body = seen.sdp?;
+        match seen.sender {
+            Direction::Egress => {
+                let before = self.negotiation.last_local();
+                let session = context
+                    .limits
+                    .read_local(body, before, &mut effects.refusals)?;
+                Some(Description::Local(Arc::new(session)))
+            }
+            Direction::Ingress => {
+                let before = self.negotiation.last_remote();
+                let session = context
+                    .limits
+                    .read_remote(body, before, &mut effects.refusals)?;
+                Some(Description::Remote(Arc::new(session)))
+            }
+        }
+    }
+}

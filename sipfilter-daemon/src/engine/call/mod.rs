@@ -1,0 +1,579 @@
+//! One call: the first INVITE, the dialogs that its answers began, and how it ends.
+//!
+//! A call belongs to one provider and is known by its Call-ID and the inviting side's tag; a Call-ID that passes twice (a proxy that sends
+//! a call back out) is two calls. It never reads a packet, a clock or the kernel's state. Its invariant: an ended call has no living
+//! dialog and wants no pinhole.
+
+pub mod dialog;
+pub mod message;
+pub mod offer_answer;
+pub mod plan;
+pub mod session;
+pub mod table;
+pub mod timers;
+pub mod transaction;
+pub mod view;
+
+use std::net::SocketAddr;
+
+use dialog::{Dialog, Stage};
+use message::{Form, Seen, Verb};
+use offer_answer::{Carrier, Description, Exchange};
+use plan::Plan;
+use session::Limits;
+use timers::earliest;
+use transaction::{Invite, OfferIn, Progress};
+
+use super::{
+    CallNumber, Direction, EndReason, Instant, Refusal,
+    settings::{EarlyMedia, ProviderId, Timers},
+};
+
+/// What a message is judged against.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The time.
+    pub now: Instant,
+    /// Addresses, ports and the provider.
+    pub limits: Limits<'a>,
+}
+
+impl<'a> Context<'a> {
+    fn timers(&self) -> &'a Timers {
+        &self.limits.settings.timers
+    }
+}
+
+/// What came of a message or a deadline, besides the call's new state.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// What was refused, each once.
+    pub refusals: Vec<Refusal>,
+    /// The first 2xx to the first INVITE.
+    pub confirmed: bool,
+    /// The call ended.
+    pub ended: Option<EndReason>,
+    /// Both sides said that the session goes on: its pinholes' silence is counted anew.
+    pub renewed: bool,
+    /// A dialog's 2xx was acknowledged.
+    acknowledged: bool,
+}
+
+impl Effects {
+    fn wrong_dialog(&mut self) {
+        self.refusals.push(Refusal::WrongDialog);
+    }
+}
+
+/// How far a call has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The INVITE waits for its final response.
+    Inviting { deadline: Instant, cancelled: bool },
+    /// The INVITE was refused in a way that asks for another one (RFC 3261 §22.2, §22.3; RFC 4028 §7.3).
+    Challenged { status: u16, deadline: Instant },
+    /// A 2xx was seen.
+    Confirmed { at: Instant },
+    /// Over, remembered until then.
+    Ended { reason: EndReason, until: Instant },
+}
+
+/// What the pinhole table was last told.
+#[derive(Debug, Clone, Default)]
+pub struct Planned {
+    /// The local addresses and ports, in order.
+    pub locals: Box<[SocketAddr]>,
+    /// Some source found no place, and that was said.
+    pub is_cut: bool,
+}
+
+/// One call.
+#[derive(Debug, Clone)]
+pub struct Call {
+    number: CallNumber,
+    provider: ProviderId,
+    call_id: Box<str>,
+    provider_call_id: Option<Box<(Box<str>, Box<str>)>>,
+    inviter: Direction,
+    inviter_tag: Option<Box<str>>,
+    started: Instant,
+    confirmed_at: Option<Instant>,
+    last_heard: Instant,
+    phase: Phase,
+    invite: Invite,
+    /// The INVITE's offer, for the dialogs that are still to come.
+    offer: Option<Exchange>,
+    dialogs: Vec<Dialog>,
+    /// What the pinhole table was last told, kept here for whoever tells it next.
+    pub planned: Planned,
+}
+
+impl Call {
+    /// The call that this INVITE begins. One inside a dialog (its To has a tag) is taken up too: the dialog began before we listened.
+    pub fn new(
+        number: CallNumber,
+        provider: ProviderId,
+        seen: &Seen<'_>,
+        context: &Context<'_>,
+        effects: &mut Effects,
+    ) -> Self {
+        let invite = Invite::new(seen);
+        let offer = read_offer(seen, context, effects);
+        let inviter = seen.requester();
+        let dialogs = match seen.to_tag {
+            Some(tag) => vec![Dialog::new(Some(tag), inviter, &invite, offer.as_ref())],
+            None => Vec::new(),
+        };
+        let mut call = Self {
+            number,
+            provider,
+            call_id: seen.call_id.into(),
+            provider_call_id: None,
+            inviter,
+            inviter_tag: seen.from_tag.map(Into::into),
+            started: context.now,
+            confirmed_at: None,
+            last_heard: context.now,
+            phase: Phase::Inviting {
+                deadline: context.now + context.timers().invite,
+                cancelled: false,
+            },
+            invite,
+            offer,
+            dialogs,
+            planned: Planned::default(),
+        };
+        call.note_provider_call_id(seen);
+        call
+    }
+
+    /// Its number.
+    pub fn number(&self) -> CallNumber {
+        self.number
+    }
+
+    /// Its provider.
+    pub fn provider(&self) -> ProviderId {
+        self.provider
+    }
+
+    /// Its Call-ID.
+    pub fn call_id(&self) -> &str {
+        &self.call_id
+    }
+
+    /// Who sent the first INVITE.
+    pub fn inviter(&self) -> Direction {
+        self.inviter
+    }
+
+    /// Whether it is over.
+    pub fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended { .. })
+    }
+
+    /// Whether the message's tags make it one of this call's: the inviting side's tag is always there.
+    pub fn owns(&self, seen: &Seen<'_>) -> bool {
+        self.inviter_tag.as_deref() == seen.tag_of(self.inviter)
+            && (seen.to_tag.is_some()
+                || seen.form != Form::Request
+                || seen.requester() == self.inviter)
+    }
+
+    /// Whether the message is a new INVITE of the same caller after the end of this call: another call.
+    pub fn is_followed_by(&self, seen: &Seen<'_>) -> bool {
+        self.is_ended()
+            && seen.form == Form::Request
+            && seen.verb == Verb::Invite
+            && seen.requester() == self.inviter
+            && seen.cseq > self.invite.cseq
+    }
+
+    /// Takes a message of this call.
+    pub fn handle(&mut self, seen: &Seen<'_>, context: &Context<'_>, effects: &mut Effects) {
+        if self.is_ended() {
+            return;
+        }
+        self.last_heard = context.now;
+        self.note_provider_call_id(seen);
+        match seen.form {
+            Form::Request => self.handle_request(seen, context, effects),
+            Form::Response(status) => self.handle_response(seen, status, context, effects),
+        }
+        if std::mem::take(&mut effects.acknowledged) {
+            self.prune_early();
+        }
+    }
+
+    /// The next time at which it changes by itself.
+    pub fn deadline(&self, timers: &Timers) -> Instant {
+        let phase = match self.phase {
+            Phase::Inviting { deadline, .. } | Phase::Challenged { deadline, .. } => deadline,
+            Phase::Ended { until, .. } => return until,
+            // With pinholes, the kernel tells when it falls silent. A call without any (its media was refused, or is all on ports
+            // of no concern) is judged by its signalling, with the patience that a call on hold gets.
+            Phase::Confirmed { at } => {
+                let silent = self.last_heard.max(at) + timers.hold_idle;
+                let rest = self.dialogs.iter().filter_map(Dialog::deadline).min();
+                let silent = self.planned.locals.is_empty().then_some(silent);
+                return earliest(silent, rest).unwrap_or(Instant::FAR);
+            }
+        };
+        self.dialogs
+            .iter()
+            .filter_map(Dialog::deadline)
+            .min()
+            .map_or(phase, |dialog| dialog.min(phase))
+    }
+
+    /// What is due by now. Tells whether an ended call may be forgotten.
+    pub fn handle_timeout(&mut self, context: &Context<'_>, effects: &mut Effects) -> bool {
+        let now = context.now;
+        match self.phase {
+            Phase::Ended { until, .. } => return until <= now,
+            Phase::Inviting {
+                deadline,
+                cancelled,
+            } if deadline <= now => {
+                let reason = if cancelled {
+                    EndReason::Cancelled
+                } else {
+                    EndReason::NoAnswer
+                };
+                self.end(reason, context, effects);
+            }
+            Phase::Challenged { status, deadline } if deadline <= now => {
+                self.end(EndReason::Rejected(status), context, effects);
+            }
+            Phase::Confirmed { at } => {
+                let mut lapsed = false;
+                for dialog in &mut self.dialogs {
+                    lapsed |= dialog.handle_timeout(now);
+                }
+                if lapsed && !self.is_established() {
+                    self.end(EndReason::NoAck, context, effects);
+                } else if self.planned.locals.is_empty()
+                    && self.last_heard.max(at) + context.timers().hold_idle <= now
+                {
+                    self.end(EndReason::Idle, context, effects);
+                }
+            }
+            Phase::Inviting { .. } | Phase::Challenged { .. } => {
+                for dialog in &mut self.dialogs {
+                    dialog.handle_timeout(now);
+                }
+            }
+        }
+        false
+    }
+
+    /// Ends it, whatever its state.
+    pub fn end(&mut self, reason: EndReason, context: &Context<'_>, effects: &mut Effects) {
+        if self.is_ended() {
+            return;
+        }
+        self.phase = Phase::Ended {
+            reason,
+            until: context.now + context.timers().linger,
+        };
+        self.dialogs = Vec::new();
+        self.offer = None;
+        effects.ended = Some(reason);
+    }
+
+    /// Signalling was lost on the way to us.
+    pub fn forgive_missing_ack(&mut self) {
+        for dialog in &mut self.dialogs {
+            dialog.forgive_missing_ack();
+        }
+    }
+
+    /// The pinholes that it wants now.
+    pub fn plan<'a>(&self, limits: &Limits<'a>) -> Plan<'a> {
+        let mut plan = Plan::new(&limits.settings.timers);
+        let opens_early =
+            self.inviter == Direction::Egress && limits.provider.early_media == EarlyMedia::OnOffer;
+        let limit = opens_early.then_some(&*limits.nets.limit);
+        let mut is_answered = false;
+        for dialog in &self.dialogs {
+            plan.add_negotiation(dialog.negotiation(), limit);
+            is_answered |= dialog.negotiation().agreements().next().is_some();
+        }
+        if let (Phase::Inviting { .. }, Some(limit), false, Some(offer)) = (
+            self.phase,
+            limit,
+            is_answered,
+            self.offer.as_ref().and_then(Exchange::unanswered_local),
+        ) {
+            plan.add_offer(offer, limit);
+        }
+        plan
+    }
+
+    fn handle_request(&mut self, seen: &Seen<'_>, context: &Context<'_>, effects: &mut Effects) {
+        match seen.verb {
+            Verb::Invite if seen.to_tag.is_none() => self.handle_invite(seen, context, effects),
+            Verb::Cancel => self.handle_cancel(seen, context),
+            Verb::Bye => self.handle_bye(seen, context, effects),
+            // The ACK of a failed INVITE (RFC 3261 §17.1.1.3) names a tag that never made a dialog.
+            Verb::Ack if self.is_first(seen) && self.invite.progress == Progress::Pending => {}
+            Verb::Invite | Verb::Ack | Verb::Prack | Verb::Update => {
+                match self.dialog(seen) {
+                    Some(dialog) => dialog.handle_request(seen, context, effects),
+                    None => effects.wrong_dialog(),
+                };
+                if self.is_first(seen) && seen.verb == Verb::Invite {
+                    self.invite.add_branch(seen.branch);
+                }
+            }
+        }
+    }
+
+    fn handle_response(
+        &mut self,
+        seen: &Seen<'_>,
+        status: u16,
+        context: &Context<'_>,
+        effects: &mut Effects,
+    ) {
+        match seen.verb {
+            Verb::Invite if self.is_first(seen) => {
+                self.handle_first_response(seen, status, context, effects);
+            }
+            // An answer to an INVITE from before a challenge.
+            Verb::Invite if seen.requester() == self.inviter && seen.cseq < self.invite.cseq => {}
+            Verb::Invite => match self.dialog(seen) {
+                Some(dialog) => dialog.handle_invite_response(seen, status, context, effects),
+                None => effects.wrong_dialog(),
+            },
+            Verb::Update | Verb::Prack => match self.dialog(seen) {
+                Some(dialog) => dialog.handle_response(seen, status, context, effects),
+                None => effects.wrong_dialog(),
+            },
+            Verb::Ack | Verb::Bye | Verb::Cancel => {}
+        }
+    }
+
+    /// The first INVITE again: a retransmission, a copy from a forking proxy, or a new attempt after a challenge.
+    fn handle_invite(&mut self, seen: &Seen<'_>, context: &Context<'_>, effects: &mut Effects) {
+        if seen.cseq == self.invite.cseq {
+            if matches!(self.phase, Phase::Inviting { .. }) {
+                self.invite.add_branch(seen.branch);
+                for dialog in &mut self.dialogs {
+                    dialog.add_branch(seen);
+                }
+            }
+            return;
+        }
+        if seen.cseq < self.invite.cseq {
+            return;
+        }
+        match self.phase {
+            Phase::Inviting { .. } | Phase::Challenged { .. } => {
+                self.invite = Invite::new(seen);
+                self.offer = read_offer(seen, context, effects);
+                self.dialogs.clear();
+                self.phase = Phase::Inviting {
+                    deadline: context.now + context.timers().invite,
+                    cancelled: false,
+                };
+            }
+            Phase::Confirmed { .. } => effects.wrong_dialog(),
+            Phase::Ended { .. } => {}
+        }
+    }
+
+    /// CANCEL decides nothing: the final response does, and a 2xx may be under way (RFC 3261 §9.1). If none is ever seen, the
+    /// transaction counts as cancelled after 64*T1.
+    fn handle_cancel(&mut self, seen: &Seen<'_>, context: &Context<'_>) {
+        if !self.is_first(seen) || !self.invite.is_answered_by(seen) {
+            return;
+        }
+        if let Phase::Inviting {
+            deadline,
+            cancelled,
+        } = &mut self.phase
+        {
+            *cancelled = true;
+            *deadline = (*deadline).min(context.now + context.timers().ack);
+        }
+    }
+
+    fn handle_bye(&mut self, seen: &Seen<'_>, context: &Context<'_>, effects: &mut Effects) {
+        match self.dialog(seen) {
+            Some(dialog) if dialog.stage() == Stage::Ended => return,
+            Some(dialog) if dialog.may_end_by(seen) => dialog.end(),
+            _ => {
+                effects.wrong_dialog();
+                return;
+            }
+        }
+        if matches!(self.phase, Phase::Confirmed { .. }) && !self.is_established() {
+            self.end(EndReason::Bye(seen.sender), context, effects);
+        }
+    }
+
+    fn handle_first_response(
+        &mut self,
+        seen: &Seen<'_>,
+        status: u16,
+        context: &Context<'_>,
+        effects: &mut Effects,
+    ) {
+        if !self.invite.is_answered_by(seen) {
+            // Copies that have failed already answer again until they are acknowledged.
+            if status < 300 {
+                effects.wrong_dialog();
+            }
+            return;
+        }
+        match status {
+            ..=100 => {}
+            101..=299 => self.handle_progress(seen, status, context, effects),
+            300.. => self.handle_failure(seen, status, context, effects),
+        }
+    }
+
+    /// A 1xx or 2xx to the first INVITE, which may begin a dialog (RFC 3261 §12.1).
+    fn handle_progress(
+        &mut self,
+        seen: &Seen<'_>,
+        status: u16,
+        context: &Context<'_>,
+        effects: &mut Effects,
+    ) {
+        let is_final = status >= 200;
+        let is_known = self.dialog(seen).is_some();
+        match &mut self.phase {
+            // Timer C starts anew with every provisional response (RFC 3261 §16.7).
+            Phase::Inviting {
+                deadline,
+                cancelled: false,
+            } => *deadline = context.now + context.timers().invite,
+            Phase::Inviting { .. } => {}
+            // A 1xx behind the 2xx is late; a further 2xx is another branch of a fork.
+            Phase::Confirmed { .. } if is_final || is_known => {}
+            _ => return,
+        }
+        let tag = seen.tag_of(self.inviter.opposite());
+        if !is_known {
+            let limit = context.limits.settings.limits.dialogs_per_call;
+            if self.dialogs.len() >= limit {
+                self.dialogs.retain(|dialog| dialog.stage() != Stage::Ended);
+            }
+            if self.dialogs.len() >= limit {
+                effects.refusals.push(Refusal::TooManyDialogs);
+                return;
+            }
+            let dialog = Dialog::new(tag, self.inviter, &self.invite, self.offer.as_ref());
+            self.dialogs.push(dialog);
+        }
+        let Some(dialog) = self.dialogs.iter_mut().find(|dialog| dialog.is(tag)) else {
+            return;
+        };
+        if dialog.stage() == Stage::Ended {
+            return;
+        }
+        if status == 199 {
+            // Early Dialog Terminated (RFC 6228).
+            dialog.end();
+            return;
+        }
+        dialog.handle_invite_response(seen, status, context, effects);
+        if !is_final {
+            return;
+        }
+        let until = context.now + context.timers().ack;
+        dialog.establish(until);
+        for other in &mut self.dialogs {
+            other.expire_at(until);
+        }
+        self.invite.progress = Progress::Final;
+        if !matches!(self.phase, Phase::Confirmed { .. }) {
+            self.phase = Phase::Confirmed { at: context.now };
+            self.confirmed_at = Some(context.now);
+            effects.confirmed = true;
+        }
+    }
+
+    fn handle_failure(
+        &mut self,
+        seen: &Seen<'_>,
+        status: u16,
+        context: &Context<'_>,
+        effects: &mut Effects,
+    ) {
+        let Phase::Inviting { cancelled, .. } = self.phase else {
+            return;
+        };
+        if !self.invite.fail_branch(seen.branch) {
+            return;
+        }
+        if matches!(status, 401 | 407 | 422) {
+            self.dialogs.clear();
+            self.offer = None;
+            self.phase = Phase::Challenged {
+                status,
+                deadline: context.now + context.timers().ack,
+            };
+        } else if cancelled && status == 487 {
+            self.end(EndReason::Cancelled, context, effects);
+        } else {
+            self.end(EndReason::Rejected(status), context, effects);
+        }
+    }
+
+    /// Whether the message is of the first INVITE's transaction, or its ACK or CANCEL.
+    fn is_first(&self, seen: &Seen<'_>) -> bool {
+        seen.requester() == self.inviter && seen.cseq == self.invite.cseq
+    }
+
+    fn is_established(&self) -> bool {
+        self.dialogs.iter().any(Dialog::is_established)
+    }
+
+    fn dialog(&mut self, seen: &Seen<'_>) -> Option<&mut Dialog> {
+        let tag = seen.tag_of(self.inviter.opposite());
+        self.dialogs.iter_mut().find(|dialog| dialog.is(tag))
+    }
+
+    /// The caller has chosen: what only rang elsewhere is over.
+    fn prune_early(&mut self) {
+        for dialog in &mut self.dialogs {
+            if matches!(dialog.stage(), Stage::Early { .. }) {
+                dialog.end();
+            }
+        }
+    }
+
+    fn note_provider_call_id(&mut self, seen: &Seen<'_>) {
+        if self.provider_call_id.is_none()
+            && let Some((name, value)) = seen.provider_call_id
+            && name.len() + value.len() <= message::MAX_IDENTIFIER
+        {
+            self.provider_call_id = Some(Box::new((name.into(), value.into())));
+        }
+    }
+}
+
+fn read_offer(seen: &Seen<'_>, context: &Context<'_>, effects: &mut Effects) -> Option<Exchange> {
+    let body = seen.sdp?;
+    let description = match seen.sender {
+        Direction::Egress => Description::Local(
+            context
+                .limits
+                .read_local(body, None, &mut effects.refusals)?
+                .into(),
+        ),
+        Direction::Ingress => Description::Remote(
+            context
+                .limits
+                .read_remote(body, None, &mut effects.refusals)?
+                .into(),
+        ),
+    };
+    Some(Exchange::new(
+        Carrier::of(seen, OfferIn::Request),
+        description,
+    ))
+}

@@ -1,0 +1,288 @@
+//! The union of what all calls want, and what the kernel has been told of it.
+//!
+//! Several calls may want one local address and port (forks, transfers, a port reused before the old call's end was seen): the pinhole is
+//! the union, and closes when the last want goes. It does not know why a call wants what it wants (`call::plan` does). Its
+//! invariant: an entry exists exactly as long as somebody wants it, and an open one's contents are the union of its wants.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+use super::{Pinhole, PinholeAction, PinholeResult};
+use crate::engine::{CallNumber, Instant, Refusal, call::plan::Want, settings::ProviderId};
+
+/// What the kernel has, as far as it has said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kernel {
+    /// Nothing: not told yet, or told and refused. Tried again with the call's next message.
+    Absent,
+    /// This pinhole.
+    Open {
+        pinhole: Pinhole,
+        /// Whether the kernel has said so, for this state or an earlier one.
+        is_confirmed: bool,
+        /// When the kernel last reported it silent.
+        silent: Option<Instant>,
+    },
+    /// An older state of this pinhole: an update was refused.
+    Stale { pinhole: Pinhole },
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    /// By call, the oldest first.
+    wants: Vec<(CallNumber, ProviderId, Want)>,
+    kernel: Kernel,
+}
+
+/// The pinholes that an idle report leaves behind.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Silence {
+    /// Calls that want the pinhole, and have no other that is not silent too.
+    pub over: Vec<CallNumber>,
+}
+
+/// All pinholes, by local address and port.
+#[derive(Debug)]
+pub struct PinholeTable {
+    entries: BTreeMap<SocketAddr, Entry>,
+    /// By call, for silence.
+    open: usize,
+    limit: usize,
+}
+
+impl PinholeTable {
+    /// An empty table for at most `limit` open pinholes.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            open: 0,
+            limit,
+        }
+    }
+
+    /// The pinholes that the kernel has.
+    pub fn iter(&self) -> impl Iterator<Item = &Pinhole> {
+        self.entries
+            .values()
+            .filter_map(|entry| match &entry.kernel {
+                Kernel::Absent => None,
+                Kernel::Open { pinhole, .. } | Kernel::Stale { pinhole } => Some(pinhole),
+            })
+    }
+
+    /// How many the kernel has.
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Replaces all wants of a call: `before` is where its wants were. Closes come first, so that a full table finds room.
+    /// Tells what was refused.
+    pub fn apply(
+        &mut self,
+        (call, provider): (CallNumber, ProviderId),
+        wants: BTreeMap<SocketAddr, Want>,
+        before: &[SocketAddr],
+        renew: bool,
+        actions: &mut impl FnMut(PinholeAction),
+    ) -> BTreeSet<Refusal> {
+        let mut refusals = BTreeSet::new();
+        let gone = before.iter().filter(|local| !wants.contains_key(local));
+        for local in gone.copied().collect::<BTreeSet<_>>() {
+            if let Some(entry) = self.entries.get_mut(&local) {
+                entry.wants.retain(|(owner, _, _)| *owner != call);
+            }
+            self.sync(local, false, actions, &mut refusals);
+        }
+        for (local, want) in wants {
+            let entry = self.entries.entry(local).or_insert_with(|| Entry {
+                wants: Vec::with_capacity(1),
+                kernel: Kernel::Absent,
+            });
+            match entry
+                .wants
+                .binary_search_by_key(&call, |(owner, _, _)| *owner)
+            {
+                Ok(index) => {
+                    if let Some((_, _, known)) = entry.wants.get_mut(index) {
+                        *known = want;
+                    }
+                }
+                Err(index) => entry.wants.insert(index, (call, provider, want)),
+            }
+            self.sync(local, renew, actions, &mut refusals);
+        }
+        refusals
+    }
+
+    /// What became of the last action on this place. Tells whose pinhole it is.
+    pub fn handle_result(&mut self, local: SocketAddr, result: PinholeResult) -> Vec<CallNumber> {
+        let Some(entry) = self.entries.get_mut(&local) else {
+            return Vec::new();
+        };
+        if result == PinholeResult::Done {
+            if let Kernel::Open { is_confirmed, .. } = &mut entry.kernel {
+                *is_confirmed = true;
+            }
+            return Vec::new();
+        }
+        entry.kernel = match std::mem::replace(&mut entry.kernel, Kernel::Absent) {
+            // An update failed: what was there before still is, and must be closed in the end.
+            Kernel::Open {
+                pinhole,
+                is_confirmed: true,
+                ..
+            } => Kernel::Stale { pinhole },
+            Kernel::Open { .. } => {
+                self.open -= 1;
+                Kernel::Absent
+            }
+            other => other,
+        };
+        entry.wants.iter().map(|(call, _, _)| *call).collect()
+    }
+
+    /// The kernel saw no packet here for the idle limit. Names the calls that want it.
+    pub fn handle_idle(&mut self, local: SocketAddr, now: Instant) -> Vec<CallNumber> {
+        let Some(entry) = self.entries.get_mut(&local) else {
+            return Vec::new();
+        };
+        if let Kernel::Open { silent, .. } = &mut entry.kernel {
+            *silent = Some(now);
+        }
+        entry.wants.iter().map(|(call, _, _)| *call).collect()
+    }
+
+    /// Whether every one of these pinholes is silent. An old report does not count: a pinhole that is still silent is reported
+    /// again after each idle limit.
+    pub fn are_silent(&self, locals: &[SocketAddr], now: Instant) -> bool {
+        locals.iter().all(
+            |local| match self.entries.get(local).map(|entry| &entry.kernel) {
+                Some(Kernel::Open {
+                    pinhole,
+                    silent: Some(since),
+                    ..
+                }) => now < *since + 2 * pinhole.idle,
+                Some(Kernel::Open { silent: None, .. }) => false,
+                Some(Kernel::Absent | Kernel::Stale { .. }) | None => true,
+            },
+        )
+    }
+
+    /// Sends an open pinhole again, so that its silence is counted anew.
+    pub fn renew(&mut self, local: SocketAddr, actions: &mut impl FnMut(PinholeAction)) {
+        if let Some(Kernel::Open { pinhole, .. }) =
+            self.entries.get(&local).map(|entry| &entry.kernel)
+        {
+            actions(PinholeAction::Update(pinhole.clone()));
+        }
+    }
+
+    /// Panics if an entry disagrees with its wants: our bug.
+    #[cfg(debug_assertions)]
+    pub fn check_invariants(&self) {
+        for (local, entry) in &self.entries {
+            assert!(!entry.wants.is_empty(), "nobody wants {local}");
+            if let Kernel::Open { pinhole, .. } = &entry.kernel {
+                let (union, _) = unite(*local, &entry.wants).unzip();
+                assert_eq!(Some(pinhole), union.as_ref());
+                assert!(!pinhole.sources.is_empty());
+                assert!(pinhole.sources.len() <= super::MAX_SOURCES);
+                assert!(pinhole.sources.is_sorted());
+            }
+        }
+        assert_eq!(self.open, self.iter().count());
+        assert!(self.open <= self.limit);
+    }
+
+    /// What this call wants here, for the invariants.
+    #[cfg(debug_assertions)]
+    pub fn want(&self, local: SocketAddr, call: CallNumber) -> Option<&Want> {
+        let entry = self.entries.get(&local)?;
+        let (_, _, want) = entry.wants.iter().find(|(owner, _, _)| *owner == call)?;
+        Some(want)
+    }
+
+    /// How many wants there are in all, for the invariants.
+    #[cfg(debug_assertions)]
+    pub fn wants(&self) -> usize {
+        self.entries.values().map(|entry| entry.wants.len()).sum()
+    }
+
+    /// Brings the kernel's pinhole in line with the wants.
+    fn sync(
+        &mut self,
+        local: SocketAddr,
+        renew: bool,
+        actions: &mut impl FnMut(PinholeAction),
+        refusals: &mut BTreeSet<Refusal>,
+    ) {
+        let Some(entry) = self.entries.get_mut(&local) else {
+            return;
+        };
+        let Some((pinhole, is_complete)) = unite(local, &entry.wants) else {
+            match &entry.kernel {
+                Kernel::Absent => {}
+                Kernel::Open { pinhole, .. } | Kernel::Stale { pinhole } => {
+                    self.open -= 1;
+                    actions(PinholeAction::Close {
+                        local,
+                        call: pinhole.call,
+                    });
+                }
+            }
+            self.entries.remove(&local);
+            return;
+        };
+        if !is_complete && entry.wants.len() > 1 {
+            // A single call's own surplus was reported when it was planned.
+            refusals.insert(Refusal::TooManySources);
+        }
+        let is_confirmed = match &entry.kernel {
+            Kernel::Absent => {
+                if self.open >= self.limit {
+                    refusals.insert(Refusal::TooManyPinholes);
+                    return;
+                }
+                self.open += 1;
+                actions(PinholeAction::Open(pinhole.clone()));
+                false
+            }
+            Kernel::Open { pinhole: known, .. } if *known == pinhole && !renew => return,
+            Kernel::Open { is_confirmed, .. } => {
+                actions(PinholeAction::Update(pinhole.clone()));
+                *is_confirmed
+            }
+            Kernel::Stale { .. } => {
+                actions(PinholeAction::Update(pinhole.clone()));
+                true
+            }
+        };
+        entry.kernel = Kernel::Open {
+            pinhole,
+            is_confirmed,
+            silent: None,
+        };
+    }
+}
+
+/// The union of all wants, and whether every source found a place; `None` if nobody wants anything.
+fn unite(local: SocketAddr, wants: &[(CallNumber, ProviderId, Want)]) -> Option<(Pinhole, bool)> {
+    let ((call, provider, first), rest) = wants.split_first()?;
+    let mut union = first.clone();
+    let mut is_complete = true;
+    for (_, _, want) in rest {
+        is_complete &= union.unite(want);
+    }
+    union.sources.sort_unstable();
+    let pinhole = Pinhole {
+        local,
+        sources: union.sources,
+        stream: union.stream,
+        idle: union.idle,
+        provider: *provider,
+        call: *call,
+    };
+    Some((pinhole, is_complete))
+}

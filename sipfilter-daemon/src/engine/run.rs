@@ -1,0 +1,438 @@
+//! [`Engine`]: the stages wired together, and the one conversation with the shell.
+//!
+//! It decides nothing about SIP or SDP itself: it finds whose message came, lets the call take it, and turns what the call then wants into
+//! actions. Its invariants, checked after every input in debug builds: the pinholes are the union of what living calls want, and the armed
+//! deadline is the earliest of all.
+
+use std::{collections::VecDeque, net::SocketAddr};
+
+use super::{
+    CallNumber, CallView, Counters, Direction, EndReason, Event, Input, Instant, Output, Refusal,
+    call::{
+        Call, Context, Effects, Planned,
+        message::{Form, HashKey, Seen, Verb},
+        session::{Limits, Nets},
+        table::{CallTable, Found},
+    },
+    decode,
+    pinhole::{Pinhole, PinholeAction, PinholeResult, table::PinholeTable},
+    reassemble::{self, Whole},
+    settings::{Provider, ProviderId, Settings, SignallingPorts, Transport},
+    sip::{self, SipError},
+    trunk,
+};
+
+/// Up to this many calls, debug builds check all of them after every input.
+#[cfg(debug_assertions)]
+const FULLY_CHECKED_CALLS: usize = 64;
+
+/// The engine. See the module above for the order of calls.
+#[derive(Debug)]
+pub struct Engine {
+    settings: Settings,
+    key: HashKey,
+    /// By provider number.
+    nets: Vec<Nets>,
+    /// What TLS looks like from outside, over all providers.
+    provider_ports: SignallingPorts,
+    now: Instant,
+    calls: CallTable,
+    pinholes: PinholeTable,
+    outputs: VecDeque<Output>,
+    counters: Counters,
+}
+
+impl Engine {
+    /// An engine without calls. `hash_key` must be drawn anew for each run: it keeps peers from aiming hash collisions at tables.
+    pub fn new(settings: Settings, hash_key: [u64; 2]) -> Self {
+        let key = HashKey(hash_key);
+        let nets = settings
+            .providers
+            .iter()
+            .map(|provider| Nets::new(&provider.media))
+            .collect();
+        let tls = settings
+            .providers
+            .iter()
+            .flat_map(|provider| provider.signalling_ports.tls.iter().copied())
+            .collect();
+        let limit = settings.limits.pinholes;
+        Self {
+            settings,
+            key,
+            nets,
+            provider_ports: SignallingPorts {
+                udp: Vec::new(),
+                tcp: Vec::new(),
+                tls,
+            },
+            now: Instant::default(),
+            calls: CallTable::new(key),
+            pinholes: PinholeTable::new(limit),
+            outputs: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes one input. A time before the last one counts as the last one.
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) {
+        self.now = self.now.max(now);
+        self.expire();
+        match input {
+            Input::Packet {
+                direction,
+                bytes,
+                truncated,
+            } => self.handle_packet(direction, bytes, truncated),
+            Input::PinholeResult { local, result } => self.handle_result(local, result),
+            Input::PinholeIdle { local } => self.handle_idle(local),
+            Input::CaptureLost { packets } => self.handle_lost(packets),
+            Input::EndCall(number) => self.end_call(number, EndReason::Operator),
+        }
+        #[cfg(debug_assertions)]
+        self.check_invariants();
+    }
+
+    /// Carries out what is due by now.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        self.expire();
+        #[cfg(debug_assertions)]
+        self.check_invariants();
+    }
+
+    /// The next thing to do or to report; `None` once there is nothing left.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.calls.deadline()
+    }
+
+    /// Every call, those that are over and still remembered included, in order of appearance.
+    pub fn calls(&self) -> impl Iterator<Item = CallView<'_>> {
+        self.calls.iter().map(Call::view)
+    }
+
+    /// One call.
+    pub fn call(&self, number: CallNumber) -> Option<CallView<'_>> {
+        self.calls.call(number).map(Call::view)
+    }
+
+    /// Every pinhole that the kernel was told to open, in order of local address and port.
+    pub fn pinholes(&self) -> impl Iterator<Item = &Pinhole> {
+        self.pinholes.iter()
+    }
+
+    /// What was counted since the start.
+    pub fn counters(&self) -> Counters {
+        self.counters.clone()
+    }
+
+    /// The settings that it works by.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn handle_packet(&mut self, direction: Direction, bytes: &[u8], truncated: bool) {
+        if truncated {
+            self.refuse(None, Refusal::Truncated);
+            return;
+        }
+        let Ok(captured) = decode::decode(direction, bytes) else {
+            self.refuse(None, Refusal::MalformedSip);
+            return;
+        };
+        let is_tls = |flow: &super::Flow| {
+            decode::is_tls(flow, &self.settings.pbx.signalling, &self.provider_ports)
+        };
+        match reassemble::complete(captured, is_tls) {
+            Whole::Message { flow, bytes } => self.handle_message(&flow, bytes),
+            Whole::Nothing => {}
+            Whole::Refused(refusal) => self.refuse(None, refusal),
+        }
+    }
+
+    fn handle_message(&mut self, flow: &super::Flow, bytes: &[u8]) {
+        let Some(id) = trunk::provider_of(&self.settings.providers, flow, Transport::Udp) else {
+            self.refuse(None, Refusal::UnknownPeer);
+            return;
+        };
+        let message = match sip::parse_datagram(bytes) {
+            Ok(message) => message,
+            Err(SipError::KeepAlive) => {
+                self.counters.keep_alives += 1;
+                return;
+            }
+            Err(_) => {
+                self.refuse(None, Refusal::MalformedSip);
+                return;
+            }
+        };
+        match flow.direction {
+            Direction::Ingress => self.counters.messages_in += 1,
+            Direction::Egress => self.counters.messages_out += 1,
+        }
+        match Seen::read(&message, flow.direction, self.key) {
+            Ok(Some(seen)) => self.handle_seen(id, &seen),
+            Ok(None) => {}
+            Err(_) => self.refuse(None, Refusal::MalformedSip),
+        }
+    }
+
+    fn handle_seen(&mut self, provider: ProviderId, seen: &Seen<'_>) {
+        let is_invite = seen.form == Form::Request && seen.verb == Verb::Invite;
+        match self.calls.find(provider, seen) {
+            Found::Call(number) => {
+                let is_followed = self
+                    .calls
+                    .call(number)
+                    .is_some_and(|call| call.is_followed_by(seen));
+                if is_followed {
+                    self.begin(provider, seen);
+                } else {
+                    self.touch(number, |call, context, effects| {
+                        call.handle(seen, context, effects);
+                    });
+                }
+            }
+            Found::OtherTags if is_invite && seen.to_tag.is_none() => self.begin(provider, seen),
+            Found::Nothing if is_invite => self.begin(provider, seen),
+            Found::OtherTags => self.refuse(None, Refusal::WrongDialog),
+            Found::Nothing => self.refuse(None, Refusal::UnknownDialog),
+        }
+    }
+
+    fn begin(&mut self, provider: ProviderId, seen: &Seen<'_>) {
+        let number = match self.calls.reserve(provider, &self.settings.limits) {
+            Ok(number) => number,
+            Err(refusal) => {
+                self.refuse(None, refusal);
+                return;
+            }
+        };
+        let Some(context) = context(&self.settings, &self.nets, self.key, self.now, provider)
+        else {
+            return;
+        };
+        let mut effects = Effects::default();
+        let call = Call::new(number, provider, seen, &context, &mut effects);
+        self.calls.insert(call);
+        self.counters.calls += 1;
+        self.outputs.push_back(Output::Event(Event::CallStarted {
+            call: number,
+            call_id: seen.call_id.to_owned(),
+            provider,
+            direction: seen.sender,
+        }));
+        self.follow_up(number, effects);
+    }
+
+    /// Lets a call change, and does what follows from it.
+    fn touch(
+        &mut self,
+        number: CallNumber,
+        change: impl FnOnce(&mut Call, &Context<'_>, &mut Effects),
+    ) {
+        let Some(call) = self.calls.call_mut(number) else {
+            return;
+        };
+        let provider = call.provider();
+        let Some(context) = context(&self.settings, &self.nets, self.key, self.now, provider)
+        else {
+            return;
+        };
+        let mut effects = Effects::default();
+        change(call, &context, &mut effects);
+        self.follow_up(number, effects);
+    }
+
+    /// Tells what happened to a call, plans its pinholes anew and arms its deadline.
+    fn follow_up(&mut self, number: CallNumber, effects: Effects) {
+        for refusal in effects.refusals {
+            self.refuse(Some(number), refusal);
+        }
+        if effects.confirmed {
+            self.counters.calls_confirmed += 1;
+            self.outputs
+                .push_back(Output::Event(Event::CallConfirmed { call: number }));
+        }
+        self.plan(number, effects.renewed);
+        if let Some(reason) = effects.ended {
+            self.counters.count_end(reason);
+            self.outputs.push_back(Output::Event(Event::CallEnded {
+                call: number,
+                reason,
+            }));
+        }
+        self.calls.rearm(number, &self.settings.timers);
+    }
+
+    fn plan(&mut self, number: CallNumber, renew: bool) {
+        let Some(call) = self.calls.call_mut(number) else {
+            return;
+        };
+        let provider = call.provider();
+        let Some(limits) = limits(&self.settings, &self.nets, self.key, provider) else {
+            return;
+        };
+        let plan = call.plan(&limits);
+        let before = std::mem::take(&mut call.planned);
+        call.planned = Planned {
+            locals: plan.wants.keys().copied().collect(),
+            is_cut: plan.is_cut,
+        };
+        let is_newly_cut = plan.is_cut && !before.is_cut;
+        let (outputs, counters) = (&mut self.outputs, &mut self.counters);
+        let refusals = self.pinholes.apply(
+            (number, provider),
+            plan.wants,
+            &before.locals,
+            renew,
+            &mut |action| emit(outputs, counters, action),
+        );
+        if is_newly_cut {
+            self.refuse(Some(number), Refusal::TooManySources);
+        }
+        for refusal in refusals {
+            self.refuse(Some(number), refusal);
+        }
+    }
+
+    fn handle_result(&mut self, local: SocketAddr, result: PinholeResult) {
+        let refusal = match result {
+            PinholeResult::Done => return,
+            PinholeResult::Full => Refusal::TooManyPinholes,
+            PinholeResult::Failed => Refusal::ActionFailed,
+        };
+        let calls = self.pinholes.handle_result(local, result);
+        if calls.is_empty() {
+            self.refuse(None, refusal);
+        }
+        for call in calls {
+            self.refuse(Some(call), refusal);
+        }
+    }
+
+    /// A call is over once all of its pinholes are silent; until then a silent one (RTCP that nobody sends, a muted stream) stays open.
+    fn handle_idle(&mut self, local: SocketAddr) {
+        for number in self.pinholes.handle_idle(local, self.now) {
+            let is_over = self
+                .calls
+                .call(number)
+                .is_some_and(|call| self.pinholes.are_silent(&call.planned.locals, self.now));
+            if is_over {
+                self.end_call(number, EndReason::Idle);
+            }
+        }
+        let (outputs, counters) = (&mut self.outputs, &mut self.counters);
+        self.pinholes
+            .renew(local, &mut |action| emit(outputs, counters, action));
+    }
+
+    fn handle_lost(&mut self, packets: u64) {
+        self.counters.capture_lost += packets;
+        for number in self.calls.numbers() {
+            if let Some(call) = self.calls.call_mut(number) {
+                call.forgive_missing_ack();
+            }
+            self.calls.rearm(number, &self.settings.timers);
+        }
+    }
+
+    fn end_call(&mut self, number: CallNumber, reason: EndReason) {
+        self.touch(number, |call, context, effects| {
+            call.end(reason, context, effects);
+        });
+    }
+
+    /// Every deadline that has passed, the earliest first.
+    fn expire(&mut self) {
+        while let Some(number) = self.calls.due(self.now) {
+            let mut forget = false;
+            self.touch(number, |call, context, effects| {
+                forget = call.handle_timeout(context, effects);
+            });
+            if forget {
+                self.calls.remove(number);
+            }
+        }
+    }
+
+    fn refuse(&mut self, call: Option<CallNumber>, refusal: Refusal) {
+        self.counters.count_refusal(refusal);
+        self.outputs
+            .push_back(Output::Event(Event::Refused { call, refusal }));
+    }
+
+    /// Panics if a promise of this module is broken: our bug.
+    #[cfg(debug_assertions)]
+    fn check_invariants(&self) {
+        if self.calls.len() > FULLY_CHECKED_CALLS {
+            return;
+        }
+        self.calls.check_invariants(&self.settings.timers);
+        self.pinholes.check_invariants();
+        assert_eq!(
+            self.poll_timeout(),
+            self.calls
+                .iter()
+                .map(|call| call.deadline(&self.settings.timers))
+                .min()
+                .filter(|deadline| *deadline != Instant::FAR)
+        );
+        let mut wants = 0;
+        for call in self.calls.iter() {
+            let limits = limits(&self.settings, &self.nets, self.key, call.provider());
+            let Some(plan) = limits.map(|limits| call.plan(&limits)) else {
+                continue;
+            };
+            wants += plan.wants.len();
+            assert!(plan.wants.keys().eq(call.planned.locals.iter()));
+            for (local, want) in &plan.wants {
+                assert_eq!(self.pinholes.want(*local, call.number()), Some(want));
+            }
+        }
+        assert_eq!(wants, self.pinholes.wants());
+    }
+}
+
+fn emit(outputs: &mut VecDeque<Output>, counters: &mut Counters, action: PinholeAction) {
+    match action {
+        PinholeAction::Open(_) => counters.pinholes_opened += 1,
+        PinholeAction::Update(_) => counters.pinholes_updated += 1,
+        PinholeAction::Close { .. } => counters.pinholes_closed += 1,
+    }
+    outputs.push_back(Output::Pinhole(action));
+}
+
+fn context<'a>(
+    settings: &'a Settings,
+    nets: &'a [Nets],
+    key: HashKey,
+    now: Instant,
+    provider: ProviderId,
+) -> Option<Context<'a>> {
+    Some(Context {
+        now,
+        limits: limits(settings, nets, key, provider)?,
+    })
+}
+
+fn limits<'a>(
+    settings: &'a Settings,
+    nets: &'a [Nets],
+    key: HashKey,
+    provider: ProviderId,
+) -> Option<Limits<'a>> {
+    let index = usize::from(provider.0);
+    let provider: &Provider = settings.providers.get(index)?;
+    Some(Limits {
+        settings,
+        provider,
+        nets: nets.get(index)?,
+        key,
+    })
+}
