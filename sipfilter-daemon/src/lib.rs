@@ -7,3 +7,4 @@ pub mod config;
 pub mod ctl;
 pub mod engine;
 pub mod shell;
+pub mod view;

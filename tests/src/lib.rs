@@ -1,6 +1,8 @@
-//! The lab: network namespaces with real SIP agents, real RTP and real attackers around a real `sipfilterd`.
+//! What the tests are made of: the lab around a real `sipfilterd`, and the packet policy's table of cases.
 //!
-//! The daemon is only ever used from outside, as its operator would use it: a configuration file, two programs, signals. Nothing here
-//! links against it, so what the lab reports is what an edge host would see. It touches no network but the namespaces that it makes.
+//! In the lab the daemon is only ever used from outside, as its operator would use it: a configuration file, two programs, signals.
+//! Nothing in [`lab`] links against it, so what the lab reports is what an edge host would see. It touches no network but the
+//! namespaces that it makes. The cases in [`policy`] do link against the daemon's loader: they are its kernel programs' tests.
 
 pub mod lab;
+pub mod policy;

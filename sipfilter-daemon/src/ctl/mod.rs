@@ -5,9 +5,15 @@
 //!
 //! To add a command: a module with `Args` and `run`, a variant of [`Command`], an arm in [`run`].
 
+mod calls;
 mod check_config;
+mod client;
+mod maps;
 mod output;
+mod pinholes;
 mod providers;
+mod stats;
+mod status;
 
 use std::{
     io::{self, Write},
@@ -16,10 +22,14 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-use crate::config::LoadError;
-
-/// The directory of the daemon's socket and pinned maps, unless the operator says otherwise.
-pub const DEFAULT_RUNTIME_DIR: &str = "/run/sipfilter";
+use crate::{
+    config::LoadError,
+    shell::{
+        pins::PinError,
+        runtime_dir::{self, RuntimeDirError},
+    },
+};
+use client::ClientError;
 
 /// See and check what sipfilter does.
 #[derive(Debug, Parser)]
@@ -30,7 +40,7 @@ pub const DEFAULT_RUNTIME_DIR: &str = "/run/sipfilter";
 )]
 pub struct Cli {
     /// The daemon's runtime directory
-    #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_RUNTIME_DIR)]
+    #[arg(long, global = true, value_name = "DIR", default_value = runtime_dir::DEFAULT)]
     pub runtime_dir: PathBuf,
     /// Print JSON for programs instead of tables for people
     #[arg(long, global = true)]
@@ -43,6 +53,16 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show whether sipfilterd runs, where it filters and how much is going on; exit status 1 if it does not run
+    Status,
+    /// List the calls in progress
+    Calls,
+    /// List the open pinholes and their traffic
+    Pinholes,
+    /// Show the kernel's counters by reason; works without the daemon
+    Stats,
+    /// Look into the pinned kernel maps; works without the daemon
+    Maps(maps::Args),
     /// Check a configuration file and show what it means; exit status 1 if it has errors
     CheckConfig(check_config::Args),
     /// List the providers that a trunk can name, and what is known of them
@@ -64,6 +84,15 @@ pub enum CtlError {
     /// A configuration that the command needs cannot be read or used.
     #[error("{0}")]
     Config(#[from] LoadError),
+    /// The daemon cannot be asked.
+    #[error("{0}")]
+    Client(#[from] ClientError),
+    /// The pinned maps cannot be read.
+    #[error("{0}")]
+    Pins(#[from] PinError),
+    /// The runtime directory cannot be locked.
+    #[error("{0}")]
+    RuntimeDir(#[from] RuntimeDirError),
     /// The output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -74,8 +103,14 @@ pub enum CtlError {
 
 /// Carries a command out and writes what it has to say to `out`.
 pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Outcome, CtlError> {
+    let (runtime_dir, json) = (cli.runtime_dir.as_path(), cli.json);
     match &cli.command {
-        Command::CheckConfig(args) => check_config::run(args, cli.json, out),
-        Command::Providers(args) => providers::run(args, cli.json, out),
+        Command::Status => status::run(runtime_dir, json, out),
+        Command::Calls => calls::run(runtime_dir, json, out),
+        Command::Pinholes => pinholes::run(runtime_dir, json, out),
+        Command::Stats => stats::run(runtime_dir, json, out),
+        Command::Maps(args) => maps::run(args, runtime_dir, json, out),
+        Command::CheckConfig(args) => check_config::run(args, json, out),
+        Command::Providers(args) => providers::run(args, json, out),
     }
 }

@@ -5,9 +5,11 @@
 use std::io::Write;
 
 use comfy_table::{ContentArrangement, Table, presets};
+use ipnet::IpNet;
 use serde::Serialize;
 
 use super::CtlError;
+use crate::view;
 
 /// One JSON object on a line of its own.
 pub(super) fn json(out: &mut dyn Write, value: &impl Serialize) -> Result<(), CtlError> {
@@ -66,4 +68,30 @@ fn print(
         writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())
+}
+
+/// An address range and a port range, in words that `tcpdump` users read without thinking.
+pub(super) fn source(source: &view::Source) -> String {
+    let host_length = match source.net {
+        IpNet::V4(_) => 32,
+        IpNet::V6(_) => 128,
+    };
+    if source.net.prefix_len() == host_length {
+        format!("{} ports {}", source.net.addr(), source.ports)
+    } else if source.net.prefix_len() == 0 {
+        format!("any ports {}", source.ports)
+    } else {
+        format!("{} ports {}", source.net, source.ports)
+    }
+}
+
+/// A duration in the two largest units that matter.
+pub(super) fn duration(seconds: f64) -> String {
+    let whole = seconds as u64;
+    match whole {
+        0..60 => format!("{seconds:.1}s"),
+        60..3_600 => format!("{}m{:02}s", whole / 60, whole % 60),
+        3_600..86_400 => format!("{}h{:02}m", whole / 3_600, whole % 3_600 / 60),
+        _ => format!("{}d{:02}h", whole / 86_400, whole % 86_400 / 3_600),
+    }
 }

@@ -1,1 +1,216 @@
 //! The shell around the engine: kernel programs, maps, ring buffer, clock, control socket and signals.
+//!
+//! [`run`] is the daemon: it sets up, then one task owns engine and pinholes until a signal ends it. Nothing is attached before
+//! everything that can fail has been tried, and nothing stays attached when it returns.
+
+pub mod api;
+pub mod capture;
+pub mod clock;
+pub mod core;
+pub mod counters;
+pub mod datapath;
+pub mod map_writer;
+pub mod pins;
+pub mod policy;
+pub mod runtime_dir;
+pub mod signals;
+pub mod watch;
+
+use std::{
+    io,
+    net::IpAddr,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context;
+use aya_log::EbpfLogger;
+use sipfilter_common::abi::map;
+use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
+
+use self::{
+    capture::Capture,
+    core::{About, Core},
+    datapath::{Attached, Datapath, Found},
+    map_writer::MapWriter,
+    pins::Pins,
+    policy::KernelPolicy,
+    runtime_dir::RuntimeDir,
+    signals::Termination,
+};
+use crate::config::Config;
+
+/// How often losses of the ring buffer are looked for.
+const LOSS_CHECK: Duration = Duration::from_secs(1);
+
+/// Filters until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Whatever keeps the daemon from filtering; the text says what to do. Nothing is left attached.
+pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
+    let started = clock::now();
+    let settings = config.resolve(interface_addresses)?;
+    let policy = KernelPolicy::new(&settings);
+    let capacity = u32::try_from(settings.limits.pinholes)
+        .context("`pinholes` under [limits] is too large")?;
+
+    let runtime_dir = RuntimeDir::lock(runtime_dir)?;
+    let mut termination = Termination::new().context("cannot handle signals")?;
+    let pins = Pins::of_runtime_dir(runtime_dir.path());
+    let mut datapath = Datapath::load(&policy, capacity, Some(&pins))?;
+    report_found(datapath.found, &pins);
+    let _logger = spawn_kernel_logger(&mut datapath);
+    let writer = MapWriter::new(&mut datapath, capacity)?;
+    let counters = datapath.take(map::COUNTERS)?;
+    let mut capture = Capture::new(&mut datapath)?;
+    let (questions, mut asked) = mpsc::channel(api::QUEUE);
+    let socket = api::bind(runtime_dir.path()).with_context(|| {
+        format!(
+            "control socket {}",
+            api::socket_path(runtime_dir.path()).display()
+        )
+    })?;
+    let api = tokio::spawn(api::serve(socket, questions));
+
+    let attached = attach(&mut datapath, &config)?;
+    let about = About {
+        config,
+        attached,
+        started,
+    };
+    let mut core = Core::new(settings, hash_key(), writer, counters, about);
+    tracing::info!("ready");
+
+    let mut losses = tokio::time::interval(LOSS_CHECK);
+    losses.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        let deadline = core.poll_timeout();
+        tokio::select! {
+            read = capture.read(|time, input| core.handle(time, input)) => read.context("the ring buffer of signalling copies")?,
+            () = sleep_until(deadline) => core.handle_timeout(clock::now()),
+            Some(question) = asked.recv() => core.answer(question),
+            _ = losses.tick() => core.check_losses(),
+            signal = termination.wait() => {
+                tracing::info!(signal, "stopping");
+                break;
+            }
+        }
+    }
+    api.abort();
+    // Dropping the links detaches the programs; the pinned maps stay, for `sipfilterctl stats` and for the next start.
+    drop(datapath);
+    match std::fs::remove_file(api::socket_path(runtime_dir.path())) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, "the control socket stays behind")
+        }
+        _ => {}
+    }
+    tracing::info!("detached");
+    Ok(())
+}
+
+fn report_found(found: Found, pins: &Pins) {
+    match found {
+        Found::Nothing => {}
+        Found::Same => {
+            tracing::info!(path = %pins.directory().display(), "took over the pinned maps of an earlier run")
+        }
+        Found::Different(stamp) => tracing::warn!(
+            path = %pins.directory().display(),
+            abi_version = stamp.abi_version,
+            "pinned maps of another version, policy or size were replaced; calls that were in progress must be signalled again"
+        ),
+    }
+}
+
+/// The kernel programs' rare diagnostics, as log lines.
+fn spawn_kernel_logger(datapath: &mut Datapath) -> Option<JoinHandle<()>> {
+    let logger = EbpfLogger::init(datapath.ebpf())
+        .map_err(io::Error::other)
+        .and_then(watch::watch);
+    let mut logger = match logger {
+        Ok(logger) => logger,
+        Err(error) => {
+            tracing::warn!(%error, "no diagnostics from the kernel programs");
+            return None;
+        }
+    };
+    Some(tokio::spawn(async move {
+        while let Ok(mut ready) = logger.readable_mut().await {
+            ready.get_inner_mut().flush();
+            ready.clear_ready();
+        }
+    }))
+}
+
+fn attach(datapath: &mut Datapath, config: &Config) -> anyhow::Result<Vec<(String, Attached)>> {
+    let mut attached = Vec::new();
+    for interface in &config.interfaces {
+        let how = datapath.attach(interface, config.xdp)?;
+        match &how {
+            Attached::Fallback { why } => {
+                tracing::warn!(
+                    interface,
+                    why,
+                    "attached in generic mode: the driver refused native XDP"
+                );
+            }
+            Attached::Native | Attached::Generic => {
+                tracing::info!(interface, mode = %how, "attached")
+            }
+        }
+        attached.push((interface.clone(), how));
+    }
+    Ok(attached)
+}
+
+fn interface_addresses(interface: &str) -> Result<Vec<IpAddr>, io::Error> {
+    let mut exists = false;
+    let mut addresses = Vec::new();
+    for entry in nix::ifaddrs::getifaddrs()? {
+        if entry.interface_name != interface {
+            continue;
+        }
+        exists = true;
+        let Some(address) = entry.address else {
+            continue;
+        };
+        if let Some(four) = address.as_sockaddr_in() {
+            addresses.push(four.ip().into());
+        } else if let Some(six) = address.as_sockaddr_in6() {
+            addresses.push(six.ip().into());
+        }
+    }
+    if exists {
+        Ok(addresses)
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "there is no such interface",
+        ))
+    }
+}
+
+/// Keys the tables that peers could otherwise fill with colliding names.
+fn hash_key() -> [u64; 2] {
+    let mut bytes = [0; 16];
+    if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).is_err() {
+        // Before the kernel has entropy, the time and the process are better than a constant.
+        let time = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |time| time.as_nanos() as u64);
+        return [time, u64::from(std::process::id())];
+    }
+    let [a, b, c, d, e, f, g, h, rest @ ..] = bytes;
+    [
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+        u64::from_ne_bytes(rest),
+    ]
+}
+
+async fn sleep_until(deadline: Option<crate::engine::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep(deadline.0.saturating_sub(clock::now().0)).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,49 @@
+//! `sipfilterctl calls`: the calls in progress, as the daemon knows them.
+
+use std::{io::Write, net::SocketAddr, path::Path};
+
+use serde::Serialize;
+
+use super::{CtlError, Outcome, client, output};
+use crate::view;
+
+/// The JSON answer.
+#[derive(Serialize)]
+struct Answer {
+    calls: Vec<view::Call>,
+}
+
+pub(super) fn run(runtime_dir: &Path, json: bool, out: &mut dyn Write) -> Result<Outcome, CtlError> {
+    let calls: Vec<view::Call> = client::get(runtime_dir, "/v1/calls")?;
+    if json {
+        output::json(out, &Answer { calls })?;
+    } else {
+        table(out, &calls)?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn table(out: &mut dyn Write, calls: &[view::Call]) -> Result<(), CtlError> {
+    let rows = calls.iter().map(|call| {
+        let state = if call.hold { format!("{}, hold", call.state) } else { call.state.clone() };
+        let mut ids = vec![call.call_id.clone()];
+        ids.extend(call.provider_call_id.iter().map(|(name, value)| format!("{name}: {value}")));
+        vec![
+            call.number.to_string(),
+            call.provider.clone(),
+            call.direction.clone(),
+            state,
+            output::duration(call.age_seconds),
+            addresses(&call.local_media),
+            addresses(&call.remote_media),
+            call.pinholes.len().to_string(),
+            ids.join("\n"),
+        ]
+    });
+    let head = ["CALL", "PROVIDER", "DIRECTION", "STATE", "AGE", "LOCAL MEDIA", "REMOTE MEDIA", "PINHOLES", "CALL-ID"];
+    output::table(out, &head, rows)
+}
+
+fn addresses(list: &[SocketAddr]) -> String {
+    output::cell(&list.iter().map(SocketAddr::to_string).collect::<Vec<_>>(), "-")
+}

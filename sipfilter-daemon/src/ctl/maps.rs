@@ -1,0 +1,224 @@
+//! `sipfilterctl maps`: the pinned kernel maps as they are. Works without the daemon.
+
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
+
+use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError};
+use clap::Subcommand;
+use ipnet::IpNet;
+use serde::Serialize;
+use sipfilter_common::{
+    abi::map,
+    addr::{Ipv4, Ipv6},
+    key::PinholeKey,
+    settings::Transport,
+    value::{self, ProviderRule, Shape, SlotCounts},
+};
+
+use super::{CtlError, Outcome, output, stats};
+use crate::{
+    shell::{
+        pins::{PinError, Pins},
+        runtime_dir::RuntimeDir,
+    },
+    view,
+};
+
+/// Arguments of `maps`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Print providers, pinholes and counters as the kernel has them
+    Dump,
+    /// Remove the pinned maps of a daemon that does not run any more
+    Remove,
+}
+
+/// The JSON answer of `dump`.
+#[derive(Serialize)]
+struct Dump {
+    abi_version: u32,
+    pinhole_capacity: u32,
+    policy: String,
+    providers: Vec<Provider>,
+    pinholes: Vec<Pinhole>,
+    counters: Vec<view::Counter>,
+}
+
+#[derive(Serialize)]
+struct Provider {
+    prefix: IpNet,
+    /// The provider's number: its trunk's place in the configuration.
+    provider: u16,
+    transports: Vec<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Pinhole {
+    local: SocketAddr,
+    sources: Vec<view::Source>,
+    shape: &'static str,
+    provider: u16,
+    call: u64,
+    slot: u32,
+    idle_limit_seconds: f64,
+    /// Counts of the slot: of every pinhole that has had it.
+    slot_counts: Counts,
+}
+
+#[derive(Serialize)]
+struct Counts {
+    ingress_packets: u64,
+    ingress_bytes: u64,
+    egress_packets: u64,
+    egress_bytes: u64,
+    dropped_packets: u64,
+}
+
+pub(super) fn run(args: &Args, runtime_dir: &Path, json: bool, out: &mut dyn Write) -> Result<Outcome, CtlError> {
+    let pins = Pins::of_runtime_dir(runtime_dir);
+    match args.action {
+        Action::Dump => dump(&pins, json, out)?,
+        Action::Remove => {
+            // A running daemon holds the lock; it keeps its maps.
+            let _lock = RuntimeDir::lock(runtime_dir)?;
+            pins.remove()?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+fn dump(pins: &Pins, json: bool, out: &mut dyn Write) -> Result<(), CtlError> {
+    let stamp = pins.stamp()?;
+    let dump = Dump {
+        abi_version: stamp.abi_version,
+        pinhole_capacity: stamp.pinholes,
+        policy: format!("{:016x}", stamp.policy),
+        providers: providers(pins)?,
+        pinholes: pinholes(pins)?,
+        counters: stats::read(pins)?,
+    };
+    if json {
+        return output::json(out, &dump);
+    }
+    writeln!(out, "ABI version {}, room for {} pinholes, policy {}\n", dump.abi_version, dump.pinhole_capacity, dump.policy)?;
+    let rows = dump
+        .providers
+        .iter()
+        .map(|rule| vec![rule.prefix.to_string(), rule.provider.to_string(), rule.transports.join(" ")]);
+    output::table(out, &["SIGNALLING PREFIX", "PROVIDER", "TRANSPORTS"], rows)?;
+    writeln!(out)?;
+    let rows = dump.pinholes.iter().map(|pinhole| {
+        let sources: Vec<_> = pinhole.sources.iter().map(output::source).collect();
+        vec![
+            pinhole.local.to_string(),
+            output::cell(&sources, "-"),
+            pinhole.shape.to_owned(),
+            pinhole.provider.to_string(),
+            pinhole.call.to_string(),
+            pinhole.slot.to_string(),
+            pinhole.slot_counts.ingress_packets.to_string(),
+            pinhole.slot_counts.egress_packets.to_string(),
+            pinhole.slot_counts.dropped_packets.to_string(),
+        ]
+    });
+    output::table(out, &["PINHOLE", "FROM", "SHAPE", "PROVIDER", "CALL", "SLOT", "SLOT IN", "SLOT OUT", "SLOT DROPPED"], rows)?;
+    writeln!(out)?;
+    stats::table(out, &dump.counters)
+}
+
+fn providers(pins: &Pins) -> Result<Vec<Provider>, PinError> {
+    let mut rules = BTreeMap::new();
+    let four: LpmTrie<MapData, Ipv4, ProviderRule> = open(pins, map::PROVIDERS4)?;
+    for entry in four.iter() {
+        let (key, rule) = entry.map_err(|source| pins.map_error(map::PROVIDERS4, source))?;
+        insert(&mut rules, IpAddr::from(key.data()), key.prefix_len(), rule);
+    }
+    let six: LpmTrie<MapData, Ipv6, ProviderRule> = open(pins, map::PROVIDERS6)?;
+    for entry in six.iter() {
+        let (key, rule) = entry.map_err(|source| pins.map_error(map::PROVIDERS6, source))?;
+        insert(&mut rules, IpAddr::from(key.data()), key.prefix_len(), rule);
+    }
+    Ok(rules
+        .into_iter()
+        .map(|(prefix, rule)| Provider { prefix, provider: rule.provider, transports: transports(&rule) })
+        .collect())
+}
+
+fn insert(rules: &mut BTreeMap<IpNet, ProviderRule>, network: IpAddr, length: u32, rule: ProviderRule) {
+    if let Some(prefix) = u8::try_from(length).ok().and_then(|length| IpNet::new(network, length).ok()) {
+        rules.insert(prefix, rule);
+    }
+}
+
+fn transports(rule: &ProviderRule) -> Vec<&'static str> {
+    [(Transport::Udp, "udp"), (Transport::Tcp, "tcp"), (Transport::Tls, "tls")]
+        .into_iter()
+        .filter(|(transport, _)| rule.allows(*transport))
+        .map(|(_, name)| name)
+        .collect()
+}
+
+fn pinholes(pins: &Pins) -> Result<Vec<Pinhole>, PinError> {
+    let slots: Array<MapData, SlotCounts> = open(pins, map::SLOTS)?;
+    let mut pinholes = Vec::new();
+    let four: HashMap<MapData, PinholeKey<Ipv4>, value::Pinhole<Ipv4>> = open(pins, map::PINHOLES4)?;
+    for entry in four.iter() {
+        let (key, pinhole) = entry.map_err(|source| pins.map_error(map::PINHOLES4, source))?;
+        let local = SocketAddr::new(key.address().into(), key.port());
+        pinholes.push(show(local, &pinhole, &slots, Ipv4::prefix_length));
+    }
+    let six: HashMap<MapData, PinholeKey<Ipv6>, value::Pinhole<Ipv6>> = open(pins, map::PINHOLES6)?;
+    for entry in six.iter() {
+        let (key, pinhole) = entry.map_err(|source| pins.map_error(map::PINHOLES6, source))?;
+        let local = SocketAddr::new(key.address().into(), key.port());
+        pinholes.push(show(local, &pinhole, &slots, Ipv6::prefix_length));
+    }
+    pinholes.sort_by_key(|pinhole| pinhole.local);
+    Ok(pinholes)
+}
+
+fn show<A: Copy + Into<IpAddr>>(
+    local: SocketAddr,
+    pinhole: &value::Pinhole<A>,
+    slots: &Array<MapData, SlotCounts>,
+    prefix_length: impl Fn(A) -> u8,
+) -> Pinhole {
+    let counts = slots.get(&pinhole.slot, 0).unwrap_or_default();
+    let sources = pinhole.sources.iter().filter(|source| source.port_min <= source.port_max).filter_map(|source| {
+        let net = IpNet::new(source.address.into(), prefix_length(source.mask)).ok()?;
+        Some(view::Source { net, ports: format!("{}-{}", source.port_min, source.port_max) })
+    });
+    Pinhole {
+        local,
+        sources: sources.collect(),
+        shape: if pinhole.shape == Shape::Udptl as u16 { "udptl" } else { "rtp" },
+        provider: pinhole.provider,
+        call: pinhole.call,
+        slot: pinhole.slot,
+        idle_limit_seconds: std::time::Duration::from_nanos(pinhole.idle).as_secs_f64(),
+        slot_counts: Counts {
+            ingress_packets: counts.ingress_packets,
+            ingress_bytes: counts.ingress_bytes,
+            egress_packets: counts.egress_packets,
+            egress_bytes: counts.egress_bytes,
+            dropped_packets: counts.dropped_packets,
+        },
+    }
+}
+
+fn open<M>(pins: &Pins, name: &'static str) -> Result<M, PinError>
+where
+    M: TryFrom<aya::maps::Map, Error = MapError>,
+{
+    pins.open(name).and_then(|map| M::try_from(map).map_err(|source| pins.map_error(name, source)))
+}

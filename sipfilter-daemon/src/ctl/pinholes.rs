@@ -1,0 +1,40 @@
+//! `sipfilterctl pinholes`: what is open, for whom, and what has passed through it in each direction.
+
+use std::{io::Write, path::Path};
+
+use serde::Serialize;
+
+use super::{CtlError, Outcome, client, output};
+use crate::view;
+
+/// The JSON answer.
+#[derive(Serialize)]
+struct Answer {
+    pinholes: Vec<view::Pinhole>,
+}
+
+pub(super) fn run(runtime_dir: &Path, json: bool, out: &mut dyn Write) -> Result<Outcome, CtlError> {
+    let pinholes: Vec<view::Pinhole> = client::get(runtime_dir, "/v1/pinholes")?;
+    if json {
+        output::json(out, &Answer { pinholes })?;
+        return Ok(Outcome::Done);
+    }
+    let rows = pinholes.iter().map(|pinhole| {
+        let sources: Vec<_> = pinhole.sources.iter().map(output::source).collect();
+        vec![
+            pinhole.local.to_string(),
+            output::cell(&sources, "-"),
+            pinhole.stream.clone(),
+            pinhole.provider.clone(),
+            pinhole.call.to_string(),
+            pinhole.ingress_packets.to_string(),
+            pinhole.egress_packets.to_string(),
+            pinhole.dropped_packets.to_string(),
+            pinhole.idle_seconds.map_or_else(|| "-".to_owned(), output::duration),
+            output::duration(pinhole.idle_limit_seconds),
+        ]
+    });
+    let head = ["LOCAL", "FROM", "STREAM", "PROVIDER", "CALL", "IN", "OUT", "DROPPED", "IDLE", "LIMIT"];
+    output::table(out, &head, rows)?;
+    Ok(Outcome::Done)
+}

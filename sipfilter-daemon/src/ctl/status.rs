@@ -1,0 +1,116 @@
+//! `sipfilterctl status`: whether the daemon runs and what it is doing; if it does not run, what it left in the kernel.
+
+use std::{io::Write, path::Path};
+
+use serde::Serialize;
+use sipfilter_common::value::Stamp;
+
+use super::{
+    CtlError, Outcome,
+    client::{self, ClientError},
+    output,
+};
+use crate::{
+    shell::pins::{PinError, Pins},
+    view,
+};
+
+/// The JSON answer.
+#[derive(Serialize)]
+struct Answer {
+    running: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    daemon: Option<view::Status>,
+    /// What is pinned, whoever pinned it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pinned: Option<Pinned>,
+}
+
+#[derive(Serialize)]
+struct Pinned {
+    directory: String,
+    abi_version: u32,
+    pinhole_capacity: u32,
+    policy: String,
+}
+
+pub(super) fn run(runtime_dir: &Path, json: bool, out: &mut dyn Write) -> Result<Outcome, CtlError> {
+    let pins = Pins::of_runtime_dir(runtime_dir);
+    let pinned = match pins.stamp() {
+        Ok(stamp) => Some(Pinned::new(&pins, &stamp)),
+        Err(PinError::Absent { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let (daemon, why) = match client::get::<view::Status>(runtime_dir, "/v1/status") {
+        Ok(status) => (Some(status), None),
+        Err(error @ ClientError::Down { .. }) => (None, Some(error)),
+        Err(error) => return Err(error.into()),
+    };
+    let outcome = if daemon.is_some() { Outcome::Done } else { Outcome::No };
+    if json {
+        output::json(out, &Answer { running: daemon.is_some(), daemon, pinned })?;
+        return Ok(outcome);
+    }
+    if let Some(status) = &daemon {
+        show(out, status)?;
+    }
+    if let Some(why) = why {
+        writeln!(out, "{why}")?;
+        match &pinned {
+            Some(pinned) => writeln!(
+                out,
+                "its maps are still pinned at {}: `sipfilterctl stats` and `sipfilterctl maps dump` read them",
+                pinned.directory
+            )?,
+            None => writeln!(out, "nothing is pinned either")?,
+        }
+    }
+    Ok(outcome)
+}
+
+impl Pinned {
+    fn new(pins: &Pins, stamp: &Stamp) -> Self {
+        Self {
+            directory: pins.directory().display().to_string(),
+            abi_version: stamp.abi_version,
+            pinhole_capacity: stamp.pinholes,
+            policy: format!("{:016x}", stamp.policy),
+        }
+    }
+}
+
+fn show(out: &mut dyn Write, status: &view::Status) -> Result<(), CtlError> {
+    let interfaces: Vec<_> = status
+        .interfaces
+        .iter()
+        .map(|interface| match &interface.fallback {
+            Some(why) => format!("{} ({}: {why})", interface.name, interface.mode),
+            None => format!("{} ({})", interface.name, interface.mode),
+        })
+        .collect();
+    let protected: Vec<_> = status.protected.iter().map(ToString::to_string).collect();
+    let mut rows = vec![
+        ("sipfilterd", format!("{}, process {}, up {}", status.version, status.pid, output::duration(status.uptime_seconds))),
+        ("configuration", status.config.clone()),
+        ("filtering on", output::cell(&interfaces, "-")),
+        ("protected", output::cell(&protected, "-")),
+        ("rtp ports", status.rtp_ports.clone()),
+        ("providers", output::cell(&status.providers, "-")),
+        ("calls", status.calls.to_string()),
+        ("pinholes", status.pinholes.to_string()),
+    ];
+    if status.adopted_pinholes > 0 {
+        rows.push(("of earlier runs", status.adopted_pinholes.to_string()));
+    }
+    output::fields(out, rows.into_iter().map(|(name, value)| (name.to_owned(), value)))?;
+    let counted: Vec<_> = status.counters.iter().filter(|(_, count)| **count > 0).collect();
+    if !counted.is_empty() {
+        writeln!(out)?;
+        output::table(
+            out,
+            &["COUNTED BY THE DAEMON", ""],
+            counted.into_iter().map(|(name, count)| vec![name.clone(), count.to_string()]),
+        )?;
+    }
+    Ok(())
+}

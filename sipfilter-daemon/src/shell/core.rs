@@ -1,0 +1,299 @@
+//! The one owner of the engine: feeds it, carries its outputs out, and answers what the control socket asks.
+//!
+//! It decides nothing. Whatever an action leads to goes back into the engine as an input before anything else does.
+
+use std::time::Duration;
+
+use sipfilter_common::reason::{Counter, Note};
+
+use super::{api::Question, clock, counters::Counters, datapath::Attached, map_writer::MapWriter};
+use crate::{
+    config::Config,
+    engine::{
+        CallView, Direction, Engine, Event, Input, Instant, Output,
+        pinhole::{Pinhole, PinholeAction, Stream},
+        settings::{ProviderId, Settings},
+    },
+    view,
+};
+
+/// Engine and pinholes.
+pub struct Core {
+    engine: Engine,
+    writer: MapWriter,
+    counters: Counters,
+    settings: Settings,
+    about: About,
+    lost: u64,
+}
+
+/// What `status` tells besides counts.
+pub struct About {
+    /// The configuration's file.
+    pub config: Config,
+    /// Where and how the programs are attached.
+    pub attached: Vec<(String, Attached)>,
+    /// When the daemon started.
+    pub started: Instant,
+}
+
+impl Core {
+    /// Puts the parts together.
+    pub fn new(
+        settings: Settings,
+        hash_key: [u64; 2],
+        writer: MapWriter,
+        counters: Counters,
+        about: About,
+    ) -> Self {
+        // An adopted counter array goes on counting: only what is lost from now on concerns this engine.
+        let lost = counters
+            .read(Counter::Note(Note::CopyLost))
+            .map_or(0, |count| count.packets);
+        Self {
+            engine: Engine::new(settings.clone(), hash_key),
+            writer,
+            counters,
+            settings,
+            about,
+            lost,
+        }
+    }
+
+    /// One input, and everything that follows from it.
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) {
+        self.engine.handle(now, input);
+        self.drain();
+    }
+
+    /// What time alone brings about: the engine's timers, and pinholes that went idle.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.engine.handle_timeout(now);
+        self.drain();
+        for local in self.writer.take_idle(now) {
+            self.handle(now, Input::PinholeIdle { local });
+        }
+    }
+
+    /// When [`Self::handle_timeout`] must be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.engine.poll_timeout(), self.writer.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Tells the engine of copies that the ring buffer could not take.
+    pub fn check_losses(&mut self) {
+        let Ok(lost) = self.counters.read(Counter::Note(Note::CopyLost)) else {
+            return;
+        };
+        let packets = lost.packets.wrapping_sub(self.lost);
+        if packets > 0 {
+            self.lost = lost.packets;
+            tracing::warn!(
+                packets,
+                "signalling arrived faster than it was read; copies are lost"
+            );
+            self.handle(clock::now(), Input::CaptureLost { packets });
+        }
+    }
+
+    /// Answers one question; the asker may have gone.
+    pub fn answer(&self, question: Question) {
+        let now = clock::now();
+        let _ = match question {
+            Question::Status(asker) => asker.send(self.status(now)).map_err(drop),
+            Question::Calls(asker) => asker.send(self.calls(now)).map_err(drop),
+            Question::Pinholes(asker) => asker.send(self.pinholes(now)).map_err(drop),
+        };
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                Output::Pinhole(action) => {
+                    let result = self.writer.apply(&action, clock::now());
+                    let local = match &action {
+                        PinholeAction::Open(pinhole) | PinholeAction::Update(pinhole) => {
+                            pinhole.local
+                        }
+                        PinholeAction::Close { local, .. } => *local,
+                    };
+                    log_action(&action);
+                    self.engine
+                        .handle(clock::now(), Input::PinholeResult { local, result });
+                }
+                Output::Event(event) => self.log_event(&event),
+            }
+        }
+    }
+
+    /// Lines that a peer can cause are at debug level, so that nobody fills the disk from outside.
+    fn log_event(&self, event: &Event) {
+        match event {
+            Event::CallStarted {
+                call,
+                call_id,
+                provider,
+                direction,
+            } => tracing::debug!(
+                call = call.0,
+                call_id,
+                provider = self.provider_name(*provider),
+                direction = direction_name(*direction),
+                "call started"
+            ),
+            Event::CallConfirmed { call } => tracing::debug!(call = call.0, "call confirmed"),
+            Event::CallEnded { call, reason } => {
+                tracing::debug!(call = call.0, reason = reason.name(), "call ended");
+            }
+            Event::Refused { call, refusal } => {
+                tracing::debug!(
+                    call = call.map(|call| call.0),
+                    refusal = refusal.name(),
+                    "refused"
+                );
+            }
+        }
+    }
+
+    fn provider_name(&self, provider: ProviderId) -> &str {
+        self.settings
+            .providers
+            .get(usize::from(provider.0))
+            .map_or("?", |provider| &provider.name)
+    }
+
+    fn status(&self, now: Instant) -> view::Status {
+        let pbx = &self.settings.pbx;
+        view::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            config: self.about.config.path.display().to_string(),
+            uptime_seconds: seconds_since(self.about.started, now),
+            interfaces: self
+                .about
+                .attached
+                .iter()
+                .map(|(name, attached)| view::Interface {
+                    name: name.clone(),
+                    mode: attached.to_string(),
+                    fallback: match attached {
+                        Attached::Fallback { why } => Some(why.clone()),
+                        Attached::Native | Attached::Generic => None,
+                    },
+                })
+                .collect(),
+            protected: pbx.addresses.clone(),
+            rtp_ports: format!("{}-{}", pbx.rtp_ports.start(), pbx.rtp_ports.end()),
+            providers: self
+                .settings
+                .providers
+                .iter()
+                .map(|provider| provider.name.clone())
+                .collect(),
+            calls: self.engine.calls().count(),
+            pinholes: self.engine.pinholes().count(),
+            adopted_pinholes: self.writer.adopted(),
+            counters: self
+                .engine
+                .counters()
+                .iter()
+                .map(|(name, count)| (name.to_owned(), count))
+                .collect(),
+        }
+    }
+
+    fn calls(&self, now: Instant) -> Vec<view::Call> {
+        self.engine
+            .calls()
+            .map(|call| self.call(&call, now))
+            .collect()
+    }
+
+    fn call(&self, call: &CallView<'_>, now: Instant) -> view::Call {
+        view::Call {
+            number: call.number.0,
+            call_id: call.call_id.to_owned(),
+            provider_call_id: call
+                .provider_call_id
+                .map(|(name, value)| (name.to_owned(), value.to_owned())),
+            provider: self.provider_name(call.provider).to_owned(),
+            direction: direction_name(call.direction).to_owned(),
+            state: call.state.name().to_owned(),
+            hold: call.hold,
+            age_seconds: seconds_since(call.started, now),
+            local_media: call.local_media.clone(),
+            remote_media: call.remote_media.clone(),
+            pinholes: call.pinholes.clone(),
+        }
+    }
+
+    fn pinholes(&self, now: Instant) -> Vec<view::Pinhole> {
+        self.engine
+            .pinholes()
+            .map(|pinhole| self.pinhole(pinhole, now))
+            .collect()
+    }
+
+    fn pinhole(&self, pinhole: &Pinhole, now: Instant) -> view::Pinhole {
+        let traffic = self.writer.traffic(&pinhole.local).unwrap_or_default();
+        let last = traffic.ingress_last.max(traffic.egress_last);
+        view::Pinhole {
+            local: pinhole.local,
+            sources: pinhole
+                .sources
+                .iter()
+                .map(|source| view::Source {
+                    net: source.net,
+                    ports: format!("{}-{}", source.ports.0, source.ports.1),
+                })
+                .collect(),
+            stream: stream_name(pinhole.stream).to_owned(),
+            provider: self.provider_name(pinhole.provider).to_owned(),
+            call: pinhole.call.0,
+            idle_limit_seconds: pinhole.idle.as_secs_f64(),
+            idle_seconds: last.map(|last| seconds_since(clock::from_kernel(last), now)),
+            ingress_packets: traffic.ingress_packets,
+            egress_packets: traffic.egress_packets,
+            dropped_packets: traffic.dropped_packets,
+        }
+    }
+}
+
+fn log_action(action: &PinholeAction) {
+    match action {
+        PinholeAction::Open(pinhole) => {
+            tracing::debug!(call = pinhole.call.0, local = %pinhole.local, sources = ?pinhole.sources, "pinhole opened")
+        }
+        PinholeAction::Update(pinhole) => {
+            tracing::debug!(call = pinhole.call.0, local = %pinhole.local, sources = ?pinhole.sources, "pinhole updated")
+        }
+        PinholeAction::Close { local, call } => {
+            tracing::debug!(call = call.0, %local, "pinhole closed")
+        }
+    }
+}
+
+fn direction_name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "inbound",
+        Direction::Egress => "outbound",
+    }
+}
+
+fn stream_name(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Rtp => "rtp",
+        Stream::Rtcp => "rtcp",
+        Stream::Udptl => "udptl",
+    }
+}
+
+fn seconds_since(then: Instant, now: Instant) -> f64 {
+    now.0
+        .checked_sub(then.0)
+        .unwrap_or(Duration::ZERO)
+        .as_secs_f64()
+}

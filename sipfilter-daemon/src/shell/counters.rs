@@ -1,0 +1,62 @@
+//! The kernel's counters, summed over CPUs. Works on the loaded map and on the pinned one.
+
+use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use sipfilter_common::{
+    reason::{Action, Counter},
+    value::Count,
+};
+
+use crate::view;
+
+/// The counter array.
+pub struct Counters(PerCpuArray<MapData, Count>);
+
+impl TryFrom<Map> for Counters {
+    type Error = MapError;
+
+    fn try_from(map: Map) -> Result<Self, MapError> {
+        PerCpuArray::try_from(map).map(Self)
+    }
+}
+
+impl Counters {
+    /// One counter.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn read(&self, counter: Counter) -> Result<Count, MapError> {
+        let per_cpu = self.0.get(&counter.index(), 0)?;
+        Ok(per_cpu.iter().fold(Count::default(), |sum, count| Count {
+            packets: sum.packets.wrapping_add(count.packets),
+            bytes: sum.bytes.wrapping_add(count.bytes),
+        }))
+    }
+
+    /// Every counter, in order of its number.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn view(&self) -> Result<Vec<view::Counter>, MapError> {
+        Counter::all()
+            .map(|counter| {
+                let count = self.read(counter)?;
+                Ok(view::Counter {
+                    name: counter.name().to_owned(),
+                    kind: kind(counter).to_owned(),
+                    packets: count.packets,
+                    bytes: count.bytes,
+                })
+            })
+            .collect()
+    }
+}
+
+fn kind(counter: Counter) -> &'static str {
+    match counter {
+        Counter::Reason(reason) => match reason.action() {
+            Action::Pass => "pass",
+            Action::Drop => "drop",
+        },
+        Counter::Note(_) => "note",
+    }
+}

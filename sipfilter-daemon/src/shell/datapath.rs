@@ -1,0 +1,426 @@
+//! The kernel programs and maps of one instance: loading, filling, attaching, detaching.
+//!
+//! It does not decide what is open (the engine does) and does not touch pinholes after the load (`map_writer` does).
+//! Invariant: nothing is attached before every map is filled and stamped.
+
+use std::{fmt, path::Path};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{Array, LpmTrie, MapData, MapError, lpm_trie::Key},
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as AyaXdpMode, tc,
+        tc::TcAttachOptions, xdp::XdpError,
+    },
+    util::KernelVersion,
+};
+use ipnet::IpNet;
+use sipfilter_common::{
+    abi::{self, ABI_VERSION, map, program},
+    addr::{Ipv4, Ipv6},
+    value::{ProviderRule, Stamp},
+};
+
+use crate::config::XdpMode;
+
+use super::{
+    pins::{PinError, Pins},
+    policy::KernelPolicy,
+};
+
+/// The object that the build script compiled, or that `SIPFILTER_EBPF_OBJECT` named at build time.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sipfilter.bpf.o"));
+
+/// Why the datapath could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// The kernel refused the object.
+    #[error("the kernel refused the programs: {0}{hint}", hint = privilege_hint(.0))]
+    Load(#[from] EbpfError),
+    /// A program could not be loaded.
+    #[error("program {name}: {source}{hint}", hint = program_hint(.source))]
+    Program {
+        /// The program.
+        name: &'static str,
+        /// What the kernel said.
+        source: Box<ProgramError>,
+    },
+    /// A program could not be attached.
+    #[error("cannot attach to interface {interface:?} ({mode}): {source}{hint}", hint = program_hint(.source))]
+    Attach {
+        /// The interface.
+        interface: String,
+        /// How it was tried.
+        mode: &'static str,
+        /// What the kernel said.
+        source: Box<ProgramError>,
+    },
+    /// The interface does not exist.
+    #[error(
+        "interface {0:?} does not exist; `ip link` lists those that do; correct `interfaces` in the configuration"
+    )]
+    NoInterface(String),
+    /// A map is missing from the object or cannot be written.
+    #[error("map {name}: {source}")]
+    Map {
+        /// The map.
+        name: &'static str,
+        /// What the kernel said.
+        source: Box<MapError>,
+    },
+    /// The object has no such map or program.
+    #[error(
+        "the eBPF object has no {0}; it was built from another version of sipfilter: rebuild with `cargo xtask build`"
+    )]
+    Missing(&'static str),
+    /// Pinning failed.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+}
+
+/// How XDP came to be attached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attached {
+    /// In the driver.
+    Native,
+    /// In the network stack, as ordered.
+    Generic,
+    /// In the network stack, because the driver refused.
+    Fallback {
+        /// What it said.
+        why: String,
+    },
+}
+
+impl fmt::Display for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic | Self::Fallback { .. } => "generic",
+        })
+    }
+}
+
+/// What was found pinned at start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// Maps of the same version, policy and size: in use again, with the pinholes in them.
+    Same,
+    /// Maps of another version, policy or size: removed and made anew.
+    Different(Stamp),
+}
+
+/// The loaded programs and maps. Dropping it detaches the programs; pinned maps stay.
+pub struct Datapath {
+    ebpf: Ebpf,
+    /// What was found at start.
+    pub found: Found,
+}
+
+impl Datapath {
+    /// Loads programs and maps for a policy, pinned where `pins` says, or unpinned for a test of the programs alone.
+    ///
+    /// # Errors
+    /// [`DatapathError`]: the text says what to do.
+    pub fn load(
+        policy: &KernelPolicy,
+        pinholes: u32,
+        pins: Option<&Pins>,
+    ) -> Result<Self, DatapathError> {
+        let stamp = Stamp {
+            abi_version: ABI_VERSION,
+            pinholes,
+            policy: policy.hash(),
+        };
+        let found = match pins {
+            Some(pins) => prepare_pins(pins, &stamp)?,
+            None => Found::Nothing,
+        };
+        let mut loader = EbpfLoader::new();
+        loader
+            .override_global(map::SETTINGS, &policy.settings, true)
+            .map_max_entries(map::PINHOLES4, pinholes)
+            .map_max_entries(map::PINHOLES6, pinholes)
+            .map_max_entries(map::SLOTS, pinholes);
+        if let Some(pins) = pins {
+            for name in map::ALL {
+                loader.map_pin_path(name, pins.path(name));
+            }
+        }
+        let mut ebpf = loader.load(OBJECT)?;
+        for name in [program::INGRESS, program::EGRESS] {
+            load_program(&mut ebpf, name)?;
+        }
+        let mut datapath = Self { ebpf, found };
+        datapath.fill_providers(policy)?;
+        datapath.write_stamp(stamp)?;
+        Ok(datapath)
+    }
+
+    /// Attaches both programs to an interface.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoInterface`] or [`DatapathError::Attach`]; nothing stays attached to this interface then.
+    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<Attached, DatapathError> {
+        if !Path::new("/sys/class/net").join(interface).exists() && !has_interface(interface) {
+            return Err(DatapathError::NoInterface(interface.to_owned()));
+        }
+        // Egress first: the first call's offer may leave while ingress attaches.
+        let egress = self.attach_egress(interface)?;
+        let attached = self.attach_ingress(interface, mode);
+        if attached.is_err() {
+            let program: &mut SchedClassifier = self.program(program::EGRESS)?;
+            // The first error is the one to report.
+            let _ = program.detach(egress);
+        }
+        attached
+    }
+
+    fn attach_ingress(
+        &mut self,
+        interface: &str,
+        mode: XdpMode,
+    ) -> Result<Attached, DatapathError> {
+        let program: &mut Xdp = self.program(program::INGRESS)?;
+        let failed = |mode, source| DatapathError::Attach {
+            interface: interface.to_owned(),
+            mode,
+            source: Box::new(source),
+        };
+        if mode != XdpMode::Generic {
+            match program.attach(interface, AyaXdpMode::Driver) {
+                Ok(_) => return Ok(Attached::Native),
+                // A program that is there already is there in either mode: falling back would only hide who it is.
+                Err(error) if mode == XdpMode::Native || is_occupied(&error) => {
+                    return Err(failed("native XDP", error));
+                }
+                Err(error) => {
+                    program
+                        .attach(interface, AyaXdpMode::Skb)
+                        .map_err(|source| failed("generic XDP", source))?;
+                    return Ok(Attached::Fallback {
+                        why: error_chain(&error),
+                    });
+                }
+            }
+        }
+        program
+            .attach(interface, AyaXdpMode::Skb)
+            .map_err(|source| failed("generic XDP", source))?;
+        Ok(Attached::Generic)
+    }
+
+    fn attach_egress(
+        &mut self,
+        interface: &str,
+    ) -> Result<tc::SchedClassifierLinkId, DatapathError> {
+        // TCX came with Linux 6.6; before it, filters hang on a clsact qdisc, which may be there already.
+        let options = if KernelVersion::current()
+            .is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
+        {
+            TcAttachOptions::TcxOrder(LinkOrder::first())
+        } else {
+            let _ = tc::qdisc_add_clsact(interface);
+            TcAttachOptions::Netlink(tc::NlOptions::default())
+        };
+        let program: &mut SchedClassifier = self.program(program::EGRESS)?;
+        program
+            .attach_with_options(interface, TcAttachType::Egress, options)
+            .map_err(|source| DatapathError::Attach {
+                interface: interface.to_owned(),
+                mode: "TC egress",
+                source: Box::new(source),
+            })
+    }
+
+    /// The loaded XDP program, for test runs and measurements.
+    ///
+    /// # Errors
+    /// [`DatapathError::Missing`].
+    pub fn ingress(&mut self) -> Result<&mut Xdp, DatapathError> {
+        self.program(program::INGRESS)
+    }
+
+    /// The loaded TC program, for test runs and measurements.
+    ///
+    /// # Errors
+    /// [`DatapathError::Missing`].
+    pub fn egress(&mut self) -> Result<&mut SchedClassifier, DatapathError> {
+        self.program(program::EGRESS)
+    }
+
+    /// Everything loaded, for the kernel's diagnostics channel.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Hands a map over to the part that uses it from now on.
+    ///
+    /// # Errors
+    /// [`DatapathError::Missing`], or [`DatapathError::Map`] if it is of another kind.
+    pub fn take<M>(&mut self, name: &'static str) -> Result<M, DatapathError>
+    where
+        M: TryFrom<aya::maps::Map, Error = MapError>,
+    {
+        let map = self
+            .ebpf
+            .take_map(name)
+            .ok_or(DatapathError::Missing(name))?;
+        M::try_from(map).map_err(|source| DatapathError::Map {
+            name,
+            source: Box::new(source),
+        })
+    }
+
+    fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, DatapathError>
+    where
+        &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+    {
+        let program = self
+            .ebpf
+            .program_mut(name)
+            .ok_or(DatapathError::Missing(name))?;
+        program.try_into().map_err(|source| DatapathError::Program {
+            name,
+            source: Box::new(source),
+        })
+    }
+
+    fn fill_providers(&mut self, policy: &KernelPolicy) -> Result<(), DatapathError> {
+        let mut four: LpmTrie<MapData, Ipv4, ProviderRule> = self.take(map::PROVIDERS4)?;
+        let mut six: LpmTrie<MapData, Ipv6, ProviderRule> = self.take(map::PROVIDERS6)?;
+        for (prefix, rule) in &policy.providers {
+            let length = u32::from(prefix.prefix_len());
+            let (name, inserted) = match prefix {
+                IpNet::V4(net) => (
+                    map::PROVIDERS4,
+                    four.insert(&Key::new(length, net.network().into()), rule, 0),
+                ),
+                IpNet::V6(net) => (
+                    map::PROVIDERS6,
+                    six.insert(&Key::new(length, net.network().into()), rule, 0),
+                ),
+            };
+            inserted.map_err(|source| DatapathError::Map {
+                name,
+                source: Box::new(source),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn write_stamp(&mut self, stamp: Stamp) -> Result<(), DatapathError> {
+        let mut array: Array<MapData, Stamp> = self.take(map::STAMP)?;
+        array.set(0, stamp, 0).map_err(|source| DatapathError::Map {
+            name: map::STAMP,
+            source: Box::new(source),
+        })
+    }
+}
+
+/// Keeps pinned maps of the same stamp, removes any others.
+fn prepare_pins(pins: &Pins, stamp: &Stamp) -> Result<Found, PinError> {
+    pins.create()?;
+    let found = match pins.stamp() {
+        Ok(found)
+            if found == *stamp && abi::map::ALL.iter().all(|name| pins.path(name).exists()) =>
+        {
+            return Ok(Found::Same);
+        }
+        Ok(found) => Found::Different(found),
+        // A run that died before it pinned the stamp leaves nothing worth keeping.
+        Err(PinError::Absent { .. }) => Found::Nothing,
+        Err(PinError::Map { .. }) => Found::Different(Stamp::default()),
+        Err(error) => return Err(error),
+    };
+    pins.remove()?;
+    pins.create()?;
+    Ok(found)
+}
+
+fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError> {
+    let program = ebpf.program_mut(name).ok_or(DatapathError::Missing(name))?;
+    let loaded = if name == program::INGRESS {
+        <&mut Xdp>::try_from(program).and_then(Xdp::load)
+    } else {
+        <&mut SchedClassifier>::try_from(program).and_then(SchedClassifier::load)
+    };
+    loaded.map_err(|source| DatapathError::Program {
+        name,
+        source: Box::new(source),
+    })
+}
+
+/// A network namespace entered without its own `/sys` shows another namespace's interfaces there, so the kernel is asked as well.
+fn has_interface(name: &str) -> bool {
+    let Ok(socket) = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        None,
+    ) else {
+        return false;
+    };
+    rustix::net::netdevice::name_to_index(&socket, name).is_ok()
+}
+
+fn is_occupied(error: &ProgramError) -> bool {
+    os_error(error).is_some_and(|code| {
+        code == rustix::io::Errno::BUSY.raw_os_error()
+            || code == rustix::io::Errno::EXIST.raw_os_error()
+    })
+}
+
+fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut error = Some(error);
+    while let Some(cause) = error {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            return io.raw_os_error();
+        }
+        error = cause.source();
+    }
+    None
+}
+
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn privilege_hint(error: &EbpfError) -> &'static str {
+    errno_hint(os_error(error))
+}
+
+fn program_hint(error: &ProgramError) -> &'static str {
+    if let ProgramError::XdpError(XdpError::NetlinkError(_)) = error {
+        return "";
+    }
+    errno_hint(os_error(error))
+}
+
+fn errno_hint(code: Option<i32>) -> &'static str {
+    let Some(code) = code else { return "" };
+    if code == rustix::io::Errno::PERM.raw_os_error()
+        || code == rustix::io::Errno::ACCESS.raw_os_error()
+    {
+        "; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    } else if code == rustix::io::Errno::BUSY.raw_os_error()
+        || code == rustix::io::Errno::EXIST.raw_os_error()
+    {
+        "; another XDP program is attached: `ip -details link show` names it; stop its owner, or detach it with `ip link set dev … xdp off`"
+    } else if code == rustix::io::Errno::OPNOTSUPP.raw_os_error() {
+        "; the driver has no native XDP: set `mode = \"generic\"` or \"auto\" under [xdp]"
+    } else {
+        ""
+    }
+}

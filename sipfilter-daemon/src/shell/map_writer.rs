@@ -1,0 +1,294 @@
+//! The only writer of the kernel's pinholes: carries the engine's actions out, hands out slots, and finds what went idle.
+//!
+//! It does not decide what is open. Invariant: every pinhole in the kernel's maps is in `open`, and has a slot that no other one has.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::{IpAddr, SocketAddr},
+};
+
+use aya::maps::{Array, HashMap, MapData, MapError};
+use sipfilter_common::{
+    abi::map,
+    addr::{Ipv4, Ipv6},
+    classify::is_expired,
+    key::PinholeKey,
+    value::{self, SlotCounts},
+};
+
+use super::{
+    clock,
+    datapath::{Datapath, DatapathError},
+    policy::KernelPinhole,
+};
+use crate::engine::{
+    Instant,
+    pinhole::{Pinhole, PinholeAction, PinholeResult},
+};
+
+/// Pinholes and slots in the kernel.
+pub struct MapWriter {
+    four: HashMap<MapData, PinholeKey<Ipv4>, value::Pinhole<Ipv4>>,
+    six: HashMap<MapData, PinholeKey<Ipv6>, value::Pinhole<Ipv6>>,
+    slots: Array<MapData, SlotCounts>,
+    open: BTreeMap<SocketAddr, Open>,
+    /// When each open pinhole must be looked at again: not before its idle limit can have passed.
+    deadlines: BTreeSet<(u64, SocketAddr)>,
+    /// Slots to hand out, the one that has rested longest first.
+    free: VecDeque<u32>,
+}
+
+/// What is known of one open pinhole.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    slot: u32,
+    /// The slot's counts when the pinhole was opened: its predecessor's.
+    baseline: SlotCounts,
+    opened: u64,
+    idle: u64,
+    deadline: u64,
+    /// Found in the maps at start: no call of this run knows it.
+    adopted: bool,
+}
+
+/// A pinhole's traffic since it was opened. Times are nanoseconds of the monotonic clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Packets in.
+    pub ingress_packets: u64,
+    /// Packets out.
+    pub egress_packets: u64,
+    /// Packets dropped.
+    pub dropped_packets: u64,
+    /// The last packet in, if there was one.
+    pub ingress_last: Option<u64>,
+    /// The last packet out, if there was one.
+    pub egress_last: Option<u64>,
+}
+
+impl MapWriter {
+    /// Takes the maps over, with the pinholes that an earlier run left in them.
+    ///
+    /// # Errors
+    /// [`DatapathError`] if a map is missing or unreadable.
+    pub fn new(datapath: &mut Datapath, capacity: u32) -> Result<Self, DatapathError> {
+        let mut writer = Self {
+            four: datapath.take::<HashMap<_, _, _>>(map::PINHOLES4)?,
+            six: datapath.take::<HashMap<_, _, _>>(map::PINHOLES6)?,
+            slots: datapath.take::<Array<_, _>>(map::SLOTS)?,
+            open: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            free: VecDeque::new(),
+        };
+        writer.adopt().map_err(|source| DatapathError::Map {
+            name: map::PINHOLES4,
+            source: Box::new(source),
+        })?;
+        let taken: BTreeSet<u32> = writer.open.values().map(|open| open.slot).collect();
+        writer.free = (0..capacity).filter(|slot| !taken.contains(slot)).collect();
+        Ok(writer)
+    }
+
+    /// Carries one action out.
+    pub fn apply(&mut self, action: &PinholeAction, now: Instant) -> PinholeResult {
+        let done = match action {
+            PinholeAction::Open(pinhole) | PinholeAction::Update(pinhole) => {
+                self.write(pinhole, clock::to_kernel(now.0))
+            }
+            PinholeAction::Close { local, .. } => self.close(*local),
+        };
+        done.unwrap_or_else(|error| {
+            tracing::error!(%error, ?action, "the kernel refused a pinhole");
+            if is_full(&error) {
+                PinholeResult::Full
+            } else {
+                PinholeResult::Failed
+            }
+        })
+    }
+
+    /// Pinholes whose idle limit has passed. Those of earlier runs are closed here; the others are the engine's to close.
+    pub fn take_idle(&mut self, now: Instant) -> Vec<SocketAddr> {
+        let now = clock::to_kernel(now.0);
+        let mut idle = Vec::new();
+        while let Some(&(deadline, local)) = self.deadlines.first() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            let Some(open) = self.open.get_mut(&local) else {
+                continue;
+            };
+            let last = self
+                .slots
+                .get(&open.slot, 0)
+                .map_or(0, |counts| counts.ingress_last.max(counts.egress_last));
+            let expired = is_expired(open.opened, last, open.idle, now);
+            // An idle one is asked about again after a while, should the engine want to keep it.
+            open.deadline = if expired { now } else { open.opened.max(last) }
+                .saturating_add(open.idle)
+                .saturating_add(1);
+            self.deadlines.insert((open.deadline, local));
+            if expired {
+                idle.push((local, open.adopted));
+            }
+        }
+        idle.into_iter()
+            .filter_map(|(local, adopted)| {
+                if adopted && let Err(error) = self.close(local) {
+                    tracing::error!(%error, %local, "an idle pinhole of an earlier run could not be closed");
+                }
+                (!adopted).then_some(local)
+            })
+            .collect()
+    }
+
+    /// When [`Self::take_idle`] should be called next.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines
+            .first()
+            .map(|&(deadline, _)| clock::from_kernel(deadline))
+    }
+
+    /// A pinhole's traffic, if it is open.
+    pub fn traffic(&self, local: &SocketAddr) -> Option<Traffic> {
+        let open = self.open.get(local)?;
+        let counts = self.slots.get(&open.slot, 0).ok()?;
+        let base = &open.baseline;
+        Some(Traffic {
+            ingress_packets: counts.ingress_packets.wrapping_sub(base.ingress_packets),
+            egress_packets: counts.egress_packets.wrapping_sub(base.egress_packets),
+            dropped_packets: counts.dropped_packets.wrapping_sub(base.dropped_packets),
+            ingress_last: (counts.ingress_packets != base.ingress_packets)
+                .then_some(counts.ingress_last),
+            egress_last: (counts.egress_packets != base.egress_packets)
+                .then_some(counts.egress_last),
+        })
+    }
+
+    /// Pinholes of earlier runs that no call of this run has claimed.
+    pub fn adopted(&self) -> usize {
+        self.open.values().filter(|open| open.adopted).count()
+    }
+
+    fn adopt(&mut self) -> Result<(), MapError> {
+        let mut found = Vec::new();
+        for entry in self.four.iter() {
+            let (key, pinhole) = entry?;
+            found.push((
+                IpAddr::from(key.address()),
+                key.port(),
+                pinhole.slot,
+                pinhole.opened,
+                pinhole.idle,
+            ));
+        }
+        for entry in self.six.iter() {
+            let (key, pinhole) = entry?;
+            found.push((
+                IpAddr::from(key.address()),
+                key.port(),
+                pinhole.slot,
+                pinhole.opened,
+                pinhole.idle,
+            ));
+        }
+        for (address, port, slot, opened, idle) in found {
+            let local = SocketAddr::new(address, port);
+            let deadline = opened.saturating_add(idle).saturating_add(1);
+            self.deadlines.insert((deadline, local));
+            self.open.insert(
+                local,
+                Open {
+                    slot,
+                    baseline: SlotCounts::default(),
+                    opened,
+                    idle,
+                    deadline,
+                    adopted: true,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, pinhole: &Pinhole, now: u64) -> Result<PinholeResult, MapError> {
+        let known = self.open.get(&pinhole.local).copied();
+        let Some(slot) = known
+            .map(|open| open.slot)
+            .or_else(|| self.free.pop_front())
+        else {
+            return Ok(PinholeResult::Full);
+        };
+        let idle = clock::to_kernel(pinhole.idle);
+        let baseline = match known {
+            Some(open) => open.baseline,
+            None => self.slots.get(&slot, 0).unwrap_or_default(),
+        };
+        if let Err(error) = self.insert(pinhole, slot, now, idle) {
+            if known.is_none() {
+                self.free.push_front(slot);
+            }
+            return Err(error);
+        }
+        if let Some(open) = known {
+            self.deadlines.remove(&(open.deadline, pinhole.local));
+        }
+        let deadline = now.saturating_add(idle).saturating_add(1);
+        self.deadlines.insert((deadline, pinhole.local));
+        self.open.insert(
+            pinhole.local,
+            Open {
+                slot,
+                baseline,
+                opened: now,
+                idle,
+                deadline,
+                adopted: false,
+            },
+        );
+        Ok(PinholeResult::Done)
+    }
+
+    fn insert(
+        &mut self,
+        pinhole: &Pinhole,
+        slot: u32,
+        opened: u64,
+        idle: u64,
+    ) -> Result<(), MapError> {
+        match KernelPinhole::new(pinhole, slot, opened, idle) {
+            KernelPinhole::V4(key, value) => self.four.insert(key, value, 0),
+            KernelPinhole::V6(key, value) => self.six.insert(key, value, 0),
+        }
+    }
+
+    fn close(&mut self, local: SocketAddr) -> Result<PinholeResult, MapError> {
+        let Some(open) = self.open.get(&local).copied() else {
+            return Ok(PinholeResult::Done);
+        };
+        let removed = match local.ip() {
+            IpAddr::V4(address) => self
+                .four
+                .remove(&PinholeKey::new(Ipv4::from(address), local.port())),
+            IpAddr::V6(address) => self
+                .six
+                .remove(&PinholeKey::new(Ipv6::from(address), local.port())),
+        };
+        match removed {
+            // Somebody emptied the map by hand: what was to be reached is reached.
+            Ok(()) | Err(MapError::KeyNotFound | MapError::ElementNotFound) => {}
+            Err(error) => return Err(error),
+        }
+        self.open.remove(&local);
+        self.deadlines.remove(&(open.deadline, local));
+        self.free.push_back(open.slot);
+        Ok(PinholeResult::Done)
+    }
+}
+
+fn is_full(error: &MapError) -> bool {
+    matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(rustix::io::Errno::TOOBIG.raw_os_error())
+        || error.io_error.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error())
+        || error.io_error.raw_os_error() == Some(rustix::io::Errno::NOMEM.raw_os_error()))
+}

@@ -1,0 +1,225 @@
+//! Where the kernel objects of one instance are pinned, and how they are opened again.
+//!
+//! An instance is named after its runtime directory, so that the daemon and the control program find the same files without talking to
+//! each other. Nothing is attached or loaded here (`datapath` does).
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::maps::{Map, MapData, MapError};
+use sipfilter_common::{
+    abi::{self, ABI_VERSION},
+    value::Stamp,
+};
+
+/// Where the BPF file system is by convention.
+pub const BPFFS: &str = "/sys/fs/bpf";
+
+/// The magic number of a BPF file system (`BPF_FS_MAGIC`).
+const BPFFS_MAGIC: u64 = 0xcafe_4a11;
+
+/// Why pinned objects could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// No BPF file system, and none could be mounted.
+    #[error("no BPF file system at {BPFFS} ({source}); as root: mount -t bpf bpf {BPFFS}")]
+    NoBpffs {
+        /// What mounting said.
+        source: io::Error,
+    },
+    /// Nothing is pinned for this instance.
+    #[error(
+        "nothing is pinned at {path}: no sipfilterd has run with this runtime directory since the last boot"
+    )]
+    Absent {
+        /// The instance's directory.
+        path: PathBuf,
+    },
+    /// The pinned maps belong to another version of sipfilter.
+    #[error(
+        "the maps at {path} have ABI version {found}, this program reads version {ABI_VERSION}; \
+         use the sipfilterctl of the sipfilterd that made them, or restart sipfilterd"
+    )]
+    WrongAbi {
+        /// The instance's directory.
+        path: PathBuf,
+        /// The version found.
+        found: u32,
+    },
+    /// A file-system operation failed.
+    #[error("{path}: {source}")]
+    File {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A map could not be opened or read.
+    #[error("map {name} at {path}: {source}")]
+    Map {
+        /// The map's name.
+        name: &'static str,
+        /// The instance's directory.
+        path: PathBuf,
+        /// What the system said.
+        source: Box<MapError>,
+    },
+}
+
+/// The pinned objects of one instance.
+#[derive(Debug, Clone)]
+pub struct Pins {
+    directory: PathBuf,
+}
+
+impl Pins {
+    /// The pins of the instance that uses this runtime directory.
+    pub fn of_runtime_dir(runtime_dir: &Path) -> Self {
+        let canonical = fs::canonicalize(runtime_dir).unwrap_or_else(|_| runtime_dir.to_path_buf());
+        Self {
+            directory: Path::new(BPFFS)
+                .join("sipfilter")
+                .join(instance_name(&canonical)),
+        }
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The file of one map.
+    pub fn path(&self, map: &str) -> PathBuf {
+        self.directory.join(map)
+    }
+
+    /// Makes sure that there is a BPF file system and the instance's directory in it.
+    ///
+    /// # Errors
+    /// [`PinError::NoBpffs`] or [`PinError::File`].
+    pub fn create(&self) -> Result<(), PinError> {
+        if !is_bpffs(Path::new(BPFFS)) {
+            rustix::mount::mount(
+                "bpf",
+                BPFFS,
+                "bpf",
+                rustix::mount::MountFlags::empty(),
+                None,
+            )
+            .map_err(|errno| PinError::NoBpffs {
+                source: errno.into(),
+            })?;
+        }
+        fs::create_dir_all(&self.directory).map_err(|source| PinError::File {
+            path: self.directory.clone(),
+            source,
+        })
+    }
+
+    /// The stamp of the pinned maps.
+    ///
+    /// # Errors
+    /// [`PinError::Absent`], or [`PinError::Map`] if it cannot be read.
+    pub fn stamp(&self) -> Result<Stamp, PinError> {
+        let map = aya::maps::Array::<_, Stamp>::try_from(self.open_unchecked(abi::map::STAMP)?)
+            .and_then(|array| array.get(&0, 0));
+        map.map_err(|source| self.map_error(abi::map::STAMP, source))
+    }
+
+    /// Opens a pinned map after checking that it is of this program's ABI.
+    ///
+    /// # Errors
+    /// [`PinError::Absent`], [`PinError::WrongAbi`] or [`PinError::Map`].
+    pub fn open(&self, name: &'static str) -> Result<Map, PinError> {
+        let found = self.stamp()?.abi_version;
+        if found != ABI_VERSION {
+            return Err(PinError::WrongAbi {
+                path: self.directory.clone(),
+                found,
+            });
+        }
+        self.open_unchecked(name)
+    }
+
+    /// Removes every pinned map; programs that still use them keep them alive.
+    ///
+    /// # Errors
+    /// [`PinError::File`].
+    pub fn remove(&self) -> Result<(), PinError> {
+        match fs::remove_dir_all(&self.directory) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(PinError::File {
+                path: self.directory.clone(),
+                source,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn open_unchecked(&self, name: &'static str) -> Result<Map, PinError> {
+        let path = self.path(name);
+        if let Err(source) = fs::symlink_metadata(&path) {
+            return Err(match source.kind() {
+                io::ErrorKind::NotFound => PinError::Absent {
+                    path: self.directory.clone(),
+                },
+                _ => PinError::File { path, source },
+            });
+        }
+        MapData::from_pin(path)
+            .and_then(Map::from_map_data)
+            .map_err(|source| self.map_error(name, source))
+    }
+
+    /// An error of one of the maps, with its place.
+    pub fn map_error(&self, name: &'static str, source: MapError) -> PinError {
+        PinError::Map {
+            name,
+            path: self.directory.clone(),
+            source: Box::new(source),
+        }
+    }
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|found| found.f_type as u64 & 0xffff_ffff == BPFFS_MAGIC)
+}
+
+/// A file name for a directory: its path in letters that bpffs allows, and a hash so that no two directories share one.
+fn instance_name(directory: &Path) -> String {
+    let text = directory.to_string_lossy();
+    let readable: String = text
+        .trim_matches('/')
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .collect();
+    let tail = readable
+        .get(readable.len().saturating_sub(48)..)
+        .unwrap_or(&readable);
+    format!(
+        "{tail}-{:08x}",
+        super::policy::fnv1a(text.as_bytes()) as u32
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_have_names_of_their_own_without_dots() {
+        let names: Vec<String> = [
+            "/run/sipfilter",
+            "/run/sip_filter",
+            "/run/sip.filter",
+            "/run/sip/filter",
+        ]
+        .map(|d| instance_name(Path::new(d)))
+        .into();
+        for (index, name) in names.iter().enumerate() {
+            assert!(!name.contains(['.', '/']), "{name}");
+            assert!(!names[..index].contains(name), "{name} twice");
+        }
+    }
+}

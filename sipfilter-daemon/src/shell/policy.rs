@@ -1,0 +1,238 @@
+//! The policy in the kernel's form: load-time constants, signalling prefixes, pinholes.
+//!
+//! Pure translation; `datapath` and `map_writer` carry it into the kernel, and host tests into tables of their own.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+use sipfilter_common::{
+    addr::{Ipv4, Ipv6},
+    key::PinholeKey,
+    settings::{self as kernel, MAX_PORTS, MAX_PROTECTED, PortRange},
+    value::{self, MAX_SOURCES, ProviderRule, Shape, Source},
+};
+
+use crate::engine::{
+    pinhole::{Pinhole, Stream},
+    settings::{Settings, SignallingPorts, Transport},
+};
+
+/// What the kernel is given of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelPolicy {
+    /// The constants of both programs.
+    pub settings: kernel::Settings,
+    /// Signalling prefixes and what each allows, most specific rules complete in themselves.
+    pub providers: BTreeMap<IpNet, ProviderRule>,
+}
+
+impl KernelPolicy {
+    /// Translates settings that `config` has checked; what exceeds the kernel's places is left out, which the check rules out.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            settings: constants(settings),
+            providers: provider_rules(settings),
+        }
+    }
+
+    /// A number that changes whenever the policy does.
+    pub fn hash(&self) -> u64 {
+        // The debug form names every field and value; the hash only has to tell policies apart on one machine.
+        fnv1a(format!("{self:?}").as_bytes())
+    }
+}
+
+/// FNV-1a, 64 bits: a stable hash for names and stamps, not for hostile input.
+pub(super) fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+fn constants(settings: &Settings) -> kernel::Settings {
+    let pbx = &settings.pbx;
+    let mut constants = kernel::Settings::EMPTY;
+    let (four, six): (Vec<IpAddr>, Vec<IpAddr>) =
+        pbx.addresses.iter().partition(|address| address.is_ipv4());
+    for (place, address) in constants
+        .protected4
+        .iter_mut()
+        .zip(four.iter().filter_map(as_v4))
+    {
+        *place = Ipv4::from(address);
+        constants.protected4_count += 1;
+    }
+    for (place, address) in constants
+        .protected6
+        .iter_mut()
+        .zip(six.iter().filter_map(as_v6))
+    {
+        *place = Ipv6::from(address);
+        constants.protected6_count += 1;
+    }
+    debug_assert!(
+        four.len() <= MAX_PROTECTED && six.len() <= MAX_PROTECTED,
+        "checked by the configuration"
+    );
+    constants.rtp = PortRange {
+        min: *pbx.rtp_ports.start(),
+        max: *pbx.rtp_ports.end(),
+    };
+    if let Some(udptl) = &pbx.udptl_ports {
+        constants.udptl = PortRange {
+            min: *udptl.start(),
+            max: *udptl.end(),
+        };
+    }
+    constants.pbx = ports([&pbx.signalling]);
+    constants.providers = ports(
+        settings
+            .providers
+            .iter()
+            .map(|provider| &provider.signalling_ports),
+    );
+    constants
+}
+
+fn as_v4(address: &IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn as_v6(address: &IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => Some(*address),
+    }
+}
+
+fn ports<'a>(lists: impl IntoIterator<Item = &'a SignallingPorts>) -> kernel::Ports {
+    let mut merged = kernel::Ports::default();
+    for list in lists {
+        add_ports(&mut merged.udp, &list.udp);
+        add_ports(&mut merged.tcp, &list.tcp);
+        add_ports(&mut merged.tls, &list.tls);
+    }
+    merged
+}
+
+fn add_ports(places: &mut [u16; MAX_PORTS], ports: &[u16]) {
+    for &port in ports {
+        if places.contains(&port) {
+            continue;
+        }
+        if let Some(free) = places.iter_mut().find(|place| **place == 0) {
+            *free = port;
+        }
+    }
+}
+
+/// Each prefix gets the transports of every provider whose prefixes hold it, because the kernel's longest match sees one rule only;
+/// the rule names the provider with the most specific prefix, the first one configured where two are equal.
+fn provider_rules(settings: &Settings) -> BTreeMap<IpNet, ProviderRule> {
+    let mut rules: BTreeMap<IpNet, ProviderRule> = BTreeMap::new();
+    for (number, provider) in settings.providers.iter().enumerate() {
+        for prefix in &provider.signalling {
+            rules.entry(prefix.trunc()).or_insert(ProviderRule {
+                provider: number as u16,
+                transports: 0,
+            });
+        }
+    }
+    for (prefix, rule) in &mut rules {
+        for provider in &settings.providers {
+            if provider
+                .signalling
+                .iter()
+                .any(|wider| wider.contains(prefix))
+            {
+                rule.transports |= provider
+                    .transports
+                    .iter()
+                    .map(|&t| kernel_transport(t).bit())
+                    .fold(0, |a, b| a | b);
+            }
+        }
+    }
+    rules
+}
+
+fn kernel_transport(transport: Transport) -> kernel::Transport {
+    match transport {
+        Transport::Udp => kernel::Transport::Udp,
+        Transport::Tcp => kernel::Transport::Tcp,
+        Transport::Tls => kernel::Transport::Tls,
+    }
+}
+
+/// A pinhole as the entry of one of the kernel's maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelPinhole {
+    /// For IPv4.
+    V4(PinholeKey<Ipv4>, value::Pinhole<Ipv4>),
+    /// For IPv6.
+    V6(PinholeKey<Ipv6>, value::Pinhole<Ipv6>),
+}
+
+impl KernelPinhole {
+    /// Translates a pinhole; times are nanoseconds of the monotonic clock. Sources of the other family match nothing and are left out.
+    pub fn new(pinhole: &Pinhole, slot: u32, opened: u64, idle: u64) -> Self {
+        let port = pinhole.local.port();
+        match pinhole.local.ip() {
+            IpAddr::V4(address) => Self::V4(
+                PinholeKey::new(address.into(), port),
+                kernel_value(pinhole, slot, opened, idle, |net| match net {
+                    IpNet::V4(net) => Some((net.network().into(), Ipv4::mask(net.prefix_len()))),
+                    IpNet::V6(_) => None,
+                }),
+            ),
+            IpAddr::V6(address) => Self::V6(
+                PinholeKey::new(address.into(), port),
+                kernel_value(pinhole, slot, opened, idle, |net| match net {
+                    IpNet::V4(_) => None,
+                    IpNet::V6(net) => Some((net.network().into(), Ipv6::mask(net.prefix_len()))),
+                }),
+            ),
+        }
+    }
+}
+
+fn kernel_value<A: Copy + Default>(
+    pinhole: &Pinhole,
+    slot: u32,
+    opened: u64,
+    idle: u64,
+    convert: impl Fn(&IpNet) -> Option<(A, A)>,
+) -> value::Pinhole<A> {
+    let mut sources = [Source::none(); MAX_SOURCES];
+    let wanted = pinhole.sources.iter().filter_map(|source| {
+        let (address, mask) = convert(&source.net)?;
+        Some(Source {
+            address,
+            mask,
+            port_min: source.ports.0,
+            port_max: source.ports.1,
+        })
+    });
+    for (place, source) in sources.iter_mut().zip(wanted) {
+        *place = source;
+    }
+    let shape = match pinhole.stream {
+        Stream::Rtp | Stream::Rtcp => Shape::Rtp,
+        Stream::Udptl => Shape::Udptl,
+    };
+    value::Pinhole {
+        opened,
+        idle,
+        call: pinhole.call.0,
+        slot,
+        provider: pinhole.provider.0,
+        shape: shape as u16,
+        sources,
+    }
+}

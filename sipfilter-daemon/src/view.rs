@@ -1,0 +1,135 @@
+//! What the daemon tells and the control program shows: the JSON schema of the control socket.
+//!
+//! Fields are added, never renamed or given another meaning. Durations are seconds, counts are since the start of the daemon or
+//! since the pinhole opened.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// The configuration it runs with.
+    pub config: String,
+    /// How long it has been running.
+    pub uptime_seconds: f64,
+    /// Where it filters.
+    pub interfaces: Vec<Interface>,
+    /// Protected addresses.
+    pub protected: Vec<IpAddr>,
+    /// Local RTP ports, `first-last`.
+    pub rtp_ports: String,
+    /// The trunks' providers.
+    pub providers: Vec<String>,
+    /// Calls in progress.
+    pub calls: usize,
+    /// Open pinholes.
+    pub pinholes: usize,
+    /// Pinholes of an earlier run that no call of this one has claimed yet.
+    pub adopted_pinholes: usize,
+    /// The engine's counters, by name.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// One interface.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// `native` or `generic`.
+    pub mode: String,
+    /// Why generic, where native was wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
+}
+
+/// One of `GET /v1/calls`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Call {
+    /// The daemon's number for it.
+    pub number: u64,
+    /// Call-ID.
+    pub call_id: String,
+    /// The provider's own identifier, header name and value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_call_id: Option<(String, String)>,
+    /// Its provider.
+    pub provider: String,
+    /// `inbound` (the provider called) or `outbound`.
+    pub direction: String,
+    /// How far it is.
+    pub state: String,
+    /// Either side holds the other.
+    pub hold: bool,
+    /// Since its first INVITE.
+    pub age_seconds: f64,
+    /// Where the PBX said it receives media, as the outside sees it.
+    pub local_media: Vec<SocketAddr>,
+    /// Where the provider said it receives media.
+    pub remote_media: Vec<SocketAddr>,
+    /// Its open pinholes.
+    pub pinholes: Vec<SocketAddr>,
+}
+
+/// One of `GET /v1/pinholes`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pinhole {
+    /// The protected address and port.
+    pub local: SocketAddr,
+    /// Who may send.
+    pub sources: Vec<Source>,
+    /// `rtp`, `rtcp` or `udptl`.
+    pub stream: String,
+    /// Its provider.
+    pub provider: String,
+    /// The call's number.
+    pub call: u64,
+    /// Closed after this long without a packet.
+    pub idle_limit_seconds: f64,
+    /// Since the last packet in either direction, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_seconds: Option<f64>,
+    /// Packets that came in and passed.
+    pub ingress_packets: u64,
+    /// Packets that left.
+    pub egress_packets: u64,
+    /// Packets that came in and were dropped.
+    pub dropped_packets: u64,
+}
+
+/// An address range and a port range.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// A prefix.
+    pub net: ipnet::IpNet,
+    /// `first-last`.
+    pub ports: String,
+}
+
+/// One of `sipfilterctl stats`: read from the pinned maps, not from the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    /// The reason or note.
+    pub name: String,
+    /// `pass`, `drop` or `note`.
+    pub kind: String,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// An error that the control socket answers with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What is wrong and what to do.
+    pub error: String,
+}

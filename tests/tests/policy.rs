@@ -1,0 +1,364 @@
+//! The policy's cases on the host and in the kernel: the same packets, the same verdicts, the same copies.
+//!
+//! The kernel's half loads the real programs and runs them by `BPF_PROG_TEST_RUN`; nothing is attached. It needs root.
+
+use std::{collections::BTreeSet, thread::sleep, time::Duration};
+
+use aya::{
+    maps::{MapData, RingBuf},
+    programs::{TestRun, TestRunOptions},
+};
+use sipfilter_common::{
+    abi::map,
+    classify::{classify_egress, classify_ingress},
+    host::HostTables,
+    reason::{Action, Counter, Note, Reason},
+    record::RecordHeader,
+    settings::Settings as Constants,
+};
+use sipfilter_daemon::{
+    engine::pinhole::{PinholeAction, PinholeResult},
+    shell::{
+        clock,
+        counters::Counters,
+        datapath::Datapath,
+        map_writer::MapWriter,
+        policy::{KernelPinhole, KernelPolicy},
+    },
+};
+use sipfilter_tests::policy::cases::{Case, Way, cases, pinholes, settings};
+
+const CAPACITY: u32 = 64;
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+/// `TC_ACT_UNSPEC`: whatever else is attached decides.
+const TC_GO_ON: u32 = u32::MAX;
+
+fn host_tables() -> HostTables {
+    let policy = KernelPolicy::new(&settings());
+    let mut tables = HostTables::new(policy.settings, CAPACITY as usize);
+    for (prefix, rule) in &policy.providers {
+        tables.add_provider(prefix.network(), prefix.prefix_len(), *rule);
+    }
+    for (slot, pinhole) in pinholes().iter().enumerate() {
+        match KernelPinhole::new(pinhole, slot as u32, 1, clock::to_kernel(pinhole.idle)) {
+            KernelPinhole::V4(key, value) => drop(tables.pinholes4.insert(key, value)),
+            KernelPinhole::V6(key, value) => drop(tables.pinholes6.insert(key, value)),
+        }
+    }
+    tables.now.set(clock::to_kernel(Duration::from_secs(1)));
+    tables
+}
+
+#[test]
+fn the_host_gives_every_case_its_verdict() {
+    let tables = host_tables();
+    for case in cases() {
+        let frame = case.frame.as_slice();
+        let verdict = match case.way {
+            Way::In => classify_ingress(&frame, &tables),
+            Way::Out => classify_egress(&frame, &tables),
+        };
+        assert_eq!(
+            (verdict.reason, verdict.copy_from),
+            (case.reason, case.copy_from),
+            "{}",
+            case.name
+        );
+    }
+}
+
+#[test]
+fn the_cases_reach_every_reason() {
+    let reached: BTreeSet<_> = cases().iter().map(|case| case.reason).collect();
+    let missing: Vec<_> = Reason::ALL
+        .iter()
+        .filter(|reason| !reached.contains(reason))
+        .map(|reason| reason.name())
+        .collect();
+    assert!(missing.is_empty(), "no case for {missing:?}");
+}
+
+#[test]
+fn truncated_anywhere_no_packet_passes_where_the_whole_one_is_dropped() {
+    let tables = host_tables();
+    for case in cases()
+        .iter()
+        .filter(|case| case.way == Way::In && case.reason.action() == Action::Drop)
+    {
+        // Shorter than an Ethernet header with its type there is no IP packet to judge; drivers deliver no such frame.
+        for length in 22..case.frame.len() {
+            let frame = &case.frame[..length];
+            let verdict = classify_ingress(&frame, &tables);
+            assert_eq!(
+                verdict.action(),
+                Action::Drop,
+                "{} cut to {length} bytes: {}",
+                case.name,
+                verdict.reason.name()
+            );
+        }
+    }
+}
+
+struct Kernel {
+    datapath: Datapath,
+    counters: Counters,
+    ring: RingBuf<MapData>,
+    writer: MapWriter,
+}
+
+impl Kernel {
+    fn load() -> Self {
+        assert!(
+            rustix_is_root(),
+            "the kernel's half of the policy tests needs root: run `cargo xtask test` as root"
+        );
+        let mut datapath = Datapath::load(&KernelPolicy::new(&settings()), CAPACITY, None)
+            .expect("the programs load");
+        let mut writer = MapWriter::new(&mut datapath, CAPACITY).expect("the maps are there");
+        for pinhole in pinholes() {
+            assert_eq!(
+                writer.apply(&PinholeAction::Open(pinhole), clock::now()),
+                PinholeResult::Done
+            );
+        }
+        // The short-lived pinhole dies; the kernel's coarse clock moves in ticks of up to ten milliseconds.
+        sleep(Duration::from_millis(50));
+        let counters = datapath
+            .take(map::COUNTERS)
+            .expect("the counters are there");
+        let ring = datapath
+            .take(map::SIGNALLING)
+            .expect("the ring buffer is there");
+        Self {
+            datapath,
+            counters,
+            ring,
+            writer,
+        }
+    }
+
+    fn run(&mut self, way: Way, frame: &[u8]) -> u32 {
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ..TestRunOptions::default()
+        };
+        let result = match way {
+            Way::In => self.datapath.ingress().expect("XDP").test_run(options),
+            Way::Out => self.datapath.egress().expect("TC").test_run(options),
+        };
+        result.expect("a test run").return_value
+    }
+
+    fn counts(&self) -> Vec<(Counter, u64)> {
+        Counter::all()
+            .map(|counter| {
+                (
+                    counter,
+                    self.counters.read(counter).expect("a counter").packets,
+                )
+            })
+            .collect()
+    }
+
+    /// Runs one case and checks verdict, counters and copy.
+    fn check(&mut self, case: &Case) {
+        let before = self.counts();
+        let returned = self.run(case.way, &case.frame);
+        let expected = match (case.way, case.reason.action()) {
+            (Way::In, Action::Pass) => XDP_PASS,
+            (Way::In, Action::Drop) => XDP_DROP,
+            (Way::Out, Action::Pass) => TC_GO_ON,
+            (Way::Out, Action::Drop) => unreachable!("nothing is dropped on the way out"),
+        };
+        let changed: Vec<_> = self
+            .counts()
+            .into_iter()
+            .zip(before)
+            .filter(|((_, after), (_, before))| after != before)
+            .map(|((counter, after), (_, before))| (counter.name(), after - before))
+            .collect();
+        let mut wanted = vec![(case.reason.name(), 1)];
+        if case.copy_from.is_some() {
+            wanted.push((Note::Copied.name(), 1));
+        }
+        assert_eq!(changed, wanted, "{}: counters", case.name);
+        assert_eq!(returned, expected, "{}: return value", case.name);
+        let record = self.ring.next().map(|record| record.to_vec());
+        match (record, case.copy_from) {
+            (None, None) => {}
+            (Some(record), Some(start)) => {
+                let (header, bytes) = RecordHeader::split(&record).expect("a whole record");
+                assert_eq!(
+                    bytes,
+                    &case.frame[start..],
+                    "{}: the copy's bytes",
+                    case.name
+                );
+                assert_eq!(
+                    header.direction,
+                    if case.way == Way::In { 0 } else { 1 },
+                    "{}: the copy's direction",
+                    case.name
+                );
+                assert!(!header.is_truncated(), "{}: the copy is whole", case.name);
+            }
+            (record, _) => panic!(
+                "{}: copied {}, expected {}",
+                case.name,
+                record.is_some(),
+                case.copy_from.is_some()
+            ),
+        }
+    }
+}
+
+fn rustix_is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn the_kernel_gives_every_case_the_same_verdict() {
+    let mut kernel = Kernel::load();
+    for case in cases() {
+        kernel.check(&case);
+    }
+}
+
+#[test]
+fn the_kernel_counts_a_pinholes_traffic_both_ways() {
+    let mut kernel = Kernel::load();
+    let local = "203.0.113.10:10000".parse().expect("a socket address");
+    let frames = |reason| {
+        cases()
+            .into_iter()
+            .filter(move |case| case.reason == reason)
+    };
+    let passed = frames(Reason::Media).next().expect("a case");
+    let left = frames(Reason::EgressMedia).next().expect("a case");
+    let dropped = frames(Reason::WrongSource).next().expect("a case");
+    for (case, times) in [(&passed, 5), (&left, 3), (&dropped, 2)] {
+        for _ in 0..times {
+            kernel.run(case.way, &case.frame);
+        }
+    }
+    let traffic = kernel.writer.traffic(&local).expect("an open pinhole");
+    assert_eq!(
+        (
+            traffic.ingress_packets,
+            traffic.egress_packets,
+            traffic.dropped_packets
+        ),
+        (5, 3, 2)
+    );
+    assert!(traffic.ingress_last.is_some() && traffic.egress_last.is_some());
+}
+
+#[test]
+fn packets_keep_a_pinhole_open_and_silence_closes_it() {
+    let mut kernel = Kernel::load();
+    let mut pinhole = pinholes().into_iter().next().expect("a pinhole");
+    pinhole.idle = Duration::from_millis(200);
+    assert_eq!(
+        kernel
+            .writer
+            .apply(&PinholeAction::Update(pinhole.clone()), clock::now()),
+        PinholeResult::Done
+    );
+    let media = cases()
+        .into_iter()
+        .find(|case| case.reason == Reason::Media)
+        .expect("a case");
+    for _ in 0..6 {
+        sleep(Duration::from_millis(100));
+        assert_eq!(
+            kernel.run(Way::In, &media.frame),
+            XDP_PASS,
+            "traffic within the limit keeps it open"
+        );
+    }
+    assert!(
+        !kernel
+            .writer
+            .take_idle(clock::now())
+            .contains(&pinhole.local)
+    );
+    sleep(Duration::from_millis(300));
+    assert_eq!(
+        kernel.run(Way::In, &media.frame),
+        XDP_DROP,
+        "silence beyond the limit closes it"
+    );
+    assert!(
+        kernel
+            .writer
+            .take_idle(clock::now())
+            .contains(&pinhole.local),
+        "and the daemon learns of it"
+    );
+    assert_eq!(
+        kernel
+            .writer
+            .apply(&PinholeAction::Update(pinhole), clock::now()),
+        PinholeResult::Done
+    );
+    assert_eq!(
+        kernel.run(Way::In, &media.frame),
+        XDP_PASS,
+        "signalling opens it again"
+    );
+}
+
+#[test]
+fn a_full_table_refuses_and_recovers() {
+    let mut kernel = Kernel::load();
+    let template = pinholes().into_iter().next().expect("a pinhole");
+    let open = pinholes().len() as u32;
+    let numbered = |number: u32| {
+        let mut pinhole = template.clone();
+        pinhole.local.set_port(12_000 + number as u16);
+        pinhole
+    };
+    for number in 0..CAPACITY - open {
+        assert_eq!(
+            kernel
+                .writer
+                .apply(&PinholeAction::Open(numbered(number)), clock::now()),
+            PinholeResult::Done
+        );
+    }
+    let one_more = numbered(CAPACITY);
+    assert_eq!(
+        kernel
+            .writer
+            .apply(&PinholeAction::Open(one_more.clone()), clock::now()),
+        PinholeResult::Full
+    );
+    let close = PinholeAction::Close {
+        local: numbered(0).local,
+        call: template.call,
+    };
+    assert_eq!(
+        kernel.writer.apply(&close, clock::now()),
+        PinholeResult::Done
+    );
+    assert_eq!(
+        kernel
+            .writer
+            .apply(&PinholeAction::Open(one_more), clock::now()),
+        PinholeResult::Done
+    );
+}
+
+#[test]
+fn an_empty_policy_lets_everything_through() {
+    let tables = HostTables::new(Constants::EMPTY, 0);
+    for case in cases()
+        .iter()
+        .filter(|case| case.way == Way::In && case.reason != Reason::Malformed)
+    {
+        let verdict = classify_ingress(&case.frame.as_slice(), &tables);
+        assert_eq!(verdict.action(), Action::Pass, "{}", case.name);
+    }
+}
