@@ -25,6 +25,11 @@ pub struct Ipv4(u32);
 pub struct Ipv6([u32; 4]);
 
 impl Ipv4 {
+    /// The prefix length of a mask.
+    pub const fn prefix_length(self) -> u8 {
+        u32::from_be_bytes(self.to_bytes()).leading_ones() as u8
+    }
+
     /// From the bytes of a packet.
     #[inline(always)]
     pub const fn from_bytes(bytes: [u8; 4]) -> Self {
@@ -49,6 +54,11 @@ impl Ipv4 {
 }
 
 impl Ipv6 {
+    /// The prefix length of a mask.
+    pub const fn prefix_length(self) -> u8 {
+        u128::from_be_bytes(self.to_bytes()).leading_ones() as u8
+    }
+
     /// From the bytes of a packet.
     #[inline(always)]
     pub const fn from_bytes(b: [u8; 16]) -> Self {

@@ -13,7 +13,11 @@ struct Answer {
     calls: Vec<view::Call>,
 }
 
-pub(super) fn run(runtime_dir: &Path, json: bool, out: &mut dyn Write) -> Result<Outcome, CtlError> {
+pub(super) fn run(
+    runtime_dir: &Path,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, CtlError> {
     let calls: Vec<view::Call> = client::get(runtime_dir, "/v1/calls")?;
     if json {
         output::json(out, &Answer { calls })?;
@@ -25,9 +29,17 @@ pub(super) fn run(runtime_dir: &Path, json: bool, out: &mut dyn Write) -> Result
 
 fn table(out: &mut dyn Write, calls: &[view::Call]) -> Result<(), CtlError> {
     let rows = calls.iter().map(|call| {
-        let state = if call.hold { format!("{}, hold", call.state) } else { call.state.clone() };
+        let state = if call.hold {
+            format!("{}, hold", call.state)
+        } else {
+            call.state.clone()
+        };
         let mut ids = vec![call.call_id.clone()];
-        ids.extend(call.provider_call_id.iter().map(|(name, value)| format!("{name}: {value}")));
+        ids.extend(
+            call.provider_call_id
+                .iter()
+                .map(|(name, value)| format!("{name}: {value}")),
+        );
         vec![
             call.number.to_string(),
             call.provider.clone(),
@@ -40,10 +52,23 @@ fn table(out: &mut dyn Write, calls: &[view::Call]) -> Result<(), CtlError> {
             ids.join("\n"),
         ]
     });
-    let head = ["CALL", "PROVIDER", "DIRECTION", "STATE", "AGE", "LOCAL MEDIA", "REMOTE MEDIA", "PINHOLES", "CALL-ID"];
+    let head = [
+        "CALL",
+        "PROVIDER",
+        "DIRECTION",
+        "STATE",
+        "AGE",
+        "LOCAL MEDIA",
+        "REMOTE MEDIA",
+        "PINHOLES",
+        "CALL-ID",
+    ];
     output::table(out, &head, rows)
 }
 
 fn addresses(list: &[SocketAddr]) -> String {
-    output::cell(&list.iter().map(SocketAddr::to_string).collect::<Vec<_>>(), "-")
+    output::cell(
+        &list.iter().map(SocketAddr::to_string).collect::<Vec<_>>(),
+        "-",
+    )
 }

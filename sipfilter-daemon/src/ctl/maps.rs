@@ -84,7 +84,12 @@ struct Counts {
     dropped_packets: u64,
 }
 
-pub(super) fn run(args: &Args, runtime_dir: &Path, json: bool, out: &mut dyn Write) -> Result<Outcome, CtlError> {
+pub(super) fn run(
+    args: &Args,
+    runtime_dir: &Path,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, CtlError> {
     let pins = Pins::of_runtime_dir(runtime_dir);
     match args.action {
         Action::Dump => dump(&pins, json, out)?,
@@ -110,11 +115,18 @@ fn dump(pins: &Pins, json: bool, out: &mut dyn Write) -> Result<(), CtlError> {
     if json {
         return output::json(out, &dump);
     }
-    writeln!(out, "ABI version {}, room for {} pinholes, policy {}\n", dump.abi_version, dump.pinhole_capacity, dump.policy)?;
-    let rows = dump
-        .providers
-        .iter()
-        .map(|rule| vec![rule.prefix.to_string(), rule.provider.to_string(), rule.transports.join(" ")]);
+    writeln!(
+        out,
+        "ABI version {}, room for {} pinholes, policy {}\n",
+        dump.abi_version, dump.pinhole_capacity, dump.policy
+    )?;
+    let rows = dump.providers.iter().map(|rule| {
+        vec![
+            rule.prefix.to_string(),
+            rule.provider.to_string(),
+            rule.transports.join(" "),
+        ]
+    });
     output::table(out, &["SIGNALLING PREFIX", "PROVIDER", "TRANSPORTS"], rows)?;
     writeln!(out)?;
     let rows = dump.pinholes.iter().map(|pinhole| {
@@ -131,7 +143,21 @@ fn dump(pins: &Pins, json: bool, out: &mut dyn Write) -> Result<(), CtlError> {
             pinhole.slot_counts.dropped_packets.to_string(),
         ]
     });
-    output::table(out, &["PINHOLE", "FROM", "SHAPE", "PROVIDER", "CALL", "SLOT", "SLOT IN", "SLOT OUT", "SLOT DROPPED"], rows)?;
+    output::table(
+        out,
+        &[
+            "PINHOLE",
+            "FROM",
+            "SHAPE",
+            "PROVIDER",
+            "CALL",
+            "SLOT",
+            "SLOT IN",
+            "SLOT OUT",
+            "SLOT DROPPED",
+        ],
+        rows,
+    )?;
     writeln!(out)?;
     stats::table(out, &dump.counters)
 }
@@ -150,28 +176,45 @@ fn providers(pins: &Pins) -> Result<Vec<Provider>, PinError> {
     }
     Ok(rules
         .into_iter()
-        .map(|(prefix, rule)| Provider { prefix, provider: rule.provider, transports: transports(&rule) })
+        .map(|(prefix, rule)| Provider {
+            prefix,
+            provider: rule.provider,
+            transports: transports(&rule),
+        })
         .collect())
 }
 
-fn insert(rules: &mut BTreeMap<IpNet, ProviderRule>, network: IpAddr, length: u32, rule: ProviderRule) {
-    if let Some(prefix) = u8::try_from(length).ok().and_then(|length| IpNet::new(network, length).ok()) {
+fn insert(
+    rules: &mut BTreeMap<IpNet, ProviderRule>,
+    network: IpAddr,
+    length: u32,
+    rule: ProviderRule,
+) {
+    if let Some(prefix) = u8::try_from(length)
+        .ok()
+        .and_then(|length| IpNet::new(network, length).ok())
+    {
         rules.insert(prefix, rule);
     }
 }
 
 fn transports(rule: &ProviderRule) -> Vec<&'static str> {
-    [(Transport::Udp, "udp"), (Transport::Tcp, "tcp"), (Transport::Tls, "tls")]
-        .into_iter()
-        .filter(|(transport, _)| rule.allows(*transport))
-        .map(|(_, name)| name)
-        .collect()
+    [
+        (Transport::Udp, "udp"),
+        (Transport::Tcp, "tcp"),
+        (Transport::Tls, "tls"),
+    ]
+    .into_iter()
+    .filter(|(transport, _)| rule.allows(*transport))
+    .map(|(_, name)| name)
+    .collect()
 }
 
 fn pinholes(pins: &Pins) -> Result<Vec<Pinhole>, PinError> {
     let slots: Array<MapData, SlotCounts> = open(pins, map::SLOTS)?;
     let mut pinholes = Vec::new();
-    let four: HashMap<MapData, PinholeKey<Ipv4>, value::Pinhole<Ipv4>> = open(pins, map::PINHOLES4)?;
+    let four: HashMap<MapData, PinholeKey<Ipv4>, value::Pinhole<Ipv4>> =
+        open(pins, map::PINHOLES4)?;
     for entry in four.iter() {
         let (key, pinhole) = entry.map_err(|source| pins.map_error(map::PINHOLES4, source))?;
         let local = SocketAddr::new(key.address().into(), key.port());
@@ -194,14 +237,25 @@ fn show<A: Copy + Into<IpAddr>>(
     prefix_length: impl Fn(A) -> u8,
 ) -> Pinhole {
     let counts = slots.get(&pinhole.slot, 0).unwrap_or_default();
-    let sources = pinhole.sources.iter().filter(|source| source.port_min <= source.port_max).filter_map(|source| {
-        let net = IpNet::new(source.address.into(), prefix_length(source.mask)).ok()?;
-        Some(view::Source { net, ports: format!("{}-{}", source.port_min, source.port_max) })
-    });
+    let sources = pinhole
+        .sources
+        .iter()
+        .filter(|source| source.port_min <= source.port_max)
+        .filter_map(|source| {
+            let net = IpNet::new(source.address.into(), prefix_length(source.mask)).ok()?;
+            Some(view::Source {
+                net,
+                ports: format!("{}-{}", source.port_min, source.port_max),
+            })
+        });
     Pinhole {
         local,
         sources: sources.collect(),
-        shape: if pinhole.shape == Shape::Udptl as u16 { "udptl" } else { "rtp" },
+        shape: if pinhole.shape == Shape::Udptl as u16 {
+            "udptl"
+        } else {
+            "rtp"
+        },
         provider: pinhole.provider,
         call: pinhole.call,
         slot: pinhole.slot,
@@ -220,5 +274,6 @@ fn open<M>(pins: &Pins, name: &'static str) -> Result<M, PinError>
 where
     M: TryFrom<aya::maps::Map, Error = MapError>,
 {
-    pins.open(name).and_then(|map| M::try_from(map).map_err(|source| pins.map_error(name, source)))
+    pins.open(name)
+        .and_then(|map| M::try_from(map).map_err(|source| pins.map_error(name, source)))
 }

@@ -13,7 +13,11 @@ struct Answer {
     pinholes: Vec<view::Pinhole>,
 }
 
-pub(super) fn run(runtime_dir: &Path, json: bool, out: &mut dyn Write) -> Result<Outcome, CtlError> {
+pub(super) fn run(
+    runtime_dir: &Path,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, CtlError> {
     let pinholes: Vec<view::Pinhole> = client::get(runtime_dir, "/v1/pinholes")?;
     if json {
         output::json(out, &Answer { pinholes })?;
@@ -30,11 +34,15 @@ pub(super) fn run(runtime_dir: &Path, json: bool, out: &mut dyn Write) -> Result
             pinhole.ingress_packets.to_string(),
             pinhole.egress_packets.to_string(),
             pinhole.dropped_packets.to_string(),
-            pinhole.idle_seconds.map_or_else(|| "-".to_owned(), output::duration),
+            pinhole
+                .idle_seconds
+                .map_or_else(|| "-".to_owned(), output::duration),
             output::duration(pinhole.idle_limit_seconds),
         ]
     });
-    let head = ["LOCAL", "FROM", "STREAM", "PROVIDER", "CALL", "IN", "OUT", "DROPPED", "IDLE", "LIMIT"];
+    let head = [
+        "LOCAL", "FROM", "STREAM", "PROVIDER", "CALL", "IN", "OUT", "DROPPED", "IDLE", "LIMIT",
+    ];
     output::table(out, &head, rows)?;
     Ok(Outcome::Done)
 }

@@ -20,7 +20,11 @@ struct Answer {
     counters: Vec<view::Counter>,
 }
 
-pub(super) fn run(runtime_dir: &Path, json: bool, out: &mut dyn Write) -> Result<Outcome, CtlError> {
+pub(super) fn run(
+    runtime_dir: &Path,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, CtlError> {
     let counters = read(&Pins::of_runtime_dir(runtime_dir))?;
     if json {
         output::json(out, &Answer { counters })?;
@@ -33,13 +37,20 @@ pub(super) fn run(runtime_dir: &Path, json: bool, out: &mut dyn Write) -> Result
 /// Every counter, from the pinned map.
 pub(super) fn read(pins: &Pins) -> Result<Vec<view::Counter>, PinError> {
     let map = pins.open(map::COUNTERS)?;
-    Counters::try_from(map).and_then(|counters| counters.view()).map_err(|source| pins.map_error(map::COUNTERS, source))
+    Counters::try_from(map)
+        .and_then(|counters| counters.view())
+        .map_err(|source| pins.map_error(map::COUNTERS, source))
 }
 
 /// The table of counters, also shown by `maps dump`.
 pub(super) fn table(out: &mut dyn Write, counters: &[view::Counter]) -> Result<(), CtlError> {
     let rows = counters.iter().map(|counter| {
-        vec![counter.name.clone(), counter.kind.clone(), counter.packets.to_string(), counter.bytes.to_string()]
+        vec![
+            counter.name.clone(),
+            counter.kind.clone(),
+            counter.packets.to_string(),
+            counter.bytes.to_string(),
+        ]
     });
     output::table(out, &["REASON", "VERDICT", "PACKETS", "BYTES"], rows)
 }

@@ -34,7 +34,11 @@ struct Pinned {
     policy: String,
 }
 
-pub(super) fn run(runtime_dir: &Path, json: bool, out: &mut dyn Write) -> Result<Outcome, CtlError> {
+pub(super) fn run(
+    runtime_dir: &Path,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, CtlError> {
     let pins = Pins::of_runtime_dir(runtime_dir);
     let pinned = match pins.stamp() {
         Ok(stamp) => Some(Pinned::new(&pins, &stamp)),
@@ -46,9 +50,20 @@ pub(super) fn run(runtime_dir: &Path, json: bool, out: &mut dyn Write) -> Result
         Err(error @ ClientError::Down { .. }) => (None, Some(error)),
         Err(error) => return Err(error.into()),
     };
-    let outcome = if daemon.is_some() { Outcome::Done } else { Outcome::No };
+    let outcome = if daemon.is_some() {
+        Outcome::Done
+    } else {
+        Outcome::No
+    };
     if json {
-        output::json(out, &Answer { running: daemon.is_some(), daemon, pinned })?;
+        output::json(
+            out,
+            &Answer {
+                running: daemon.is_some(),
+                daemon,
+                pinned,
+            },
+        )?;
         return Ok(outcome);
     }
     if let Some(status) = &daemon {
@@ -90,7 +105,15 @@ fn show(out: &mut dyn Write, status: &view::Status) -> Result<(), CtlError> {
         .collect();
     let protected: Vec<_> = status.protected.iter().map(ToString::to_string).collect();
     let mut rows = vec![
-        ("sipfilterd", format!("{}, process {}, up {}", status.version, status.pid, output::duration(status.uptime_seconds))),
+        (
+            "sipfilterd",
+            format!(
+                "{}, process {}, up {}",
+                status.version,
+                status.pid,
+                output::duration(status.uptime_seconds)
+            ),
+        ),
         ("configuration", status.config.clone()),
         ("filtering on", output::cell(&interfaces, "-")),
         ("protected", output::cell(&protected, "-")),
@@ -102,14 +125,24 @@ fn show(out: &mut dyn Write, status: &view::Status) -> Result<(), CtlError> {
     if status.adopted_pinholes > 0 {
         rows.push(("of earlier runs", status.adopted_pinholes.to_string()));
     }
-    output::fields(out, rows.into_iter().map(|(name, value)| (name.to_owned(), value)))?;
-    let counted: Vec<_> = status.counters.iter().filter(|(_, count)| **count > 0).collect();
+    output::fields(
+        out,
+        rows.into_iter()
+            .map(|(name, value)| (name.to_owned(), value)),
+    )?;
+    let counted: Vec<_> = status
+        .counters
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .collect();
     if !counted.is_empty() {
         writeln!(out)?;
         output::table(
             out,
             &["COUNTED BY THE DAEMON", ""],
-            counted.into_iter().map(|(name, count)| vec![name.clone(), count.to_string()]),
+            counted
+                .into_iter()
+                .map(|(name, count)| vec![name.clone(), count.to_string()]),
         )?;
     }
     Ok(())

@@ -44,9 +44,7 @@ impl Capture {
     /// [`CaptureError`]. Must run inside a tokio runtime.
     pub fn new(datapath: &mut Datapath) -> Result<Self, CaptureError> {
         let ring: RingBuf<MapData> = datapath.take(map::SIGNALLING)?;
-        Ok(Self {
-            ring: watch(ring)?,
-        })
+        Ok(Self { ring: watch(ring)? })
     }
 
     /// Waits for records and hands each to `handle`, a batch at a time. Cancelling the wait loses nothing.

@@ -11,6 +11,7 @@ use crate::{
     config::Config,
     engine::{
         CallView, Direction, Engine, Event, Input, Instant, Output,
+        counters::Reading,
         pinhole::{Pinhole, PinholeAction, Stream},
         settings::{ProviderId, Settings},
     },
@@ -199,8 +200,8 @@ impl Core {
             counters: self
                 .engine
                 .counters()
-                .iter()
-                .map(|(name, count)| (name.to_owned(), count))
+                .readings()
+                .map(|reading| (counter_name(&reading), reading.value))
                 .collect(),
         }
     }
@@ -226,7 +227,7 @@ impl Core {
             age_seconds: seconds_since(call.started, now),
             local_media: call.local_media.clone(),
             remote_media: call.remote_media.clone(),
-            pinholes: call.pinholes.clone(),
+            pinholes: call.pinholes.to_vec(),
         }
     }
 
@@ -273,6 +274,14 @@ fn log_action(action: &PinholeAction) {
         PinholeAction::Close { local, call } => {
             tracing::debug!(call = call.0, %local, "pinhole closed")
         }
+    }
+}
+
+/// `refusals.wrong_dialog`, `calls_ended.bye_ingress`: the labelled ones under their own names.
+fn counter_name(reading: &Reading) -> String {
+    match reading.label {
+        Some((_, label)) => format!("{}.{label}", reading.name),
+        None => reading.name.to_owned(),
     }
 }
 
