@@ -301,3 +301,82 @@ fn is_date(text: &str) -> bool {
     Datetime::from_str(text)
         .is_ok_and(|datetime| datetime.date.is_some() && datetime.time.is_none())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn files(folder: &str) -> BTreeSet<String> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../config")
+            .join(folder);
+        fs::read_dir(path)
+            .expect("the folder is there")
+            .map(|item| item.expect("it can be read").file_name())
+            .map(|name| name.to_string_lossy().trim_end_matches(".toml").to_owned())
+            .collect()
+    }
+
+    fn owned<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
+        names.map(ToOwned::to_owned).collect()
+    }
+
+    #[test]
+    fn every_file_of_the_folders_is_embedded() {
+        let catalogue = Catalogue::built_in();
+        assert_eq!(owned(catalogue.provider_names()), files("providers"));
+        assert_eq!(owned(catalogue.preset_names()), files("pbx"));
+    }
+
+    #[test]
+    fn every_embedded_file_is_without_fault() {
+        let catalogue = Catalogue::built_in();
+        for name in catalogue.provider_names() {
+            let (profile, _, doc) = catalogue.provider(name).expect("it is in the list");
+            assert_eq!(doc.into_diagnostics(), [], "{name}");
+            assert!(profile.is_some(), "{name}");
+        }
+        for name in catalogue.preset_names() {
+            let (preset, doc) = catalogue.preset(name).expect("it is in the list");
+            assert_eq!(doc.into_diagnostics(), [], "{name}");
+            assert!(preset.is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_catalogue_file_needs_its_head() {
+        for (text, expect) in [
+            (
+                "source = \"x\"\nverified = \"2026-11-21\"\nsignalling = [\"192.0.2.1/32\"]",
+                "the name is missing",
+            ),
+            (
+                "name = \"b\"\nsource = \"x\"\nverified = \"2026-11-21\"\nsignalling = [\"192.0.2.1/32\"]",
+                "the name \"b\" is not the file's",
+            ),
+            (
+                "name = \"a\"\nverified = \"2026-11-21\"\nsignalling = [\"192.0.2.1/32\"]",
+                "the source is missing: facts drift, and somebody will have to look again",
+            ),
+            (
+                "name = \"a\"\nsource = \"x\"\nverified = \"2026-13-21\"\nsignalling = [\"192.0.2.1/32\"]",
+                "\"2026-13-21\" is not a date",
+            ),
+            (
+                "name = \"a\"\nsource = \"x\"\nverified = \"2026-11-21\"",
+                "a profile needs signalling addresses, or `unpublished` to say where an operator gets them",
+            ),
+        ] {
+            let (profile, doc) = parse_profile(Path::new("a.toml"), "a", text);
+            assert!(profile.is_none(), "{text}");
+            let messages: Vec<String> = doc
+                .into_diagnostics()
+                .into_iter()
+                .map(|it| it.message)
+                .collect();
+            assert_eq!(messages, [expect], "{text}");
+        }
+    }
+}

@@ -107,3 +107,119 @@ pub(super) fn example(path: &str) -> Option<&'static str> {
         .find(|(name, _)| *name == key)
         .map(|(_, example)| *example)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde::{
+        Deserialize, Deserializer,
+        de::{Error as _, Visitor, value::Error},
+        forward_to_deserialize_any,
+    };
+
+    use super::{super::raw, EXAMPLES, example};
+
+    /// Asks a type which keys it knows, without giving it any.
+    struct Ask<'a>(&'a mut &'static [&'static str]);
+
+    impl<'de> Deserializer<'de> for Ask<'_> {
+        type Error = Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
+            Err(Error::custom("only structures are asked"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Error> {
+            *self.0 = fields;
+            Err(Error::custom("asked"))
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    fn keys_of<T: Deserialize<'static>>(prefix: &str) -> BTreeSet<String> {
+        let mut fields: &'static [&'static str] = &[];
+        assert!(T::deserialize(Ask(&mut fields)).is_err());
+        assert!(!fields.is_empty(), "{prefix} has no keys");
+        fields
+            .iter()
+            .map(|field| format!("{prefix}{field}"))
+            .collect()
+    }
+
+    fn keys_of_the_file() -> BTreeSet<String> {
+        [
+            keys_of::<raw::RawConfig>(""),
+            keys_of::<raw::RawPbx>("pbx."),
+            keys_of::<raw::RawSignallingPorts>("pbx.signalling."),
+            keys_of::<raw::RawTrunk>("trunk."),
+            keys_of::<raw::RawSignallingPorts>("trunk.signalling_ports."),
+            keys_of::<raw::RawMedia>("trunk.media."),
+            keys_of::<raw::RawProvider>("provider."),
+            keys_of::<raw::RawSignallingPorts>("provider.signalling_ports."),
+            keys_of::<raw::RawMedia>("provider.media."),
+            keys_of::<raw::RawLimits>("limits."),
+            keys_of::<raw::RawTimers>("timers."),
+            keys_of::<raw::RawLog>("log."),
+            keys_of::<raw::RawXdp>("xdp."),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    /// The first cells of the reference's tables.
+    fn documented(section: &str) -> BTreeSet<String> {
+        let text = include_str!("../../../config/README.md");
+        let (_, section) = text
+            .split_once(&format!("\n## {section}\n"))
+            .expect("the section is there");
+        let section = section.split("\n## ").next().expect("split gives one part");
+        section
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .map(ToOwned::to_owned)
+            .collect()
+    }
+
+    #[test]
+    fn every_key_is_documented_and_every_documented_key_exists() {
+        assert_eq!(documented("The file"), keys_of_the_file());
+    }
+
+    #[test]
+    fn every_key_has_an_example() {
+        let examples: BTreeSet<String> =
+            EXAMPLES.iter().map(|(key, _)| (*key).to_owned()).collect();
+        assert_eq!(examples, keys_of_the_file());
+    }
+
+    #[test]
+    fn a_profile_knows_a_providers_keys_and_the_documented_ones() {
+        let mut expected = keys_of::<raw::RawProvider>("");
+        expected.extend(documented("The catalogue"));
+        assert_eq!(keys_of::<raw::RawProfile>(""), expected);
+    }
+
+    #[test]
+    fn indices_do_not_hide_an_example() {
+        for (path, key) in [
+            ("trunk[0].media.ports", "trunk.media.ports"),
+            ("interfaces[12]", "interfaces"),
+            ("pbx.nat.\"10.0.0.1\"", "pbx.nat"),
+        ] {
+            assert!(example(path).is_some(), "{path}");
+            assert_eq!(example(path), example(key), "{path}");
+        }
+        assert_eq!(example("nothing"), None);
+    }
+}

@@ -1,0 +1,126 @@
+//! `sipfilterctl` as a program: what it prints, and its exit status.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+
+const GOOD: &str =
+    "interfaces = [\"eth0\"]\n[pbx]\npreset = \"asterisk\"\n[[trunk]]\nprovider = \"vapi-us\"\n";
+const BAD: &str = "interfaces = [\"eth0\"]\n[pbx]\nprest = \"asterisk\"\nrtp_ports = \"2-1\"\n[[trunk]]\nprovider = \"vapi-us\"\n";
+
+fn sipfilterctl(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sipfilterctl"))
+        .args(arguments)
+        .output()
+        .expect("the program starts")
+}
+
+fn with_file(text: &str, run: impl FnOnce(&str)) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("sipfilter.toml");
+    fs::write(&path, text).expect("a file");
+    run(path.to_str().expect("a plain path"));
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).expect("text")
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).expect("one JSON object")
+}
+
+#[test]
+fn a_good_file_is_0_a_bad_one_1_and_no_file_2() {
+    with_file(GOOD, |path| {
+        let output = sipfilterctl(&["check-config", "--config", path]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(stdout(&output).contains("the interfaces' own"));
+        assert!(stdout(&output).contains("44.229.228.186/32"));
+        assert!(stdout(&output).ends_with("is good\n"));
+    });
+    with_file(BAD, |path| {
+        let output = sipfilterctl(&["check-config", "--config", path]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stdout(&output).contains(&format!("{path}:3:1, key `pbx.prest`")));
+        assert!(stdout(&output).contains(&format!("{path}:4:13, key `pbx.rtp_ports`")));
+        assert!(stdout(&output).ends_with("has 2 errors\n"));
+    });
+    let output = sipfilterctl(&["check-config", "--config", "/nonexistent/sipfilter.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(stdout(&output), "");
+    assert!(
+        String::from_utf8_lossy(&output.stderr)
+            .contains("cannot read the configuration /nonexistent/sipfilter.toml")
+    );
+}
+
+#[test]
+fn json_tells_the_same() {
+    with_file(GOOD, |path| {
+        let output = sipfilterctl(&["--json", "check-config", "--config", path]);
+        assert_eq!(output.status.code(), Some(0));
+        let answer = json(&output);
+        assert_eq!(answer["ok"], true);
+        assert_eq!(answer["effective"]["rtp_ports"], "10000-20000");
+        assert_eq!(answer["effective"]["providers"][0]["name"], "vapi-us");
+    });
+    with_file(BAD, |path| {
+        let output = sipfilterctl(&["check-config", "--json", "--config", path]);
+        assert_eq!(output.status.code(), Some(1));
+        let answer = json(&output);
+        assert_eq!(answer["ok"], false);
+        assert_eq!(answer["effective"], Value::Null);
+        assert_eq!(answer["errors"][0]["key"], "pbx.prest");
+        assert_eq!(answer["errors"][0]["line"], 3);
+        assert_eq!(answer["errors"][1]["help"], "write \"1-2\"");
+    });
+}
+
+#[test]
+fn usage_errors_are_2() {
+    for arguments in [
+        &["no-such-command"][..],
+        &[],
+        &["check-config", "--no-such-option"],
+    ] {
+        let output = sipfilterctl(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(!output.stderr.is_empty(), "{arguments:?}");
+    }
+    assert_eq!(sipfilterctl(&["--help"]).status.code(), Some(0));
+}
+
+#[test]
+fn providers_lists_the_catalogue_and_says_what_is_missing() {
+    with_file(GOOD, |path| {
+        let output = sipfilterctl(&["providers", "--json", "--config", path]);
+        assert_eq!(output.status.code(), Some(0));
+        let answer = json(&output);
+        let providers = answer["providers"].as_array().expect("a list");
+        let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/providers");
+        assert_eq!(
+            providers.len(),
+            fs::read_dir(files).expect("the folder").count()
+        );
+        let of = |name: &str| {
+            providers
+                .iter()
+                .find(|provider| provider["name"] == name)
+                .expect("it is listed")
+        };
+        assert_eq!(of("vapi-us")["configured"], true);
+        assert_eq!(of("vapi-us")["verified"], "2026-11-21");
+        assert_eq!(of("twilio")["configured"], false);
+        assert_eq!(of("twilio")["loadable"], true);
+        assert_eq!(of("livekit")["loadable"], false);
+        assert!(of("livekit")["missing"].is_string());
+        let table = sipfilterctl(&["providers", "--config", path]);
+        assert_eq!(table.status.code(), Some(0));
+        assert!(stdout(&table).starts_with("PROVIDER"));
+    });
+}
