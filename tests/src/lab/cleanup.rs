@@ -24,6 +24,8 @@ use signal_hook::{
 
 const PREFIX: &str = "sfl-";
 const NETNS_DIR: &str = "/run/netns";
+/// Where `sipfilterd` pins its maps, in a directory named after its runtime directory; they outlive it on purpose.
+const PINS_DIR: &str = "/sys/fs/bpf/sipfilter";
 
 static LIVE: Mutex<Live> = Mutex::new(Live {
     namespaces: BTreeSet::new(),
@@ -117,12 +119,27 @@ impl Drop for Directory {
     fn drop(&mut self) {
         live().directories.remove(&self.0);
         remove_directory(&self.0);
+        remove_pins(&self.0);
     }
 }
 
 fn remove_directory(path: &Path) {
     if std::env::var_os("SIPFILTER_LAB_KEEP").is_none() {
         let _ = fs::remove_dir_all(path);
+    }
+}
+
+/// Removes the pinned maps of every daemon that had its runtime directory in this one.
+fn remove_pins(directory: &Path) {
+    let Some(name) = directory.file_name().and_then(|name| name.to_str()) else {
+        return;
+    };
+    // Pinned directories are named with everything but letters and digits replaced.
+    let part = format!("{}_", name.replace('-', "_"));
+    for entry in fs::read_dir(PINS_DIR).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().contains(&part) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 
@@ -145,6 +162,7 @@ fn remove_everything() {
     }
     for path in &live.directories {
         remove_directory(path);
+        remove_pins(path);
     }
     std::mem::forget(live);
 }
@@ -171,7 +189,9 @@ fn remove_leftovers() {
     }
     let temporary = std::env::temp_dir();
     for name in leftovers(&temporary) {
-        remove_directory(&temporary.join(name));
+        let path = temporary.join(name);
+        remove_directory(&path);
+        remove_pins(&path);
     }
 }
 
