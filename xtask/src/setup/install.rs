@@ -93,7 +93,6 @@ fn by_hand(packages: &[&str], mount: bool, missing: &[Item], why: &str) -> Strin
     let mut text = format!("cannot install what is missing ({why}).\n");
     for Item { name, state } in missing {
         if let State::Missing(_, why) = state {
-            let why = why.lines().next().unwrap_or_default();
             text += &format!("  missing: {name}: {why}\n");
         }
     }
@@ -107,7 +106,8 @@ fn by_hand(packages: &[&str], mount: bool, missing: &[Item], why: &str) -> Strin
     }
     if packages.contains(&"rustc-web") {
         text += "Instead of rustc-web, cargo-web and rust-web-src, a rustup nightly does (any distribution):\n  \
-                 rustup toolchain install nightly --component rust-src --component clippy\n";
+                 rustup toolchain install nightly --component rust-src --component clippy\n\
+                 The compiler's LLVM decides which llvm-NN-dev and bpf-linker go with it; setup names them once it is there.\n";
     }
     if packages.iter().any(|package| package.starts_with("llvm-")) {
         text += "Instead of the LLVM package, a bpf-linker on PATH that was built for the compiler's LLVM does.\n";

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::Result;
-use sipfilter_ebpf_toolchain::{Compiler, Error, LlvmMajor, Origin, ToolsDir};
+use sipfilter_ebpf_toolchain::{Compiler, LlvmMajor, Origin, Rejected, ToolsDir};
 
 use super::Purpose;
 use crate::lint;
@@ -126,7 +126,10 @@ fn toolchain(items: &mut Vec<Item>, with_clippy: bool) -> Result<()> {
         .or(compilers.last());
 
     let Some(compiler) = chosen else {
-        let why = Error::NoCompiler(rejected).to_string();
+        let refusals = rejected
+            .iter()
+            .map(|Rejected { place, reason }| format!("{place}: {reason}"));
+        let why = refusals.collect::<Vec<_>>().join("; ");
         let mut packages: Vec<String> = EBPF_COMPILER.map(String::from).to_vec();
         if with_clippy {
             packages.push("rust-web-clippy".into());
