@@ -116,7 +116,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// ` did you mean …?` for a word that is close to one of the known ones, else the list of them.
+/// `did you mean …?` for a word that is close to one of the known ones, else the list of them.
 pub(super) fn suggestion<'a>(
     word: &str,
     known: impl IntoIterator<Item = &'a str>,
@@ -134,7 +134,8 @@ pub(super) fn suggestion<'a>(
     }
 }
 
-fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+/// The known word that `word` is probably a misspelling of.
+pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let word = word.to_lowercase();
     known
         .iter()

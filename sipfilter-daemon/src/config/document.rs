@@ -19,7 +19,7 @@ use toml::{
 };
 
 use super::{
-    diagnostic::{Diagnostic, Severity, SourceFile, suggestion},
+    diagnostic::{Diagnostic, Severity, SourceFile, nearest, suggestion},
     reference,
 };
 
@@ -81,6 +81,11 @@ impl Document {
         let key = self.path_of(&span);
         let (message, help) = explain(error.message(), &key);
         self.push(Severity::Error, span.clone(), key.clone(), message, help);
+        if let Some(meant) = meant(error.message()) {
+            // A misspelt key is not missing as well.
+            let table = key.rfind('.').map_or("", |dot| &key[..dot]);
+            self.refused.insert(join(table, meant));
+        }
         self.refused.insert(key);
         remove_from_table(tree, &span)
     }
@@ -160,8 +165,8 @@ impl Document {
             file: Arc::clone(&self.file),
             span,
             key,
-            message,
-            help,
+            message: printable(&message),
+            help: printable(&help),
         });
     }
 
@@ -170,6 +175,16 @@ impl Document {
         self.diagnostics
             .iter()
             .any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+
+    /// True where an error about one of these keys of a provider or trunk has been reported, so that the lack of a usable value
+    /// is not reported once more.
+    pub(super) fn has_refused(&self, keys: &[&str]) -> bool {
+        self.diagnostics.iter().any(|diagnostic| {
+            let (_, key) = diagnostic.key.split_once("].").unwrap_or_default();
+            let key = key.split('[').next().unwrap_or_default();
+            diagnostic.severity == Severity::Error && keys.contains(&key)
+        })
     }
 
     /// Adds what another file gave rise to.
@@ -189,6 +204,18 @@ impl Document {
         });
         self.diagnostics
     }
+}
+
+/// The same with control characters escaped: a message may quote the file, and the file may hold anything.
+fn printable(text: &str) -> String {
+    text.chars().fold(String::new(), |mut shown, c| {
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+        shown
+    })
 }
 
 fn join(path: &str, key: &str) -> String {
@@ -283,6 +310,15 @@ fn remove_from_value(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> b
 
 fn contains(outer: &Range<usize>, inner: &Range<usize>) -> bool {
     outer.start <= inner.start && inner.end <= outer.end
+}
+
+/// The known key that serde's unknown one is a misspelling of.
+fn meant(message: &str) -> Option<&str> {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let unknown = quoted.next()?;
+    message
+        .starts_with("unknown field")
+        .then(|| nearest(unknown, &quoted.collect::<Vec<_>>()))?
 }
 
 /// serde's message in the operator's words, and the remedy.

@@ -160,6 +160,9 @@ impl Facts {
         unpublished: Option<&str>,
     ) -> Option<Provider> {
         let Some(signalling) = self.signalling else {
+            if doc.has_refused(&["signalling"]) {
+                return None;
+            }
             let help = format!(
                 "{}add its addresses below this line, for example: signalling = [\"198.51.100.10/32\"]",
                 unpublished.map_or_else(String::new, |text| format!(
@@ -176,6 +179,9 @@ impl Facts {
         };
         let prefixes = self.prefixes.unwrap_or_default();
         let Some(ports) = self.media_ports else {
+            if doc.has_refused(&["media", "media.ports"]) {
+                return None;
+            }
             doc.error(
                 span,
                 format!("provider `{name}` has no RTP port range"),
