@@ -198,15 +198,18 @@ impl Engine {
                     });
                 }
             }
-            Found::OtherTags if is_invite && seen.to_tag.is_none() => self.begin(provider, seen),
+            Found::OtherCall if is_invite && seen.to_tag.is_none() => self.begin(provider, seen),
             Found::Nothing if is_invite => self.begin(provider, seen),
-            Found::OtherTags => self.refuse(None, Refusal::WrongDialog),
+            Found::OtherCall => self.refuse(None, Refusal::WrongDialog),
             Found::Nothing => self.refuse(None, Refusal::UnknownDialog),
         }
     }
 
     fn begin(&mut self, provider: ProviderId, seen: &Seen<'_>) {
-        let number = match self.calls.reserve(provider, &self.settings.limits) {
+        let number = match self
+            .calls
+            .reserve(provider, seen.call_id, &self.settings.limits)
+        {
             Ok(number) => number,
             Err(refusal) => {
                 self.refuse(None, refusal);
@@ -317,12 +320,12 @@ impl Engine {
     }
 
     /// A call is over once all of its pinholes are silent; until then a silent one (RTCP that nobody sends, a muted stream) stays open.
+    /// A call that still rings is not: nothing needs to be heard before it is answered.
     fn handle_idle(&mut self, local: SocketAddr) {
         for number in self.pinholes.handle_idle(local, self.now) {
-            let is_over = self
-                .calls
-                .call(number)
-                .is_some_and(|call| self.pinholes.are_silent(&call.planned.locals, self.now));
+            let is_over = self.calls.call(number).is_some_and(|call| {
+                call.is_confirmed() && self.pinholes.are_silent(&call.planned.locals, self.now)
+            });
             if is_over {
                 self.end_call(number, EndReason::Idle);
             }
@@ -336,7 +339,7 @@ impl Engine {
         self.counters.capture_lost += packets;
         for number in self.calls.numbers() {
             if let Some(call) = self.calls.call_mut(number) {
-                call.forgive_missing_ack();
+                call.forgive_loss();
             }
             self.calls.rearm(number, &self.settings.timers);
         }

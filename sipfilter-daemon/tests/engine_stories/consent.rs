@@ -80,6 +80,7 @@ fn a_call_id_collision_between_providers_is_two_calls() {
     let bye = request("BYE", 2).to("callee");
     world.datagram(Direction::Ingress, OTHER_PROVIDER, PBX, &bye.bytes());
     world.expect(&[RTP, RTCP]);
+    assert_eq!(world.refusals(), [Refusal::WrongDialog]);
     let invite = request("INVITE", 1).sdp(sdp("203.0.113.77", 20_000));
     world.datagram(Direction::Ingress, OTHER_PROVIDER, PBX, &invite.bytes());
     // The PBX's answer to the first provider is no answer to the second.
@@ -175,99 +176,71 @@ fn addresses_behind_nat_stand_for_the_protected_ones() {
 
 #[test]
 fn remote_sources_stay_within_the_providers_limits() {
-    let prefixes = |world: &mut sipfilter_daemon::engine::settings::Provider| {
-        world.media.prefixes = vec!["198.51.100.64/26".parse().unwrap()];
-    };
-    let cases: [(MediaSource, bool, &str, u16, &[&str], &[Refusal]); 9] = [
-        (
-            MediaSource::Signalled,
-            false,
-            MEDIA,
-            20_000,
-            &[RTP, RTCP],
-            &[],
-        ),
-        // The range is the provider's documented limit; the SDP's port beyond it is reported and changes nothing.
-        (
-            MediaSource::Signalled,
-            false,
-            MEDIA,
-            50_000,
-            &[RTP, RTCP],
-            &[Refusal::ForeignRemoteMedia],
-        ),
-        (
-            MediaSource::Signalled,
-            true,
-            MEDIA,
-            20_000,
-            &[RTP, RTCP],
-            &[],
-        ),
-        (
-            MediaSource::Signalled,
-            true,
-            "203.0.113.9",
-            20_000,
-            &[],
-            &[Refusal::ForeignRemoteMedia],
-        ),
-        (
-            MediaSource::Signalled,
-            false,
-            "127.0.0.1",
-            20_000,
-            &[],
-            &[Refusal::ForeignRemoteMedia],
-        ),
-        (
-            MediaSource::Signalled,
-            false,
-            "224.0.0.1",
-            20_000,
-            &[],
-            &[Refusal::ForeignRemoteMedia],
-        ),
-        (
-            MediaSource::Exact,
-            false,
-            MEDIA,
-            20_000,
-            &[
-                "10000 rtp 198.51.100.77:20000-20000",
-                "10001 rtcp 198.51.100.77:20001-20001",
-            ],
-            &[],
-        ),
-        (
-            MediaSource::Exact,
-            false,
-            MEDIA,
-            50_000,
-            &[],
-            &[Refusal::ForeignRemoteMedia],
-        ),
-        (
-            MediaSource::Prefix,
-            true,
-            MEDIA,
-            20_000,
-            &["10000 rtp 198.51.100.64/26", "10001 rtcp 198.51.100.64/26"],
-            &[],
-        ),
-    ];
-    for (source, with_prefixes, address, port, pinholes, refusals) in cases {
+    const REFUSED: &[Refusal] = &[Refusal::ForeignRemoteMedia];
+    const STRANGER: &str = "203.0.113.9";
+    let check = |source,
+                 prefixes: &[&str],
+                 address: &str,
+                 port,
+                 pinholes: &[&str],
+                 refusals: &[Refusal]| {
         let mut world = World::with_provider(|provider| {
             provider.media.source = source;
-            if with_prefixes {
-                prefixes(provider);
-            }
+            provider.media.prefixes = prefixes.iter().map(|net| net.parse().unwrap()).collect();
         });
         world.provider_sends(request("INVITE", 1).sdp(sdp(address, port)));
         world.pbx_sends(response(200, "INVITE", 1).sdp(sdp(PBX, 10_000)));
         world.expect(pinholes);
         assert_eq!(world.refusals(), refusals, "{source:?} {address}:{port}");
-    }
+    };
+    let nets = ["198.51.100.64/26"];
+    let open = [RTP, RTCP];
+    let prefix = ["10000 rtp 198.51.100.64/26", "10001 rtcp 198.51.100.64/26"];
+    let exact = [
+        "10000 rtp 198.51.100.77:20000-20000",
+        "10001 rtcp 198.51.100.77:20001-20001",
+    ];
+    check(MediaSource::Signalled, &[], MEDIA, 20_000, &open, &[]);
+    check(MediaSource::Signalled, &nets, MEDIA, 20_000, &open, &[]);
+    check(
+        MediaSource::Signalled,
+        &nets,
+        STRANGER,
+        20_000,
+        &[],
+        REFUSED,
+    );
+    check(
+        MediaSource::Signalled,
+        &[],
+        "127.0.0.1",
+        20_000,
+        &[],
+        REFUSED,
+    );
+    check(
+        MediaSource::Signalled,
+        &[],
+        "224.0.0.1",
+        20_000,
+        &[],
+        REFUSED,
+    );
+    // The range is the provider's documented limit; the SDP's port beyond it is reported and changes nothing.
+    check(MediaSource::Signalled, &[], MEDIA, 50_000, &open, REFUSED);
+    check(MediaSource::Exact, &[], MEDIA, 20_000, &exact, &[]);
+    check(MediaSource::Exact, &[], MEDIA, 50_000, &[], REFUSED);
+    check(MediaSource::Exact, &nets, STRANGER, 20_000, &[], REFUSED);
+    check(MediaSource::Prefix, &nets, MEDIA, 20_000, &prefix, &[]);
+    // The prefixes hold whatever the SDP says, and the report says that media will not come from where it says.
+    check(
+        MediaSource::Prefix,
+        &nets,
+        STRANGER,
+        20_000,
+        &prefix,
+        REFUSED,
+    );
 }
 
 #[test]

@@ -230,3 +230,113 @@ fn time_that_goes_backwards_is_ignored() {
     engine.handle_timeout(sipfilter_daemon::engine::Instant::default());
     assert_eq!(engine.poll_timeout(), before);
 }
+
+#[test]
+fn a_lost_200_is_proved_by_what_follows_it() {
+    let proofs = [
+        (
+            Direction::Egress,
+            request("ACK", 1).to("callee").branch("z9hG4bK-ack"),
+        ),
+        (
+            Direction::Egress,
+            request("INVITE", 2).to("callee").sdp(sdp(PBX, 10_000)),
+        ),
+        (
+            Direction::Ingress,
+            request("INVITE", 50).by_callee().sdp(sdp(MEDIA, 20_000)),
+        ),
+    ];
+    for (direction, proof) in proofs {
+        let mut world = ringing();
+        world.sends(direction, proof);
+        assert_eq!(world.state(), "confirmed");
+        world.sends(direction.opposite(), response(491, "INVITE", 2));
+        world.wait_secs(31);
+        world.expect(&[RTP, RTCP]);
+    }
+    // The callee may not send BYE before the 200, so there was one.
+    let mut world = ringing();
+    world.provider_sends(request("BYE", 50).by_callee());
+    world.expect_closed();
+    assert_eq!(world.ends(), [EndReason::Bye(Direction::Ingress)]);
+}
+
+#[test]
+fn the_ack_of_an_error_proves_nothing() {
+    let mut world = ringing();
+    world.pbx_sends(request("ACK", 1).to("callee").branch("z9hG4bK-INVITE-1"));
+    assert_eq!(world.state(), "ringing");
+}
+
+#[test]
+fn a_lost_200_and_ack_do_not_cost_a_call_with_media() {
+    let mut world = ringing();
+    world.input(Input::CaptureLost { packets: 2 });
+    world.wait_secs(3_000);
+    world.expect(&[RTP, RTCP]);
+    assert_eq!(world.state(), "confirmed");
+    world.provider_sends(request("BYE", 50).by_callee());
+    world.expect_closed();
+    // Without media, nothing is lost by giving up.
+    let mut world = World::new();
+    world.pbx_sends(request("INVITE", 1).sdp(sdp(PBX, 10_000)));
+    world.input(Input::CaptureLost { packets: 2 });
+    world.wait_secs(301);
+    assert_eq!(world.ends(), [EndReason::NoAnswer]);
+}
+
+#[test]
+fn silence_does_not_end_a_call_that_rings() {
+    let mut world = ringing();
+    for _ in 0..4 {
+        world.wait_secs(200);
+        world.silence(10_000);
+        world.silence(10_001);
+        world.provider_sends(response(180, "INVITE", 1));
+    }
+    world.expect(&[RTP, RTCP]);
+    assert_eq!(world.ends(), []);
+}
+
+#[test]
+fn a_call_given_up_for_silence_comes_back_with_a_reinvite_of_either_side() {
+    for (direction, reinvite, answer) in [
+        (
+            Direction::Ingress,
+            request("INVITE", 2).to("callee").sdp(sdp(MEDIA, 20_000)),
+            response(200, "INVITE", 2).sdp(sdp(PBX, 10_000)),
+        ),
+        (
+            Direction::Egress,
+            request("INVITE", 1).by_callee().sdp(sdp(PBX, 10_000)),
+            response(200, "INVITE", 1)
+                .by_callee()
+                .sdp(sdp(MEDIA, 20_000)),
+        ),
+    ] {
+        for pause in [1, 60] {
+            let mut world = World::new();
+            world.inbound_call();
+            world.silence(10_000);
+            world.silence(10_001);
+            world.expect_closed();
+            world.wait_secs(pause);
+            world.sends(direction, reinvite.clone());
+            world.sends(direction.opposite(), answer.clone());
+            world.expect(&[RTP, RTCP]);
+            world.provider_sends(request("BYE", 3).to("callee"));
+            world.expect_closed();
+        }
+    }
+}
+
+#[test]
+fn a_call_that_the_operator_ended_stays_closed() {
+    let mut world = World::new();
+    world.inbound_call();
+    world.input(Input::EndCall(world.call(0).number));
+    world.provider_sends(request("INVITE", 2).to("callee").sdp(sdp(MEDIA, 20_000)));
+    world.pbx_sends(response(200, "INVITE", 2).sdp(sdp(PBX, 10_000)));
+    world.expect_closed();
+}

@@ -197,3 +197,13 @@ fn every_counter_has_a_name_of_its_own() {
     }
     assert_eq!(seen.len(), 9 + Refusal::ALL.len() + 8);
 }
+
+#[test]
+fn a_call_id_has_no_more_calls_than_a_fork_has_dialogs() {
+    let mut world = with_limits(|limits| limits.dialogs_per_call = 2);
+    for tag in ["a", "b", "c"] {
+        world.provider_sends(invite(1).from(tag));
+    }
+    assert_eq!(world.engine.calls().count(), 2);
+    assert_eq!(world.refusals(), [Refusal::TooManyDialogs]);
+}

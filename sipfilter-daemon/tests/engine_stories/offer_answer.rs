@@ -211,7 +211,7 @@ fn an_update_moves_media_and_the_old_stays_for_what_is_under_way() {
         "10010 rtp 198.51.100.77",
         "10011 rtcp 198.51.100.77",
     ]);
-    world.wait_secs(3);
+    world.wait_secs(9);
     world.expect(&["10010 rtp 198.51.100.77", "10011 rtcp 198.51.100.77"]);
     // Rejected: as if it had never been.
     world.pbx_sends(request("UPDATE", 6).by_callee().sdp(sdp(PBX, 10_020)));
@@ -235,7 +235,7 @@ fn an_update_before_the_200_replaces_the_early_answer() {
             .by_callee()
             .sdp(sdp(PBX, 10_000)),
     );
-    world.wait_secs(3);
+    world.wait_secs(9);
     world.expect(&[RTP, RTCP]);
     world.provider_sends(response(200, "INVITE", 1));
     world.pbx_sends(ack(1));
@@ -268,7 +268,7 @@ fn a_delayed_offer_in_a_reinvite_keeps_the_old_until_the_ack() {
     world.provider_sends(request("INVITE", 2).to("callee"));
     world.pbx_sends(response(200, "INVITE", 2).sdp(sdp(PBX, 10_010)));
     world.provider_sends(ack(2).sdp(sdp("198.51.100.78", 20_000)));
-    world.wait_secs(3);
+    world.wait_secs(9);
     world.expect(&["10010 rtp 198.51.100.78", "10011 rtcp 198.51.100.78"]);
 }
 
@@ -391,4 +391,71 @@ fn a_session_refresh_counts_the_silence_anew() {
     world.provider_sends(request("UPDATE", 3).to("callee"));
     world.pbx_sends(response(200, "UPDATE", 3));
     assert_eq!(world.actions, actions + 4);
+}
+
+#[test]
+fn sdp_in_a_200_behind_an_update_adds_and_takes_nothing_away() {
+    let mut world = World::new();
+    world.pbx_sends(request("INVITE", 1).sdp(sdp(PBX, 10_000)));
+    world.provider_sends(response(183, "INVITE", 1).sdp(sdp("198.51.100.70", 20_000)));
+    world.provider_sends(request("UPDATE", 90).by_callee().sdp(sdp(MEDIA, 20_000)));
+    world.pbx_sends(
+        response(200, "UPDATE", 90)
+            .by_callee()
+            .sdp(sdp(PBX, 10_000)),
+    );
+    world.provider_sends(response(200, "INVITE", 1).sdp(sdp("198.51.100.78", 20_000)));
+    world.pbx_sends(ack(1));
+    world.expect(&[
+        "10000 rtp 198.51.100.77 198.51.100.78",
+        "10001 rtcp 198.51.100.77 198.51.100.78",
+    ]);
+}
+
+#[test]
+fn what_was_before_stays_until_a_lost_200_has_been_repeated() {
+    let mut world = World::new();
+    world.inbound_call();
+    world.provider_sends(
+        request("INVITE", 2)
+            .to("callee")
+            .sdp(sdp("198.51.100.78", 20_000)),
+    );
+    let answer = response(200, "INVITE", 2).sdp(sdp(PBX, 10_000));
+    world.pbx_sends(answer.clone());
+    world.wait_secs(20);
+    world.pbx_sends(answer);
+    world.expect(&[
+        "10000 rtp 198.51.100.77 198.51.100.78",
+        "10001 rtcp 198.51.100.77 198.51.100.78",
+    ]);
+    world.wait_secs(13);
+    world.expect(&["10000 rtp 198.51.100.78", "10001 rtcp 198.51.100.78"]);
+}
+
+#[test]
+fn a_reinvite_that_adds_a_stream_opens_it_with_the_answer() {
+    let two = |address: &str, audio: u16| {
+        let (audio, video) = (
+            format!("m=audio {audio} RTP/AVP 8"),
+            format!("m=video {} RTP/AVP 99", audio + 2),
+        );
+        sdp_of(address, &[&audio, &video])
+    };
+    let mut world = World::new();
+    world.outbound_call();
+    world.pbx_sends(request("INVITE", 2).to("callee").sdp(two(PBX, 10_000)));
+    world.expect(&[RTP, RTCP]);
+    world.provider_sends(response(200, "INVITE", 2).sdp(two(MEDIA, 20_000)));
+    world.expect(&[
+        RTP,
+        RTCP,
+        "10002 rtp 198.51.100.77",
+        "10003 rtcp 198.51.100.77",
+    ]);
+    // Where early media is let in, the new stream's is too.
+    let mut world = World::with_on_offer();
+    world.outbound_call();
+    world.pbx_sends(request("INVITE", 2).to("callee").sdp(two(PBX, 10_000)));
+    world.expect(&[RTP, RTCP, "10002 rtp 0.0.0.0/0", "10003 rtcp 0.0.0.0/0"]);
 }

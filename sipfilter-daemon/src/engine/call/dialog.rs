@@ -3,12 +3,10 @@
 //! A dialog is known by the callee's tag, the caller's being the call's (RFC 3261 §12). It decides which message is an offer and which
 //! an answer, and leaves what follows from them to `offer_answer`. It ends nothing but itself.
 
-use std::sync::Arc;
-
 use super::{
-    Context, Effects,
+    Context, Effects, describe,
     message::{Form, Seen, Verb},
-    offer_answer::{Carrier, Description, Exchange, Finality, Negotiation},
+    offer_answer::{Carrier, Exchange, Finality, Negotiation},
     timers::{SETTLE, earliest},
     transaction::{Invite, OfferIn, Progress, Sides},
 };
@@ -186,8 +184,9 @@ impl Dialog {
         };
         let is_renewal = finality == Finality::Final && self.stage == Stage::Confirmed;
         effects.renewed |= is_renewal;
-        let description = self.describe(seen, context, effects);
-        let until = context.now + SETTLE;
+        let description = describe(seen, &self.negotiation, context, effects);
+        // The ACK ends this earlier.
+        let until = context.now + context.timers().ack;
         match (carrier.offer_in, description) {
             (OfferIn::Request, Some(answer)) => {
                 self.negotiation.answer(&carrier, answer, finality, until);
@@ -243,7 +242,7 @@ impl Dialog {
                 let early = self.response_carrier(requester);
                 match early.filter(|carrier| self.negotiation.is_open(carrier)) {
                     Some(carrier) => {
-                        if let Some(answer) = self.describe(seen, context, effects) {
+                        if let Some(answer) = describe(seen, &self.negotiation, context, effects) {
                             let until = context.now + SETTLE;
                             self.negotiation
                                 .answer(&carrier, answer, Finality::Final, until);
@@ -285,7 +284,7 @@ impl Dialog {
             return;
         }
         let until = context.now + SETTLE;
-        match self.describe(seen, context, effects) {
+        match describe(seen, &self.negotiation, context, effects) {
             Some(answer) => self
                 .negotiation
                 .answer(&carrier, answer, Finality::Final, until),
@@ -330,7 +329,7 @@ impl Dialog {
             .response_carrier(requester)
             .filter(|carrier| self.negotiation.is_open(carrier));
         match delayed {
-            Some(carrier) => match self.describe(seen, context, effects) {
+            Some(carrier) => match describe(seen, &self.negotiation, context, effects) {
                 Some(answer) => {
                     self.negotiation
                         .answer(&carrier, answer, Finality::Final, context.now + SETTLE)
@@ -351,7 +350,7 @@ impl Dialog {
             return;
         }
         *highest = seen.cseq;
-        if let Some(offer) = self.describe(seen, context, effects) {
+        if let Some(offer) = describe(seen, &self.negotiation, context, effects) {
             let carrier = Carrier::of(seen, OfferIn::Request);
             self.negotiation.offer(Exchange::new(carrier, offer));
         }
@@ -380,30 +379,5 @@ impl Dialog {
             branch: None,
             offer_in: OfferIn::Response,
         })
-    }
-
-    fn describe(
-        &self,
-        seen: &Seen<'_>,
-        context: &Context<'_>,
-        effects: &mut Effects,
-    ) -> Option<Description> {
-        let body = seen.sdp?;
-        match seen.sender {
-            Direction::Egress => {
-                let before = self.negotiation.last_local();
-                let session = context
-                    .limits
-                    .read_local(body, before, &mut effects.refusals)?;
-                Some(Description::Local(Arc::new(session)))
-            }
-            Direction::Ingress => {
-                let before = self.negotiation.last_remote();
-                let session = context
-                    .limits
-                    .read_remote(body, before, &mut effects.refusals)?;
-                Some(Description::Remote(Arc::new(session)))
-            }
-        }
     }
 }

@@ -5,6 +5,7 @@
 //! dialog and wants no pinhole.
 
 pub mod dialog;
+mod invitation;
 pub mod message;
 pub mod offer_answer;
 pub mod plan;
@@ -14,11 +15,11 @@ pub mod timers;
 pub mod transaction;
 pub mod view;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use dialog::{Dialog, Stage};
 use message::{Form, Seen, Verb};
-use offer_answer::{Carrier, Description, Exchange};
+use offer_answer::{Carrier, Description, Exchange, Negotiation};
 use plan::Plan;
 use session::Limits;
 use timers::earliest;
@@ -69,7 +70,12 @@ impl Effects {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// The INVITE waits for its final response.
-    Inviting { deadline: Instant, cancelled: bool },
+    Inviting {
+        deadline: Instant,
+        cancelled: bool,
+        /// Signalling was lost meanwhile: the final response may have been among it.
+        lossy: bool,
+    },
     /// The INVITE was refused in a way that asks for another one (RFC 3261 §22.2, §22.3; RFC 4028 §7.3).
     Challenged { status: u16, deadline: Instant },
     /// A 2xx was seen.
@@ -118,7 +124,7 @@ impl Call {
         effects: &mut Effects,
     ) -> Self {
         let invite = Invite::new(seen);
-        let offer = read_offer(seen, context, effects);
+        let offer = first_offer(seen, context, effects);
         let inviter = seen.requester();
         let dialogs = match seen.to_tag {
             Some(tag) => vec![Dialog::new(Some(tag), inviter, &invite, offer.as_ref())],
@@ -137,6 +143,7 @@ impl Call {
             phase: Phase::Inviting {
                 deadline: context.now + context.timers().invite,
                 cancelled: false,
+                lossy: false,
             },
             invite,
             offer,
@@ -180,13 +187,28 @@ impl Call {
                 || seen.requester() == self.inviter)
     }
 
-    /// Whether the message is a new INVITE of the same caller after the end of this call: another call.
+    /// Whether the message is an INVITE after the end of this call that begins another: the same caller tries again, or the two
+    /// go on with a dialog that we had given up by our own timers.
     pub fn is_followed_by(&self, seen: &Seen<'_>) -> bool {
-        self.is_ended()
-            && seen.form == Form::Request
-            && seen.verb == Verb::Invite
-            && seen.requester() == self.inviter
-            && seen.cseq > self.invite.cseq
+        let Phase::Ended { reason, .. } = self.phase else {
+            return false;
+        };
+        if seen.form != Form::Request || seen.verb != Verb::Invite {
+            return false;
+        }
+        let is_next = seen.requester() == self.inviter && seen.cseq > self.invite.cseq;
+        match reason {
+            EndReason::Idle | EndReason::NoAck | EndReason::NoAnswer => {
+                is_next || seen.to_tag.is_some()
+            }
+            EndReason::Operator => is_next && seen.to_tag.is_none(),
+            EndReason::Bye(_) | EndReason::Cancelled | EndReason::Rejected(_) => is_next,
+        }
+    }
+
+    /// Whether silence may end it: a call that still rings is its signalling's matter.
+    pub fn is_confirmed(&self) -> bool {
+        matches!(self.phase, Phase::Confirmed { .. })
     }
 
     /// Takes a message of this call.
@@ -233,7 +255,13 @@ impl Call {
             Phase::Ended { until, .. } => return until <= now,
             Phase::Inviting {
                 deadline,
+                cancelled: false,
+                lossy: true,
+            } if deadline <= now && self.has_media() => self.presume_confirmed(now, effects),
+            Phase::Inviting {
+                deadline,
                 cancelled,
+                ..
             } if deadline <= now => {
                 let reason = if cancelled {
                     EndReason::Cancelled
@@ -281,8 +309,11 @@ impl Call {
         effects.ended = Some(reason);
     }
 
-    /// Signalling was lost on the way to us.
-    pub fn forgive_missing_ack(&mut self) {
+    /// Signalling was lost on the way to us: an answer or an ACK may have been among it, and no timer may count on the contrary.
+    pub fn forgive_loss(&mut self) {
+        if let Phase::Inviting { lossy, .. } = &mut self.phase {
+            *lossy = true;
+        }
         for dialog in &mut self.dialogs {
             dialog.forgive_missing_ack();
         }
@@ -294,15 +325,13 @@ impl Call {
         let opens_early =
             self.inviter == Direction::Egress && limits.provider.early_media == EarlyMedia::OnOffer;
         let limit = opens_early.then_some(&*limits.nets.limit);
-        let mut is_answered = false;
         for dialog in &self.dialogs {
             plan.add_negotiation(dialog.negotiation(), limit);
-            is_answered |= dialog.negotiation().agreements().next().is_some();
         }
         if let (Phase::Inviting { .. }, Some(limit), false, Some(offer)) = (
             self.phase,
             limit,
-            is_answered,
+            self.has_media(),
             self.offer.as_ref().and_then(Exchange::unanswered_local),
         ) {
             plan.add_offer(offer, limit);
@@ -315,9 +344,13 @@ impl Call {
             Verb::Invite if seen.to_tag.is_none() => self.handle_invite(seen, context, effects),
             Verb::Cancel => self.handle_cancel(seen, context),
             Verb::Bye => self.handle_bye(seen, context, effects),
-            // The ACK of a failed INVITE (RFC 3261 §17.1.1.3) names a tag that never made a dialog.
-            Verb::Ack if self.is_first(seen) && self.invite.progress == Progress::Pending => {}
+            // The ACK of a failed INVITE is of the INVITE's own branch (RFC 3261 §17.1.1.3) and names a tag that never made a dialog.
+            Verb::Ack
+                if self.is_first(seen)
+                    && self.invite.progress == Progress::Pending
+                    && self.invite.is_answered_by(seen) => {}
             Verb::Invite | Verb::Ack | Verb::Prack | Verb::Update => {
+                self.note_missed_answer(seen, context, effects);
                 match self.dialog(seen) {
                     Some(dialog) => dialog.handle_request(seen, context, effects),
                     None => effects.wrong_dialog(),
@@ -354,52 +387,8 @@ impl Call {
         }
     }
 
-    /// The first INVITE again: a retransmission, a copy from a forking proxy, or a new attempt after a challenge.
-    fn handle_invite(&mut self, seen: &Seen<'_>, context: &Context<'_>, effects: &mut Effects) {
-        if seen.cseq == self.invite.cseq {
-            if matches!(self.phase, Phase::Inviting { .. }) {
-                self.invite.add_branch(seen.branch);
-                for dialog in &mut self.dialogs {
-                    dialog.add_branch(seen);
-                }
-            }
-            return;
-        }
-        if seen.cseq < self.invite.cseq {
-            return;
-        }
-        match self.phase {
-            Phase::Inviting { .. } | Phase::Challenged { .. } => {
-                self.invite = Invite::new(seen);
-                self.offer = read_offer(seen, context, effects);
-                self.dialogs.clear();
-                self.phase = Phase::Inviting {
-                    deadline: context.now + context.timers().invite,
-                    cancelled: false,
-                };
-            }
-            Phase::Confirmed { .. } => effects.wrong_dialog(),
-            Phase::Ended { .. } => {}
-        }
-    }
-
-    /// CANCEL decides nothing: the final response does, and a 2xx may be under way (RFC 3261 §9.1). If none is ever seen, the
-    /// transaction counts as cancelled after 64*T1.
-    fn handle_cancel(&mut self, seen: &Seen<'_>, context: &Context<'_>) {
-        if !self.is_first(seen) || !self.invite.is_answered_by(seen) {
-            return;
-        }
-        if let Phase::Inviting {
-            deadline,
-            cancelled,
-        } = &mut self.phase
-        {
-            *cancelled = true;
-            *deadline = (*deadline).min(context.now + context.timers().ack);
-        }
-    }
-
     fn handle_bye(&mut self, seen: &Seen<'_>, context: &Context<'_>, effects: &mut Effects) {
+        self.note_missed_answer(seen, context, effects);
         match self.dialog(seen) {
             Some(dialog) if dialog.stage() == Stage::Ended => return,
             Some(dialog) if dialog.may_end_by(seen) => dialog.end(),
@@ -413,114 +402,10 @@ impl Call {
         }
     }
 
-    fn handle_first_response(
-        &mut self,
-        seen: &Seen<'_>,
-        status: u16,
-        context: &Context<'_>,
-        effects: &mut Effects,
-    ) {
-        if !self.invite.is_answered_by(seen) {
-            // Copies that have failed already answer again until they are acknowledged.
-            if status < 300 {
-                effects.wrong_dialog();
-            }
-            return;
-        }
-        match status {
-            ..=100 => {}
-            101..=299 => self.handle_progress(seen, status, context, effects),
-            300.. => self.handle_failure(seen, status, context, effects),
-        }
-    }
-
-    /// A 1xx or 2xx to the first INVITE, which may begin a dialog (RFC 3261 §12.1).
-    fn handle_progress(
-        &mut self,
-        seen: &Seen<'_>,
-        status: u16,
-        context: &Context<'_>,
-        effects: &mut Effects,
-    ) {
-        let is_final = status >= 200;
-        let is_known = self.dialog(seen).is_some();
-        match &mut self.phase {
-            // Timer C starts anew with every provisional response (RFC 3261 §16.7).
-            Phase::Inviting {
-                deadline,
-                cancelled: false,
-            } => *deadline = context.now + context.timers().invite,
-            Phase::Inviting { .. } => {}
-            // A 1xx behind the 2xx is late; a further 2xx is another branch of a fork.
-            Phase::Confirmed { .. } if is_final || is_known => {}
-            _ => return,
-        }
-        let tag = seen.tag_of(self.inviter.opposite());
-        if !is_known {
-            let limit = context.limits.settings.limits.dialogs_per_call;
-            if self.dialogs.len() >= limit {
-                self.dialogs.retain(|dialog| dialog.stage() != Stage::Ended);
-            }
-            if self.dialogs.len() >= limit {
-                effects.refusals.push(Refusal::TooManyDialogs);
-                return;
-            }
-            let dialog = Dialog::new(tag, self.inviter, &self.invite, self.offer.as_ref());
-            self.dialogs.push(dialog);
-        }
-        let Some(dialog) = self.dialogs.iter_mut().find(|dialog| dialog.is(tag)) else {
-            return;
-        };
-        if dialog.stage() == Stage::Ended {
-            return;
-        }
-        if status == 199 {
-            // Early Dialog Terminated (RFC 6228).
-            dialog.end();
-            return;
-        }
-        dialog.handle_invite_response(seen, status, context, effects);
-        if !is_final {
-            return;
-        }
-        let until = context.now + context.timers().ack;
-        dialog.establish(until);
-        for other in &mut self.dialogs {
-            other.expire_at(until);
-        }
-        self.invite.progress = Progress::Final;
-        if !matches!(self.phase, Phase::Confirmed { .. }) {
-            self.phase = Phase::Confirmed { at: context.now };
-            self.confirmed_at = Some(context.now);
-            effects.confirmed = true;
-        }
-    }
-
-    fn handle_failure(
-        &mut self,
-        seen: &Seen<'_>,
-        status: u16,
-        context: &Context<'_>,
-        effects: &mut Effects,
-    ) {
-        let Phase::Inviting { cancelled, .. } = self.phase else {
-            return;
-        };
-        if !self.invite.fail_branch(seen.branch) {
-            return;
-        }
-        if matches!(status, 401 | 407 | 422) {
-            self.dialogs.clear();
-            self.offer = None;
-            self.phase = Phase::Challenged {
-                status,
-                deadline: context.now + context.timers().ack,
-            };
-        } else if cancelled && status == 487 {
-            self.end(EndReason::Cancelled, context, effects);
-        } else {
-            self.end(EndReason::Rejected(status), context, effects);
-        }
+    fn has_media(&self) -> bool {
+        self.dialogs
+            .iter()
+            .any(|dialog| dialog.negotiation().agreements().next().is_some())
     }
 
     /// Whether the message is of the first INVITE's transaction, or its ACK or CANCEL.
@@ -556,24 +441,30 @@ impl Call {
     }
 }
 
-fn read_offer(seen: &Seen<'_>, context: &Context<'_>, effects: &mut Effects) -> Option<Exchange> {
-    let body = seen.sdp?;
-    let description = match seen.sender {
-        Direction::Egress => Description::Local(
-            context
-                .limits
-                .read_local(body, None, &mut effects.refusals)?
-                .into(),
-        ),
-        Direction::Ingress => Description::Remote(
-            context
-                .limits
-                .read_remote(body, None, &mut effects.refusals)?
-                .into(),
-        ),
-    };
-    Some(Exchange::new(
-        Carrier::of(seen, OfferIn::Request),
-        description,
-    ))
+/// What the message's SDP describes, under our limits. Addresses on hold stand for what `before` last said.
+fn describe(
+    seen: &Seen<'_>,
+    before: &Negotiation,
+    context: &Context<'_>,
+    effects: &mut Effects,
+) -> Option<Description> {
+    let (body, refusals) = (seen.sdp?, &mut effects.refusals);
+    Some(match seen.sender {
+        Direction::Egress => Description::Local(Arc::new(context.limits.read_local(
+            body,
+            before.last_local(),
+            refusals,
+        )?)),
+        Direction::Ingress => Description::Remote(Arc::new(context.limits.read_remote(
+            body,
+            before.last_remote(),
+            refusals,
+        )?)),
+    })
+}
+
+/// The offer that a first INVITE brings, if it brings one.
+fn first_offer(seen: &Seen<'_>, context: &Context<'_>, effects: &mut Effects) -> Option<Exchange> {
+    let offer = describe(seen, &Negotiation::default(), context, effects)?;
+    Some(Exchange::new(Carrier::of(seen, OfferIn::Request), offer))
 }

@@ -19,8 +19,8 @@ use crate::engine::{
 pub enum Found {
     /// The message is this call's.
     Call(CallNumber),
-    /// The Call-ID is known, but the tags are another call's or nobody's.
-    OtherTags,
+    /// The Call-ID is known, but the tags or the provider are another call's, or nobody's.
+    OtherCall,
     /// The Call-ID is unknown.
     Nothing,
 }
@@ -86,19 +86,19 @@ impl CallTable {
 
     /// Whose message this is. A living call comes before one that is over.
     pub fn find(&self, provider: ProviderId, seen: &Seen<'_>) -> Found {
-        let hash = self.hash(provider, seen.call_id);
+        let hash = self.hash(seen.call_id);
         let mut found = Found::Nothing;
         let range = (hash, CallNumber(0))..=(hash, CallNumber(u64::MAX));
         for (_, number) in self.by_call_id.range(range).rev() {
             let Some(call) = self.calls.get(number) else {
                 continue;
             };
-            if call.provider() != provider || call.call_id() != seen.call_id {
+            if call.call_id() != seen.call_id {
                 continue;
             }
-            if !call.owns(seen) {
+            if call.provider() != provider || !call.owns(seen) {
                 if found == Found::Nothing {
-                    found = Found::OtherTags;
+                    found = Found::OtherCall;
                 }
             } else if !call.is_ended() {
                 return Found::Call(*number);
@@ -109,15 +109,22 @@ impl CallTable {
         found
     }
 
-    /// The number for a new call of this provider, and a place for it.
+    /// The number for a new call of this provider with this Call-ID, and a place for it.
     ///
     /// # Errors
     /// The limit that is reached.
     pub fn reserve(
         &mut self,
         provider: ProviderId,
+        call_id: &str,
         limits: &Limits,
     ) -> Result<CallNumber, Refusal> {
+        // Calls of one Call-ID are told apart one by one, so that there must not be many.
+        let hash = self.hash(call_id);
+        let range = (hash, CallNumber(0))..=(hash, CallNumber(u64::MAX));
+        if self.by_call_id.range(range).count() >= limits.dialogs_per_call {
+            return Err(Refusal::TooManyDialogs);
+        }
         if self.per_provider.get(&provider).copied().unwrap_or(0) >= limits.calls_per_provider
             && !self.forget_lingering(provider)
         {
@@ -142,8 +149,7 @@ impl CallTable {
     /// Takes a new call.
     pub fn insert(&mut self, call: Call) {
         let (number, provider) = (call.number(), call.provider());
-        self.by_call_id
-            .insert((self.hash(provider, call.call_id()), number));
+        self.by_call_id.insert((self.hash(call.call_id()), number));
         *self.per_provider.entry(provider).or_default() += 1;
         self.calls.insert(number, call);
     }
@@ -175,8 +181,7 @@ impl CallTable {
             return;
         };
         let provider = call.provider();
-        self.by_call_id
-            .remove(&(self.hash(provider, call.call_id()), number));
+        self.by_call_id.remove(&(self.hash(call.call_id()), number));
         if let Some(deadline) = self.armed.remove(&number) {
             self.deadlines.remove(&(deadline, number));
             if let Some(lingering) = self.lingering.get_mut(&provider) {
@@ -230,7 +235,7 @@ impl CallTable {
         true
     }
 
-    fn hash(&self, provider: ProviderId, call_id: &str) -> u64 {
-        self.key.hash(call_id.as_bytes()) ^ u64::from(provider.0)
+    fn hash(&self, call_id: &str) -> u64 {
+        self.key.hash(call_id.as_bytes())
     }
 }

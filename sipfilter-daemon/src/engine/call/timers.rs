@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use crate::engine::Instant;
 
-/// How long what was agreed before an answer may still be heard after it, where no ACK says that it has arrived: some round trips and
-/// what is under way. It closes nothing that is in force, so it may be generous.
-pub const SETTLE: Duration = Duration::from_secs(2);
+/// How long what was agreed before an answer may still be heard after it, where no ACK will say that it has arrived: the other side
+/// acts on the answer only then, and a lost one is repeated a few times (RFC 3261 §17.1.2.2: after 0.5, 1.5, 3.5 and 7.5 s). It closes
+/// nothing that is in force, so it may be generous.
+pub const SETTLE: Duration = Duration::from_secs(8);
 
 /// The earlier of two deadlines, either of which may not be armed.
 pub fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {

@@ -36,18 +36,11 @@ struct Entry {
     kernel: Kernel,
 }
 
-/// The pinholes that an idle report leaves behind.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Silence {
-    /// Calls that want the pinhole, and have no other that is not silent too.
-    pub over: Vec<CallNumber>,
-}
-
 /// All pinholes, by local address and port.
 #[derive(Debug)]
 pub struct PinholeTable {
     entries: BTreeMap<SocketAddr, Entry>,
-    /// By call, for silence.
+    /// How many of them the kernel has.
     open: usize,
     limit: usize,
 }
