@@ -101,6 +101,24 @@ fn control_characters_of_the_file_do_not_reach_the_terminal() {
 }
 
 #[test]
+fn more_prefixes_than_the_kernel_holds_are_refused() {
+    let prefixes: Vec<String> = (0..=4096)
+        .map(|index| format!("\"198.18.{}.{}\"", index / 256, index % 256))
+        .collect();
+    let text = format!(
+        "interfaces = [\"eth0\"]\n[pbx]\npreset = \"asterisk\"\n[[trunk]]\nprovider = \"vapi-us\"\nsignalling = [{}]\n",
+        prefixes.join(", ")
+    );
+    let found: Vec<String> = diagnostics(&text).iter().map(line).collect();
+    assert_eq!(
+        found,
+        [
+            "error 5:12 trunk[0].provider: 4097 signalling prefixes up to here, and at most 4096 fit into the kernel's table => join neighbouring prefixes into wider ones"
+        ]
+    );
+}
+
+#[test]
 fn a_file_of_the_catalogue_directory_goes_before_the_embedded_one_and_its_errors_name_it() {
     let directory = tempfile::tempdir().expect("a directory");
     let providers = directory.path().join("catalogue/providers");

@@ -84,3 +84,125 @@ fn an_absent_file_is_a_failure_to_read() {
     let error = Config::load(Path::new("/nonexistent/sipfilter.toml"));
     assert!(matches!(error, Err(LoadError::Read { .. })), "{error:?}");
 }
+
+#[test]
+fn a_trunk_goes_before_its_provider_key_by_key() {
+    let config = load(
+        r#"
+interfaces = ["eth0"]
+[pbx]
+preset = "freeswitch"
+rtp_ports = "20000-20100"
+signalling = { tcp = [] }
+[[trunk]]
+provider = "livekit"
+signalling = ["198.51.100.10", "2001:db8::/64"]
+media = { prefixes = ["203.0.113.0/24"] }
+signalling_ports = { udp = [5070] }
+early_media = "on-offer"
+"#,
+    );
+    let pbx = &config.settings.pbx;
+    assert_eq!(
+        pbx.rtp_ports,
+        20_000..=20_100,
+        "rtp_ports goes before the preset"
+    );
+    assert_eq!(
+        pbx.signalling.udp,
+        [5060, 5080],
+        "an unnamed transport keeps the preset's"
+    );
+    assert!(
+        pbx.signalling.tcp.is_empty(),
+        "an empty list switches it off"
+    );
+    let [livekit] = config.settings.providers.as_slice() else {
+        panic!("one provider");
+    };
+    assert_eq!(
+        livekit.signalling,
+        ["198.51.100.10/32", "2001:db8::/64"].map(|net| net.parse().unwrap())
+    );
+    assert_eq!(livekit.media.ports, 10_000..=20_000, "the profile's");
+    assert_eq!(
+        livekit.media.prefixes,
+        ["203.0.113.0/24".parse().unwrap()],
+        "the trunk's"
+    );
+    assert_eq!(livekit.signalling_ports.udp, [5070]);
+    assert_eq!(livekit.signalling_ports.tls, [5061]);
+    assert_eq!(livekit.early_media, EarlyMedia::OnOffer);
+}
+
+#[test]
+fn addresses_come_from_the_file_or_else_from_the_interfaces() {
+    let listed = load(WHOLE)
+        .resolve(|_| -> Result<Vec<IpAddr>, String> { panic!("nobody needs to be asked") })
+        .expect("it resolves");
+    assert_eq!(
+        listed.pbx.addresses,
+        ["203.0.113.10".parse::<IpAddr>().unwrap()]
+    );
+
+    let many: Vec<String> = (1..=17).map(|last| format!("192.0.2.{last}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    /// NAT section, the interface's addresses, and the protected addresses or the beginning of the refusal.
+    type Case<'a> = (&'a str, &'a [&'a str], Result<&'a [&'a str], &'a str>);
+    let cases: [Case<'_>; 5] = [
+        (
+            "",
+            &["203.0.113.10", "fe80::1", "2001:db8::1", "203.0.113.10"],
+            Ok(&["203.0.113.10", "2001:db8::1"]),
+        ),
+        (
+            "",
+            &["fe80::1"],
+            Err("eth0 has no address of its own to protect"),
+        ),
+        (
+            "",
+            &many,
+            Err("eth0 has 17 IPv4 addresses, and at most 16 fit"),
+        ),
+        (
+            "[pbx.nat]\n\"10.0.0.1\" = \"203.0.113.10\"\n",
+            &["203.0.113.10"],
+            Ok(&["203.0.113.10"]),
+        ),
+        (
+            "[pbx.nat]\n\"10.0.0.1\" = \"203.0.113.11\"\n",
+            &["203.0.113.10"],
+            Err("pbx.nat maps 10.0.0.1 to 203.0.113.11, which is not an address of eth0"),
+        ),
+    ];
+    for (nat, own, expect) in cases {
+        let config = load(&format!(
+            "interfaces = [\"eth0\"]\n[pbx]\npreset = \"asterisk\"\n{nat}[[trunk]]\nprovider = \"vapi-us\"\n"
+        ));
+        let resolved = config.resolve(|interface| {
+            assert_eq!(interface, "eth0");
+            Ok::<Vec<IpAddr>, String>(own.iter().map(|address| address.parse().unwrap()).collect())
+        });
+        match (resolved, expect) {
+            (Ok(settings), Ok(expect)) => {
+                let expect: Vec<IpAddr> = expect.iter().map(|it| it.parse().unwrap()).collect();
+                assert_eq!(settings.pbx.addresses, expect);
+            }
+            (Err(error), Err(expect)) => {
+                assert!(error.to_string().starts_with(expect), "{error}");
+            }
+            (found, expect) => panic!("{nat} {own:?}: {found:?}, not {expect:?}"),
+        }
+    }
+
+    let absent = load(&WHOLE.replace("addresses = ", "# addresses = "))
+        .resolve(|_| Err::<Vec<IpAddr>, _>("no such device"))
+        .expect_err("the interface is missing");
+    assert!(
+        absent.to_string().starts_with(
+            "cannot tell the addresses of interface eth0: no such device; is it there"
+        ),
+        "{absent}"
+    );
+}

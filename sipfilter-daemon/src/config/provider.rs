@@ -8,6 +8,7 @@
 use std::ops::{Range, RangeInclusive};
 
 use ipnet::IpNet;
+use sipfilter_common::abi::PROVIDER_PREFIXES;
 
 use super::{document::Document, raw::RawFacts, raw::RawSignallingPorts, values};
 use crate::engine::{
@@ -274,6 +275,18 @@ fn warn_if_wide(doc: &mut Document, net: &IpNet, span: Range<usize>) {
 /// Reports signalling prefixes that two trunks share, where the kernel could not tell whose packet it is, and mentions those
 /// that lie inside another's.
 pub(super) fn check_overlaps(doc: &mut Document, trunks: &[(Range<usize>, Provider)]) {
+    let mut prefixes = 0;
+    for (span, provider) in trunks {
+        prefixes += provider.signalling.len();
+        if prefixes > PROVIDER_PREFIXES as usize {
+            doc.error(
+                span.clone(),
+                format!("{prefixes} signalling prefixes up to here, and at most {PROVIDER_PREFIXES} fit into the kernel's table"),
+                "join neighbouring prefixes into wider ones",
+            );
+            return;
+        }
+    }
     for (index, (span, provider)) in trunks.iter().enumerate() {
         for (_, earlier) in &trunks[..index] {
             for net in &provider.signalling {
