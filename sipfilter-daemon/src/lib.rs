@@ -6,5 +6,6 @@
 pub mod config;
 pub mod ctl;
 pub mod engine;
+pub mod error_text;
 pub mod shell;
 pub mod view;

@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Parser;
 use sipfilter_daemon::{
     config::{self, Config, Log, LogFormat},
+    error_text,
     shell::{self, runtime_dir},
 };
 use tracing_subscriber::EnvFilter;
@@ -62,6 +63,6 @@ fn start_logging(log: Log) {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("sipfilterd: {error:#}");
+    eprintln!("sipfilterd: {}", error_text::with_causes(error.as_ref()));
     ExitCode::from(2)
 }

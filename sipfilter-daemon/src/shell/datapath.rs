@@ -21,7 +21,7 @@ use sipfilter_common::{
     value::{ProviderRule, Stamp},
 };
 
-use crate::config::XdpMode;
+use crate::{config::XdpMode, error_text};
 
 use super::{
     pins::{PinError, Pins},
@@ -201,7 +201,7 @@ impl Datapath {
                         .attach(interface, AyaXdpMode::Skb)
                         .map_err(|source| failed("generic XDP", source))?;
                     return Ok(Attached::Fallback {
-                        why: error_chain(&error),
+                        why: error_text::with_causes(&error),
                     });
                 }
             }
@@ -381,20 +381,6 @@ fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
         error = cause.source();
     }
     None
-}
-
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 fn privilege_hint(error: &EbpfError) -> &'static str {

@@ -12,6 +12,7 @@ pub mod datapath;
 pub mod map_writer;
 pub mod pins;
 pub mod policy;
+pub mod privileges;
 pub mod runtime_dir;
 pub mod signals;
 pub mod watch;
@@ -54,6 +55,7 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     let capacity = u32::try_from(settings.limits.pinholes)
         .context("`pinholes` under [limits] is too large")?;
 
+    privileges::check()?;
     let runtime_dir = RuntimeDir::lock(runtime_dir)?;
     let mut termination = Termination::new().context("cannot handle signals")?;
     let pins = Pins::of_runtime_dir(runtime_dir.path());
