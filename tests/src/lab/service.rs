@@ -29,12 +29,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Service {
     shared: Arc<Shared>,
-    threads: Vec<thread::JoinHandle<()>>,
+    visitors: Vec<thread::JoinHandle<()>>,
+    server: Option<thread::JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
-    stop: AtomicBool,
+    enough: AtomicBool,
+    closed: AtomicBool,
     tcp: Tally,
     ping: Tally,
 }
@@ -91,16 +93,21 @@ impl Service {
             .with_context(|| format!("cannot serve on {at}"))?;
         listener.set_nonblocking(true)?;
         let shared = Arc::new(Shared::default());
-        let mut threads = vec![{
+        let server = {
             let shared = Arc::clone(&shared);
             thread::spawn(move || serve(&listener, &shared))
-        }];
+        };
+        let mut visitors = Vec::new();
         for namespace in [&network.provider, &network.stranger] {
             let shared = Arc::clone(&shared);
             let name = namespace.name().to_owned();
-            threads.push(visitor(&name, at, shared)?);
+            visitors.push(visitor(&name, at, shared)?);
         }
-        Ok(Self { shared, threads })
+        Ok(Self {
+            shared,
+            visitors,
+            server: Some(server),
+        })
     }
 
     /// Stops the visitors and tells how they fared: TCP, then ping.
@@ -110,10 +117,15 @@ impl Service {
         (self.shared.tcp.count(), self.shared.ping.count())
     }
 
+    /// The server closes last, or a visitor in its queue would be turned away.
     fn stop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
+        self.shared.enough.store(true, Ordering::Relaxed);
+        for visitor in self.visitors.drain(..) {
+            let _ = visitor.join();
+        }
+        self.shared.closed.store(true, Ordering::Relaxed);
+        if let Some(server) = self.server.take() {
+            let _ = server.join();
         }
     }
 }
@@ -125,7 +137,7 @@ impl Drop for Service {
 }
 
 fn serve(listener: &TcpListener, shared: &Shared) {
-    while !shared.stop.load(Ordering::Relaxed) {
+    while !shared.closed.load(Ordering::Relaxed) {
         match listener.accept() {
             Ok((mut stream, _)) => {
                 let _ = stream.write_all(GREETING);
@@ -148,7 +160,7 @@ fn visitor(namespace: &str, at: SocketAddr, shared: Arc<Shared>) -> Result<threa
             shared.tcp.note(false);
             return;
         }
-        while !shared.stop.load(Ordering::Relaxed) {
+        while !shared.enough.load(Ordering::Relaxed) {
             shared.tcp.note(visit(at).is_ok());
             shared.ping.note(echo(None, at.ip()).is_ok());
             thread::sleep(Duration::from_millis(200));

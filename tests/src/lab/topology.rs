@@ -6,6 +6,7 @@
 use std::{fmt, str::FromStr};
 
 use anyhow::{Context as _, Result, anyhow};
+use aya::programs::tc::{SchedClassifier, TcAttachType};
 
 use super::{
     address::{Family, PBX_RTP_FIRST, PBX_RTP_LAST, Place, SIP_PORT},
@@ -354,16 +355,40 @@ fn add(
     ))
 }
 
-/// The BPF programs on one interface of a namespace, a line each as `bpftool net show` writes it; empty where nothing is attached.
-///
-/// # Errors
-/// Where `bpftool` is missing.
-pub fn attached_programs(namespace: &Namespace, interface: &str) -> Result<Vec<String>> {
-    let text = run(namespace.command("bpftool").args(["net", "show"]))?;
-    let start = format!("{interface}(");
-    Ok(text
-        .lines()
-        .filter(|line| line.starts_with(&start))
-        .map(str::to_owned)
-        .collect())
+/// What hangs on one interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachments {
+    /// XDP programs, a line each as `bpftool net show` writes it: the native mode is called driver there.
+    pub xdp: Vec<String>,
+    /// How many programs are at TC egress by TCX. Older releases of bpftool do not show these.
+    pub egress: usize,
+}
+
+impl Attachments {
+    /// Asks the kernel about an interface of a namespace.
+    ///
+    /// # Errors
+    /// Where `bpftool` is missing or the kernel refuses.
+    pub fn on(namespace: &Namespace, interface: &str) -> Result<Self> {
+        let text = run(namespace.command("bpftool").args(["net", "show"]))?;
+        let start = format!("{interface}(");
+        let xdp = text
+            .lines()
+            .filter(|line| line.starts_with(&start))
+            .map(str::to_owned)
+            .collect();
+        let (_, egress) = namespace
+            .enter(|| SchedClassifier::query_tcx(interface, TcAttachType::Egress))?
+            .context("cannot ask for the programs at TC egress")?;
+        Ok(Self {
+            xdp,
+            egress: egress.len(),
+        })
+    }
+
+    /// Whether nothing is attached.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.xdp.is_empty() && self.egress == 0
+    }
 }

@@ -1,6 +1,6 @@
 //! Starting, stopping and refusing: what is attached when, two daemons side by side, and messages that say what to do.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use sipfilter_tests::lab::{
     address::Family,
@@ -9,7 +9,7 @@ use sipfilter_tests::lab::{
     namespace::join,
     sipp::{Answer, Cue, Progress},
     stage::Stage,
-    topology::{Network, OUTER, Topology, attached_programs},
+    topology::{Attachments, Network, OUTER, Topology},
 };
 
 use crate::Test;
@@ -26,6 +26,8 @@ pub fn tests() -> Vec<Test> {
             "a_start_after_sigkill_takes_over_and_stops_cleanly",
             start_after_sigkill,
         ),
+        Test::new("a_restart_in_mid_call_loses_no_audio", restart_in_mid_call),
+        Test::new("pinned_maps_are_read_without_a_daemon", maps_without_daemon),
         Test::new("two_daemons_filter_two_interfaces", two_daemons),
         Test::new("a_bad_configuration_attaches_nothing", bad_configuration),
         Test::new("without_privilege_it_says_what_it_needs", no_privilege),
@@ -41,20 +43,16 @@ fn sigterm_leaves_nothing_attached() -> Result<()> {
     for mode in [Mode::Native, Mode::Generic] {
         nothing_attached(&network, OUTER)?;
         let daemon = Daemon::start(&network, mode)?;
-        let attached = attached_programs(&network.edge, OUTER)?;
+        let attached = Attachments::on(&network.edge, OUTER)?;
         // bpftool calls the native mode by its place, the driver.
         let word = match mode {
             Mode::Native => "driver",
             Mode::Generic => "generic",
         };
         ensure!(
-            attached.iter().any(|line| line.contains(word)),
-            "no XDP program in {} mode on {OUTER}: {attached:?}",
+            attached.xdp.len() == 1 && attached.xdp[0].contains(word) && attached.egress == 1,
+            "in {} mode {attached:?} is on {OUTER}",
             mode.name()
-        );
-        ensure!(
-            attached.len() >= 2,
-            "no egress program on {OUTER}: {attached:?}"
         );
         let status = daemon.stop(Signal::TERM)?;
         ensure!(status.success(), "sipfilterd ended with {status}");
@@ -67,18 +65,47 @@ fn start_after_sigkill() -> Result<()> {
     let network = routed()?;
     Daemon::start(&network, Mode::Native)?.stop(Signal::KILL)?;
     let daemon = Daemon::start(&network, Mode::Native)?;
-    let xdp = |lines: &[String]| lines.iter().filter(|line| line.contains("driver")).count();
-    let attached = attached_programs(&network.edge, OUTER)?;
+    let attached = Attachments::on(&network.edge, OUTER)?;
     ensure!(
-        xdp(&attached) == 1,
-        "one XDP program belongs on {OUTER}: {attached:?}"
-    );
-    ensure!(
-        attached.len() == 2,
-        "one egress program belongs on {OUTER}: {attached:?}"
+        attached.xdp.len() == 1 && attached.egress == 1,
+        "one program of each kind belongs on {OUTER}: {attached:?}"
     );
     daemon.stop(Signal::TERM)?;
     nothing_attached(&network, OUTER)
+}
+
+/// The second daemon finds the pinholes of the first one's calls in the pinned maps.
+fn restart_in_mid_call() -> Result<()> {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let mut stage = Stage::set(routed()?, Filter::Sipfilter(Mode::Native), 2, 2)?;
+        stage.place_calls(Answer::AtOnce, Progress::Established)?;
+        let before = stage.pinholes()?;
+        stage.talk(|_| true, 10)?;
+        if let Some(daemon) = stage.daemon.take() {
+            daemon.stop(signal)?;
+        }
+        stage.talk(|_| true, 10)?;
+        stage.daemon = Some(Daemon::start(&stage.network, Mode::Native)?);
+        stage.talk(|_| true, 10).with_context(|| {
+            format!("after {signal:?} and a new start ({before} pinholes before)")
+        })?;
+    }
+    Ok(())
+}
+
+/// `stats` and `maps dump` read the pinned maps.
+fn maps_without_daemon() -> Result<()> {
+    let network = routed()?;
+    let daemon = Daemon::start(&network, Mode::Native)?;
+    let runtime = daemon.runtime().to_path_buf();
+    daemon.stop(Signal::KILL)?;
+    for arguments in [&["stats", "--json"][..], &["maps", "dump", "--json"]] {
+        let answer = daemon::ctl(network.edge.name(), &runtime, arguments)?;
+        let empty = answer.as_array().is_some_and(Vec::is_empty)
+            || answer.as_object().is_some_and(serde_json::Map::is_empty);
+        ensure!(!empty, "{arguments:?} says nothing: {answer}");
+    }
+    Ok(())
 }
 
 fn two_daemons() -> Result<()> {
@@ -87,7 +114,10 @@ fn two_daemons() -> Result<()> {
     let mut stage = Stage::set(network, Filter::Sipfilter(Mode::Native), 2, 2)?;
     let config = daemon::config(&stage.network, &[SECOND], Mode::Native);
     let second = Daemon::start_with(&stage.network, "second", &config)?;
-    ensure!(!attached_programs(&stage.network.edge, SECOND)?.is_empty());
+    ensure!(
+        !Attachments::on(&stage.network.edge, SECOND)?.is_empty(),
+        "the second daemon is not on {SECOND}"
+    );
     stage.place_calls(Answer::AtOnce, Progress::Established)?;
     ensure!(stage.pinholes()? > 0, "the first daemon sees no call");
     ensure!(
@@ -98,7 +128,7 @@ fn two_daemons() -> Result<()> {
     second.stop(Signal::TERM)?;
     nothing_attached(&stage.network, SECOND)?;
     ensure!(
-        !attached_programs(&stage.network.edge, OUTER)?.is_empty(),
+        !Attachments::on(&stage.network.edge, OUTER)?.is_empty(),
         "stopping one daemon detached the other"
     );
     stage.talk(|_| true, 10)?;
@@ -179,7 +209,7 @@ fn no_privilege() -> Result<()> {
 }
 
 fn nothing_attached(network: &Network, interface: &str) -> Result<()> {
-    let attached = attached_programs(&network.edge, interface)?;
+    let attached = Attachments::on(&network.edge, interface)?;
     ensure!(
         attached.is_empty(),
         "still attached to {interface}: {attached:?}"
