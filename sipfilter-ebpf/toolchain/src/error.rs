@@ -45,6 +45,8 @@ pub enum Error {
         /// Which linker was in use, for the commonest cause.
         linker: PathBuf,
     },
+    /// Clippy ran and refused something; it has already said what.
+    Lint(ExitStatus),
     /// The file that should be the object cannot be read.
     Unreadable {
         /// The file.
@@ -90,6 +92,10 @@ impl fmt::Display for Error {
                 "the eBPF programs did not build ({status}); the compiler's own messages are above. If it complains about \
                  bitcode or an LLVM version, {} was built for another LLVM: take it off PATH and run `cargo xtask setup`",
                 linker.display(),
+            ),
+            Self::Lint(status) => write!(
+                f,
+                "clippy refuses the eBPF programs ({status}); its messages are above"
             ),
             Self::Unreadable { path, source } => {
                 write!(f, "cannot read the eBPF object {}: {source}", path.display())

@@ -96,7 +96,7 @@ impl Toolchain {
     ///
     /// # Errors
     ///
-    /// [`Error::Spawn`] and [`Error::Build`].
+    /// [`Error::Spawn`] and [`Error::Lint`].
     pub fn clippy(&self, workspace: &Workspace, target: &BpfTarget) -> Result<(), Error> {
         self.run(CargoVerb::Clippy, workspace, target)
     }
@@ -111,13 +111,14 @@ impl Toolchain {
                 program: self.compiler.cargo.clone(),
                 source,
             })?;
-        if !status.success() {
-            return Err(Error::Build {
+        match verb {
+            _ if status.success() => Ok(()),
+            CargoVerb::Build => Err(Error::Build {
                 status,
                 linker: self.linker.path.clone(),
-            });
+            }),
+            CargoVerb::Clippy => Err(Error::Lint(status)),
         }
-        Ok(())
     }
 
     fn command(&self, verb: CargoVerb, workspace: &Workspace, target: &BpfTarget) -> Command {
