@@ -9,6 +9,7 @@ pub mod clock;
 pub mod core;
 pub mod counters;
 pub mod datapath;
+pub mod ephemeral;
 pub mod map_writer;
 pub mod pins;
 pub mod policy;
@@ -55,6 +56,9 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     let capacity = u32::try_from(settings.limits.pinholes)
         .context("`pinholes` under [limits] is too large")?;
 
+    if let Some(warning) = ephemeral::overlap(&settings) {
+        tracing::warn!("{warning}");
+    }
     privileges::check()?;
     let runtime_dir = RuntimeDir::lock(runtime_dir)?;
     let mut termination = Termination::new().context("cannot handle signals")?;
