@@ -191,7 +191,11 @@ fn remove_leftovers() {
     for name in leftovers(&temporary) {
         let path = temporary.join(name);
         remove_directory(&path);
-        remove_pins(&path);
+    }
+    for entry in fs::read_dir(PINS_DIR).into_iter().flatten().flatten() {
+        if pins_owner(&entry.file_name().to_string_lossy()).is_some_and(is_dead) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 
@@ -201,8 +205,18 @@ fn leftovers(directory: &Path) -> Vec<String> {
         .flatten()
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| owner(name).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()))
+        .filter(|name| owner(name).is_some_and(is_dead))
         .collect()
+}
+
+fn is_dead(pid: u32) -> bool {
+    !Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// The process whose lab had the daemon that pinned under this name.
+fn pins_owner(name: &str) -> Option<u32> {
+    let (_, rest) = name.split_once(&PREFIX.replace('-', "_"))?;
+    rest.split('_').next()?.parse().ok()
 }
 
 fn owner(name: &str) -> Option<u32> {
@@ -223,6 +237,12 @@ mod tests {
             ("vpn-12-0", None),
         ] {
             assert_eq!(owner(name), expect, "{name}");
+        }
+        for (name, expect) in [
+            ("tmp_sfl_12_0_sipfilter_run-25a0b54e", Some(12)),
+            ("run_sipfilter-25a0b54e", None),
+        ] {
+            assert_eq!(pins_owner(name), expect, "{name}");
         }
         assert_eq!(owner(&unique_name()), Some(std::process::id()));
     }
