@@ -27,10 +27,12 @@ pub fn tests() -> Vec<Test> {
         ("without_a_filter", Filter::None),
     ] {
         for (ip, family) in [("ipv4", Family::V4), ("ipv6", Family::V6)] {
-            tests.push(Test::new(
-                format!("no_byte_is_changed::{ip}::{name}"),
-                move || no_byte_is_changed(family, filter),
-            ));
+            for topology in [Topology::Routed, Topology::OnHost] {
+                tests.push(Test::new(
+                    format!("no_byte_is_changed::{topology}::{ip}::{name}"),
+                    move || no_byte_is_changed(topology, family, filter),
+                ));
+            }
         }
         for tags in [&[7][..], &[7, 9][..]] {
             tests.push(Test::new(
@@ -45,8 +47,8 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-fn no_byte_is_changed(family: Family, filter: Filter) -> Result<()> {
-    let network = Network::build(Topology::Routed, family, &[])?;
+fn no_byte_is_changed(topology: Topology, family: Family, filter: Filter) -> Result<()> {
+    let network = Network::build(topology, family, &[])?;
     let mut stage = Stage::set(network, filter, CALLS, CALLS)?;
     let wire = Recorder::start(&stage.network.switch)?;
     let edge = Recorder::start(&stage.network.edge)?;
