@@ -10,7 +10,7 @@ use super::{api::Question, clock, counters::Counters, datapath::Attached, map_wr
 use crate::{
     config::Config,
     engine::{
-        CallView, Direction, Engine, Event, Input, Instant, Output,
+        CallState, CallView, Direction, Engine, Event, Input, Instant, Output,
         counters::Reading,
         pinhole::{Pinhole, PinholeAction, Stream},
         settings::{ProviderId, Settings},
@@ -194,7 +194,7 @@ impl Core {
                 .iter()
                 .map(|provider| provider.name.clone())
                 .collect(),
-            calls: self.engine.calls().count(),
+            calls: self.calls_in_progress().count(),
             pinholes: self.engine.pinholes().count(),
             adopted_pinholes: self.writer.adopted(),
             counters: self
@@ -207,10 +207,16 @@ impl Core {
     }
 
     fn calls(&self, now: Instant) -> Vec<view::Call> {
-        self.engine
-            .calls()
+        self.calls_in_progress()
             .map(|call| self.call(&call, now))
             .collect()
+    }
+
+    /// The engine remembers ended calls for a while, so that late messages open nothing; they are not in progress any more.
+    fn calls_in_progress(&self) -> impl Iterator<Item = CallView<'_>> {
+        self.engine
+            .calls()
+            .filter(|call| !matches!(call.state, CallState::Ended(_)))
     }
 
     fn call(&self, call: &CallView<'_>, now: Instant) -> view::Call {
