@@ -1,5 +1,7 @@
 //! Starting, stopping and refusing: what is attached when, two daemons side by side, and messages that say what to do.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use sipfilter_tests::lab::{
@@ -23,7 +25,7 @@ pub fn tests() -> Vec<Test> {
             sigterm_leaves_nothing_attached,
         ),
         Test::new(
-            "a_start_after_sigkill_takes_over_and_stops_cleanly",
+            "sigkill_leaves_nothing_attached_and_the_next_start_is_clean",
             start_after_sigkill,
         ),
         Test::new("a_restart_in_mid_call_loses_no_audio", restart_in_mid_call),
@@ -64,6 +66,9 @@ fn sigterm_leaves_nothing_attached() -> Result<()> {
 fn start_after_sigkill() -> Result<()> {
     let network = routed()?;
     Daemon::start(&network, Mode::Native)?.stop(Signal::KILL)?;
+    // The kernel lets go of a dead process's links a moment later.
+    std::thread::sleep(Duration::from_millis(500));
+    nothing_attached(&network, OUTER)?;
     let daemon = Daemon::start(&network, Mode::Native)?;
     let attached = Attachments::on(&network.edge, OUTER)?;
     ensure!(
