@@ -235,6 +235,10 @@ fn an_update_before_the_200_replaces_the_early_answer() {
             .by_callee()
             .sdp(sdp(PBX, 10_000)),
     );
+    world.expect(&[
+        "10000 rtp 198.51.100.70 198.51.100.77",
+        "10001 rtcp 198.51.100.70 198.51.100.77",
+    ]);
     world.wait_secs(9);
     world.expect(&[RTP, RTCP]);
     world.provider_sends(response(200, "INVITE", 1));
@@ -453,9 +457,68 @@ fn a_reinvite_that_adds_a_stream_opens_it_with_the_answer() {
         "10002 rtp 198.51.100.77",
         "10003 rtcp 198.51.100.77",
     ]);
-    // Where early media is let in, the new stream's is too.
+    // Where early media is let in, the new stream's is too, if the call is one that the PBX made.
     let mut world = World::with_on_offer();
     world.outbound_call();
     world.pbx_sends(request("INVITE", 2).to("callee").sdp(two(PBX, 10_000)));
     world.expect(&[RTP, RTCP, "10002 rtp 0.0.0.0/0", "10003 rtcp 0.0.0.0/0"]);
+    let mut world = World::with_on_offer();
+    world.inbound_call();
+    world.pbx_sends(request("INVITE", 2).by_callee().sdp(two(PBX, 10_000)));
+    world.expect(&[RTP, RTCP]);
+}
+
+#[test]
+fn a_reoffer_with_multiplexing_waits_for_rtcp_either_way() {
+    let mux = |address: &str, port: u16| {
+        sdp_of(
+            address,
+            &[&format!("m=audio {port} RTP/AVP 8"), "a=rtcp-mux"],
+        )
+    };
+    let mut world = World::new();
+    world.pbx_sends(request("INVITE", 1).sdp(mux(PBX, 10_000)));
+    world.provider_sends(response(200, "INVITE", 1).sdp(mux(MEDIA, 20_000)));
+    world.pbx_sends(ack(1));
+    world.expect(&[RTP]);
+    world.pbx_sends(request("INVITE", 2).to("callee").sdp(mux(PBX, 10_010)));
+    world.expect(&[RTP, "10010 rtp 198.51.100.77", "10011 rtcp 198.51.100.77"]);
+    world.provider_sends(response(200, "INVITE", 2).sdp(mux(MEDIA, 20_000)));
+    world.pbx_sends(ack(2));
+    world.expect(&["10010 rtp 198.51.100.77"]);
+}
+
+#[test]
+fn hold_by_one_side_is_hold_even_if_the_other_does_not_say_so() {
+    let sendonly = |address: &str, port: u16| {
+        sdp_of(
+            address,
+            &[&format!("m=audio {port} RTP/AVP 8"), "a=sendonly"],
+        )
+    };
+    for (ours, theirs) in [
+        (sendonly(PBX, 10_000), sdp(MEDIA, 20_000)),
+        (sdp(PBX, 10_000), sendonly(MEDIA, 20_000)),
+    ] {
+        let mut world = World::new();
+        world.pbx_sends(request("INVITE", 1).sdp(ours));
+        world.provider_sends(response(200, "INVITE", 1).sdp(theirs));
+        world.expect(&HELD);
+    }
+}
+
+#[test]
+fn a_delayed_offer_that_the_ack_does_not_answer_is_void() {
+    let mut world = World::new();
+    world.inbound_call();
+    world.provider_sends(request("INVITE", 2).to("callee"));
+    world.pbx_sends(response(200, "INVITE", 2).sdp(sdp(PBX, 10_010)));
+    world.expect(&[
+        RTP,
+        RTCP,
+        "10010 rtp 198.51.100.77",
+        "10011 rtcp 198.51.100.77",
+    ]);
+    world.provider_sends(ack(2));
+    world.expect(&[RTP, RTCP]);
 }

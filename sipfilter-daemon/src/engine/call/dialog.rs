@@ -171,7 +171,6 @@ impl Dialog {
         if status >= 200 {
             invite.progress = Progress::Final;
         }
-        let offer_settled = invite.offer_settled;
         let carrier = Carrier::of(seen, invite.offer_in);
         if status >= 300 {
             self.negotiation.reject(&carrier);
@@ -195,15 +194,8 @@ impl Dialog {
                 self.negotiation.settle(&carrier, until);
             }
             (OfferIn::Response, Some(offer)) => {
-                // The offer of a reliable 183 that a PRACK has answered may be repeated in the 200.
-                let repeated = offer_settled
-                    && seen.sdp.is_some_and(|body| {
-                        self.negotiation
-                            .has(seen.sender, context.limits.digest(body))
-                    });
-                if !repeated {
-                    self.negotiation.offer(Exchange::new(carrier, offer));
-                }
+                // Where a PRACK has answered the offer of a reliable 183, the 200 may repeat it; the ACK without SDP then drops it.
+                self.negotiation.offer(Exchange::new(carrier, offer));
             }
             (_, None) => {}
         }
@@ -246,9 +238,6 @@ impl Dialog {
                             let until = context.now + SETTLE;
                             self.negotiation
                                 .answer(&carrier, answer, Finality::Final, until);
-                            if let Some(invite) = self.invites.of_mut(requester) {
-                                invite.offer_settled = true;
-                            }
                         }
                     }
                     None => self.offer(seen, context, effects),

@@ -118,6 +118,8 @@ impl Call {
                 return;
             }
             let dialog = Dialog::new(tag, self.inviter, &self.invite, self.offer.as_ref());
+            // Hardly any call has more than one: no room in advance.
+            self.dialogs.reserve_exact(1);
             self.dialogs.push(dialog);
         }
         let Some(dialog) = self.dialogs.iter_mut().find(|dialog| dialog.is(tag)) else {

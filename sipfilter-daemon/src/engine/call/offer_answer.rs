@@ -3,7 +3,7 @@
 //! It never reads SDP, sees no packet and knows no pinhole: `dialog` feeds it, `plan` reads it. Its invariant: an [`Agreement`] that
 //! [`Negotiation::agreements`] yields holds at least one description of each side.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     message::{Branch, Seen, Verb},
@@ -39,9 +39,9 @@ impl Description {
 #[derive(Debug, Clone, Default)]
 pub struct Agreement {
     /// The PBX's.
-    pub local: VecDeque<Arc<LocalSession>>,
+    pub local: Vec<Arc<LocalSession>>,
     /// The provider's.
-    pub remote: VecDeque<Arc<RemoteSession>>,
+    pub remote: Vec<Arc<RemoteSession>>,
 }
 
 impl Agreement {
@@ -80,14 +80,16 @@ impl Agreement {
     }
 }
 
-fn add<T>(alternatives: &mut VecDeque<Arc<T>>, new: Arc<T>, same: impl Fn(&T, &T) -> bool) {
+fn add<T>(alternatives: &mut Vec<Arc<T>>, new: Arc<T>, same: impl Fn(&T, &T) -> bool) {
     if alternatives.iter().any(|known| same(known, &new)) {
         return;
     }
     if alternatives.len() == MAX_ALTERNATIVES {
-        alternatives.pop_front();
+        alternatives.remove(0);
     }
-    alternatives.push_back(new);
+    // Hardly any offer has more than one answer: no room in advance.
+    alternatives.reserve_exact(1);
+    alternatives.push(new);
 }
 
 /// The message that carries an offer, which says where its answer will be.
@@ -156,7 +158,7 @@ impl Exchange {
     /// The PBX's offer, while nobody has answered it.
     pub fn unanswered_local(&self) -> Option<&LocalSession> {
         match (self.carrier.offerer(), self.sides.remote.is_empty()) {
-            (Direction::Egress, true) => self.sides.local.front().map(Arc::as_ref),
+            (Direction::Egress, true) => self.sides.local.first().map(Arc::as_ref),
             _ => None,
         }
     }
@@ -237,6 +239,7 @@ impl Negotiation {
         if self.open.len() == MAX_OPEN {
             self.open.remove(0);
         }
+        self.open.reserve_exact(1);
         self.open.push(exchange);
     }
 
@@ -353,14 +356,14 @@ impl Negotiation {
     /// The latest description of the PBX, answered or not: what `hold` refers to.
     pub fn last_local(&self) -> Option<&LocalSession> {
         self.agreements()
-            .find_map(|sides| sides.local.back())
+            .find_map(|sides| sides.local.last())
             .map(Arc::as_ref)
     }
 
     /// The latest description of the provider.
     pub fn last_remote(&self) -> Option<&RemoteSession> {
         self.agreements()
-            .find_map(|sides| sides.remote.back())
+            .find_map(|sides| sides.remote.last())
             .map(Arc::as_ref)
     }
 
@@ -417,8 +420,8 @@ impl Negotiation {
 impl Exchange {
     fn offer_digest(&self) -> Option<Digest> {
         match self.carrier.offerer() {
-            Direction::Egress => self.sides.local.front().map(|session| session.digest),
-            Direction::Ingress => self.sides.remote.front().map(|session| session.digest),
+            Direction::Egress => self.sides.local.first().map(|session| session.digest),
+            Direction::Ingress => self.sides.remote.first().map(|session| session.digest),
         }
     }
 }

@@ -45,6 +45,7 @@ impl Want {
         if self.sources.len() == MAX_SOURCES {
             return false;
         }
+        self.sources.reserve_exact(1);
         self.sources.push(source.clone());
         true
     }
@@ -145,7 +146,8 @@ impl<'a> Plan<'a> {
     /// The n-th section of one belongs to the n-th of the other (RFC 3264 §6); a missing one is a rejected one.
     fn add_pair(&mut self, local: &LocalSession, remote: &RemoteSession, pairing: Pairing) {
         for (ours, theirs) in local.media.iter().zip(&remote.media) {
-            let Some(stream) = ours.stream.filter(|_| theirs.active) else {
+            // A stream that the other side has removed has no sources.
+            let Some(stream) = ours.stream else {
                 continue;
             };
             let idle = self.idle(ours.held || theirs.held);

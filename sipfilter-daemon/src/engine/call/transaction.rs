@@ -62,8 +62,6 @@ pub struct Invite {
     pub offer_in: OfferIn,
     /// How far it got.
     pub progress: Progress,
-    /// An offer in its response has had its answer, in a PRACK (RFC 3262 §5).
-    pub offer_settled: bool,
     branches: Vec<Branch>,
 }
 
@@ -78,7 +76,6 @@ impl Invite {
                 OfferIn::Response
             },
             progress: Progress::Pending,
-            offer_settled: false,
             branches: request.branch.into_iter().collect(),
         }
     }

@@ -82,7 +82,7 @@ impl Call {
             .iter()
             .filter_map(|dialog| dialog.negotiation().agreements().next());
         for sides in agreed {
-            let (Some(local), Some(remote)) = (sides.local.back(), sides.remote.back()) else {
+            let (Some(local), Some(remote)) = (sides.local.last(), sides.remote.last()) else {
                 continue;
             };
             for (ours, theirs) in local.media.iter().zip(&remote.media) {
