@@ -263,6 +263,15 @@ fn a_lost_200_is_proved_by_what_follows_it() {
 }
 
 #[test]
+fn an_error_shows_that_the_proof_was_none() {
+    let mut world = ringing();
+    world.pbx_sends(request("ACK", 1).to("callee").branch("z9hG4bK-ack"));
+    world.provider_sends(response(486, "INVITE", 1));
+    world.expect_closed();
+    assert_eq!(world.ends(), [EndReason::Rejected(486)]);
+}
+
+#[test]
 fn the_ack_of_an_error_proves_nothing() {
     let mut world = ringing();
     world.pbx_sends(request("ACK", 1).to("callee").branch("z9hG4bK-INVITE-1"));

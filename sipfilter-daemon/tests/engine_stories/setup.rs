@@ -347,3 +347,51 @@ fn the_providers_own_call_identifier_is_kept() {
         Some(("X-Twilio-CallSid", "CA0123"))
     );
 }
+
+#[test]
+fn a_provisional_response_of_a_fork_behind_the_200_opens_nothing() {
+    let mut world = World::new();
+    world.pbx_sends(request("INVITE", 1).sdp(sdp(PBX, 10_000)));
+    world.provider_sends(response(200, "INVITE", 1).sdp(sdp(MEDIA, 20_000)));
+    world.provider_sends(
+        response(183, "INVITE", 1)
+            .to("fork")
+            .sdp(sdp("198.51.100.72", 20_000)),
+    );
+    world.expect(&[RTP, RTCP]);
+    assert_eq!(world.refusals(), []);
+}
+
+#[test]
+fn a_copy_of_the_invite_may_bring_the_answer_of_a_dialog_that_rings() {
+    let mut world = World::new();
+    let invite = request("INVITE", 1).sdp(sdp(MEDIA, 20_000));
+    world.provider_sends(invite.clone().branch("z9hG4bK-one"));
+    world.pbx_sends(response(180, "INVITE", 1).branch("z9hG4bK-one"));
+    world.provider_sends(invite.branch("z9hG4bK-two"));
+    world.pbx_sends(
+        response(200, "INVITE", 1)
+            .branch("z9hG4bK-two")
+            .sdp(sdp(PBX, 10_000)),
+    );
+    world.expect(&[RTP, RTCP]);
+    assert_eq!(world.refusals(), []);
+}
+
+#[test]
+fn the_most_specific_prefix_names_the_provider_then_the_order() {
+    let provider_of = |first: &[&str], second: &[&str]| {
+        let mut settings = settings();
+        for (provider, nets) in settings.providers.iter_mut().zip([first, second]) {
+            provider.signalling = nets.iter().map(|net| net.parse().unwrap()).collect();
+        }
+        let mut world = World::with(settings);
+        world.provider_sends(request("INVITE", 1));
+        world.call(0).provider.0
+    };
+    let (wide, narrow) = ("198.51.100.0/24", "198.51.100.0/28");
+    assert_eq!(provider_of(&[wide], &[narrow]), 1);
+    assert_eq!(provider_of(&[narrow], &[wide]), 0);
+    assert_eq!(provider_of(&[wide], &[wide, narrow]), 1);
+    assert_eq!(provider_of(&[wide], &[wide]), 0);
+}
