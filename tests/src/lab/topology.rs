@@ -316,13 +316,24 @@ impl Network {
         }
         for (namespace, from, to) in paths {
             let (from, to) = (from.address(self.family), to.address(self.family));
-            service::ping(namespace, from, to).with_context(|| {
+            // On a busy machine the first echoes can get lost while neighbours and bridge ports settle.
+            let mut answered = service::ping(namespace, from, to);
+            for _ in 1..REACHABILITY_ATTEMPTS {
+                if answered.is_ok() {
+                    break;
+                }
+                answered = service::ping(namespace, from, to);
+            }
+            answered.with_context(|| {
                 format!("the lab's network is broken: {to} does not answer {from}")
             })?;
         }
         Ok(())
     }
 }
+
+/// Pings, each with its own two seconds of patience, before a path counts as broken.
+const REACHABILITY_ATTEMPTS: usize = 5;
 
 #[derive(Clone, Copy)]
 enum Mask {
