@@ -73,7 +73,7 @@ pub enum PinholeAction {
     /// unchanged contents: when signalling renews a call, and when a pinhole is silent while others of its call are not. Where the
     /// kernel has lost the pinhole meanwhile, it is to be put back.
     Update(Pinhole),
-    /// Close it.
+    /// Close it. It may not be there, where its `Open` was refused and both came of one input.
     Close {
         /// The key.
         local: SocketAddr,

@@ -4,7 +4,10 @@
 //! actions. Its invariants, checked after every input in debug builds: the pinholes are the union of what living calls want, and the armed
 //! deadline is the earliest of all.
 
-use std::{collections::VecDeque, net::SocketAddr};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    net::SocketAddr,
+};
 
 use super::{
     CallNumber, CallView, Counters, Direction, EndReason, Event, Input, Instant, Output, Refusal,
@@ -286,6 +289,7 @@ impl Engine {
         call.planned = Planned {
             locals: plan.wants.keys().copied().collect(),
             is_cut: plan.is_cut,
+            is_watched: false,
         };
         let is_newly_cut = plan.is_cut && !before.is_cut;
         let (outputs, counters) = (&mut self.outputs, &mut self.counters);
@@ -296,6 +300,17 @@ impl Engine {
             renew,
             &mut |action| emit(outputs, counters, action),
         );
+        self.watch(number);
+        // What a shared pinhole became, it became for all that want it.
+        let locals = before.locals.into_iter().chain(self.planned(number));
+        let sharers: BTreeSet<CallNumber> = locals
+            .flat_map(|local| self.pinholes.owners(local))
+            .filter(|owner| *owner != number)
+            .collect();
+        for sharer in sharers {
+            self.watch(sharer);
+            self.calls.rearm(sharer, &self.settings.timers);
+        }
         if is_newly_cut {
             self.refuse(Some(number), Refusal::TooManySources);
         }
@@ -304,18 +319,35 @@ impl Engine {
         }
     }
 
+    fn planned(&self, number: CallNumber) -> Vec<SocketAddr> {
+        self.calls
+            .call(number)
+            .map(|call| call.planned.locals.to_vec())
+            .unwrap_or_default()
+    }
+
+    /// Notes whether the kernel has any of the call's pinholes.
+    fn watch(&mut self, number: CallNumber) {
+        if let Some(call) = self.calls.call_mut(number) {
+            let mut locals = call.planned.locals.iter();
+            call.planned.is_watched = locals.any(|local| self.pinholes.is_open(*local));
+        }
+    }
+
     fn handle_result(&mut self, local: SocketAddr, result: PinholeResult) {
+        let calls = self.pinholes.handle_result(local, result);
         let refusal = match result {
             PinholeResult::Done => return,
             PinholeResult::Full => Refusal::TooManyPinholes,
             PinholeResult::Failed => Refusal::ActionFailed,
         };
-        let calls = self.pinholes.handle_result(local, result);
         if calls.is_empty() {
             self.refuse(None, refusal);
         }
         for call in calls {
             self.refuse(Some(call), refusal);
+            self.watch(call);
+            self.calls.rearm(call, &self.settings.timers);
         }
     }
 
@@ -393,6 +425,11 @@ impl Engine {
                 continue;
             };
             wants += plan.wants.len();
+            let mut locals = plan.wants.keys();
+            assert_eq!(
+                call.planned.is_watched,
+                locals.any(|local| self.pinholes.is_open(*local))
+            );
             assert!(plan.wants.keys().eq(call.planned.locals.iter()));
             for (local, want) in &plan.wants {
                 assert_eq!(self.pinholes.want(*local, call.number()), Some(want));

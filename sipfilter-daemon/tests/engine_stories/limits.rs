@@ -207,3 +207,27 @@ fn a_call_id_has_no_more_calls_than_a_fork_has_dialogs() {
     assert_eq!(world.engine.calls().count(), 2);
     assert_eq!(world.refusals(), [Refusal::TooManyDialogs]);
 }
+
+#[test]
+fn an_update_that_the_kernel_refuses_leaves_a_pinhole_that_is_closed_in_the_end() {
+    let mut world = World::with_on_offer();
+    world.pbx_sends(request("INVITE", 1).sdp(sdp(PBX, 10_000)));
+    world.answer = PinholeResult::Full;
+    world.silence(10_000);
+    world.answer = PinholeResult::Done;
+    world.provider_sends(response(180, "INVITE", 1));
+    world.expect(&["10000 rtp 0.0.0.0/0", "10001 rtcp 0.0.0.0/0"]);
+    world.provider_sends(response(486, "INVITE", 1));
+    world.expect_closed();
+}
+
+#[test]
+fn a_confirmed_call_whose_pinholes_the_kernel_refused_does_not_stay_forever() {
+    let mut world = World::new();
+    world.answer = PinholeResult::Full;
+    world.inbound_call();
+    world.wait_secs(3_000);
+    assert_eq!(world.ends(), []);
+    world.wait_secs(700);
+    assert_eq!(world.ends().len(), 1);
+}

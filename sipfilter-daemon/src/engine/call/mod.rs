@@ -91,6 +91,8 @@ pub struct Planned {
     pub locals: Box<[SocketAddr]>,
     /// Some source found no place, and that was said.
     pub is_cut: bool,
+    /// The kernel has at least one of them, and will tell when all are silent.
+    pub is_watched: bool,
 }
 
 /// One call.
@@ -232,12 +234,12 @@ impl Call {
         let phase = match self.phase {
             Phase::Inviting { deadline, .. } | Phase::Challenged { deadline, .. } => deadline,
             Phase::Ended { until, .. } => return until,
-            // With pinholes, the kernel tells when it falls silent. A call without any (its media was refused, or is all on ports
-            // of no concern) is judged by its signalling, with the patience that a call on hold gets.
+            // With pinholes, the kernel tells when it falls silent. A call without any (its media was refused, or the kernel's table
+            // is full) is judged by its signalling, with the patience that a call on hold gets.
             Phase::Confirmed { at } => {
                 let silent = self.last_heard.max(at) + timers.hold_idle;
                 let rest = self.dialogs.iter().filter_map(Dialog::deadline).min();
-                let silent = self.planned.locals.is_empty().then_some(silent);
+                let silent = (!self.planned.is_watched).then_some(silent);
                 return earliest(silent, rest).unwrap_or(Instant::FAR);
             }
         };
@@ -280,7 +282,7 @@ impl Call {
                 }
                 if lapsed && !self.is_established() {
                     self.end(EndReason::NoAck, context, effects);
-                } else if self.planned.locals.is_empty()
+                } else if !self.planned.is_watched
                     && self.last_heard.max(at) + context.timers().hold_idle <= now
                 {
                     self.end(EndReason::Idle, context, effects);

@@ -25,7 +25,7 @@ enum Kernel {
         /// When the kernel last reported it silent.
         silent: Option<Instant>,
     },
-    /// An older state of this pinhole: an update was refused.
+    /// An older state of this pinhole: an update was refused. Tried again with the call's next message.
     Stale { pinhole: Pinhole },
 }
 
@@ -68,6 +68,19 @@ impl PinholeTable {
     /// How many the kernel has.
     pub fn open(&self) -> usize {
         self.open
+    }
+
+    /// Whether the kernel has this one.
+    pub fn is_open(&self, local: SocketAddr) -> bool {
+        self.entries
+            .get(&local)
+            .is_some_and(|entry| entry.kernel != Kernel::Absent)
+    }
+
+    /// The calls that want this one.
+    pub fn owners(&self, local: SocketAddr) -> impl Iterator<Item = CallNumber> {
+        let wants = self.entries.get(&local).map(|entry| entry.wants.as_slice());
+        wants.unwrap_or_default().iter().map(|(call, _, _)| *call)
     }
 
     /// Replaces all wants of a call: `before` is where its wants were. Closes come first, so that a full table finds room.
