@@ -11,7 +11,7 @@ use crate::{
     reader::Reader,
     reason::{Action, Reason},
     settings::{Protects, Settings, Transport},
-    value::{Pinhole, ProviderRule, Shape, Slot},
+    value::{Pinhole, ProviderRule, Shapes, Slot},
 };
 
 /// The tables of one address family.
@@ -268,18 +268,16 @@ fn judge_media<A: Address, R: Reader>(
     {
         return Reason::WrongSource;
     }
-    if pinhole.shape == Shape::Rtp as u16 {
-        // RTP and RTCP begin with version 2 in two bits (RFC 3550 §5.1, §6.4.1); an empty datagram is neither.
-        let first = if payload < payload_end {
-            reader.byte(payload)
-        } else {
-            None
-        };
-        if first.is_none_or(|byte| byte >> 6 != 2) {
-            return Reason::NotMedia;
-        }
+    // An empty datagram is nothing at all.
+    let first = if payload < payload_end {
+        reader.byte(payload)
+    } else {
+        None
+    };
+    match first {
+        Some(byte) if pinhole.shapes.admits(Shapes::of(byte)) => Reason::Media,
+        _ => Reason::NotMedia,
     }
-    Reason::Media
 }
 
 /// Whether a pinhole has been without a packet for longer than its limit. Times that lie in the future count as now: user space

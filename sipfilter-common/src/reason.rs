@@ -63,7 +63,7 @@ reasons! {
     PinholeExpired = 11, "pinhole_expired", Drop;
     /// To a pinhole, from an address or port that was not negotiated.
     WrongSource = 12, "wrong_source", Drop;
-    /// To a pinhole, from the right source, but not what was negotiated (RTP version 2).
+    /// To a pinhole, from the right source, but not what was negotiated (RTP version 2; STUN, DTLS, UDPTL where they were).
     NotMedia = 13, "not_media", Drop;
     /// Leaving: SIP to a provider.
     EgressSignalling = 14, "egress_signalling", Pass;

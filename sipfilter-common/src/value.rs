@@ -24,8 +24,8 @@ pub struct Pinhole<A> {
     pub slot: u32,
     /// The provider's number.
     pub provider: u16,
-    /// What may pass: a [`Shape`] as integer.
-    pub shape: u16,
+    /// What may pass.
+    pub shapes: Shapes,
     /// Who may send; unused places never match ([`Source::none`]).
     pub sources: [Source<A>; MAX_SOURCES],
 }
@@ -64,14 +64,44 @@ impl<A: Default> Source<A> {
     }
 }
 
-/// What a stream looks like on the wire.
+/// What may flow through a pinhole, by the first byte of a datagram (RFC 7983 §7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u16)]
-pub enum Shape {
-    /// RTP or RTCP: version 2 in the first two bits (RFC 3550 §5.1, RFC 7983 §7).
-    Rtp = 0,
-    /// UDPTL (T.38): a bare sequence number, no magic to check.
-    Udptl = 1,
+#[repr(transparent)]
+pub struct Shapes(u16);
+
+impl Shapes {
+    /// RTP and RTCP: version 2 in the first two bits (RFC 3550 §5.1, §6.4.1).
+    pub const RTP: Self = Self(1);
+    /// STUN, where ICE was negotiated.
+    pub const STUN: Self = Self(1 << 1);
+    /// DTLS, where DTLS-SRTP was negotiated.
+    pub const DTLS: Self = Self(1 << 2);
+    /// UDPTL (T.38) begins with a bare sequence number: there is nothing to tell it by.
+    pub const ANY: Self = Self(u16::MAX);
+    const OTHER: Self = Self(1 << 15);
+
+    /// What a datagram with this first byte is.
+    #[inline(always)]
+    pub const fn of(first: u8) -> Self {
+        match first {
+            0..=3 => Self::STUN,
+            20..=63 => Self::DTLS,
+            128..=191 => Self::RTP,
+            _ => Self::OTHER,
+        }
+    }
+
+    /// Whether one of these is among `self`.
+    #[inline(always)]
+    pub const fn admits(self, shapes: Self) -> bool {
+        self.0 & shapes.0 != 0
+    }
+
+    /// Both.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 }
 
 /// What the kernel knows of a pinhole's traffic, as the kernel writes it. A reused slot keeps its counts, so that readers

@@ -16,7 +16,7 @@ use sipfilter_common::{
     addr::{Ipv4, Ipv6},
     key::PinholeKey,
     settings::Transport,
-    value::{self, ProviderRule, Shape, SlotCounts},
+    value::{self, ProviderRule, Shapes, SlotCounts},
 };
 
 use super::{CtlError, Outcome, output, stats};
@@ -66,7 +66,8 @@ struct Provider {
 struct Pinhole {
     local: SocketAddr,
     sources: Vec<view::Source>,
-    shape: &'static str,
+    /// What may pass, by RFC 7983.
+    shapes: Vec<&'static str>,
     provider: u16,
     call: u64,
     slot: u32,
@@ -134,7 +135,7 @@ fn dump(pins: &Pins, json: bool, out: &mut dyn Write) -> Result<(), CtlError> {
         vec![
             pinhole.local.to_string(),
             output::cell(&sources, "-"),
-            pinhole.shape.to_owned(),
+            pinhole.shapes.join(" "),
             pinhole.provider.to_string(),
             pinhole.call.to_string(),
             pinhole.slot.to_string(),
@@ -148,7 +149,7 @@ fn dump(pins: &Pins, json: bool, out: &mut dyn Write) -> Result<(), CtlError> {
         &[
             "PINHOLE",
             "FROM",
-            "SHAPE",
+            "SHAPES",
             "PROVIDER",
             "CALL",
             "SLOT",
@@ -251,11 +252,7 @@ fn show<A: Copy + Into<IpAddr>>(
     Pinhole {
         local,
         sources: sources.collect(),
-        shape: if pinhole.shape == Shape::Udptl as u16 {
-            "udptl"
-        } else {
-            "rtp"
-        },
+        shapes: shapes(pinhole.shapes),
         provider: pinhole.provider,
         call: pinhole.call,
         slot: pinhole.slot,
@@ -268,6 +265,21 @@ fn show<A: Copy + Into<IpAddr>>(
             dropped_packets: counts.dropped_packets,
         },
     }
+}
+
+fn shapes(shapes: Shapes) -> Vec<&'static str> {
+    if shapes == Shapes::ANY {
+        return vec!["any"];
+    }
+    [
+        (Shapes::RTP, "rtp"),
+        (Shapes::STUN, "stun"),
+        (Shapes::DTLS, "dtls"),
+    ]
+    .into_iter()
+    .filter(|(shape, _)| shapes.admits(*shape))
+    .map(|(_, name)| name)
+    .collect()
 }
 
 fn open<M>(pins: &Pins, name: &'static str) -> Result<M, PinError>

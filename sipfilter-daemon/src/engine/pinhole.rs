@@ -47,6 +47,35 @@ pub enum Stream {
     Udptl,
 }
 
+/// What else may pass on a stream's port (RFC 7983), because the negotiation needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Extras {
+    /// STUN: both sides have ICE credentials (RFC 8445).
+    pub stun: bool,
+    /// DTLS: both sides have fingerprints (RFC 5763).
+    pub dtls: bool,
+}
+
+impl Extras {
+    /// What either needs.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            stun: self.stun || other.stun,
+            dtls: self.dtls || other.dtls,
+        }
+    }
+
+    /// What both have offered.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            stun: self.stun && other.stun,
+            dtls: self.dtls && other.dtls,
+        }
+    }
+}
+
 /// One pinhole as the calls that share its local address and port want it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pinhole {
@@ -56,6 +85,8 @@ pub struct Pinhole {
     pub sources: Vec<Source>,
     /// What kind of stream was negotiated.
     pub stream: Stream,
+    /// What else may pass.
+    pub extras: Extras,
     /// Without a packet in either direction for this long, the kernel closes it.
     pub idle: Duration,
     /// Whose call it is.

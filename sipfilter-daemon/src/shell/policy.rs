@@ -12,7 +12,7 @@ use sipfilter_common::{
     addr::{Ipv4, Ipv6},
     key::PinholeKey,
     settings::{self as kernel, MAX_PORTS, MAX_PROTECTED, PortRange},
-    value::{self, MAX_SOURCES, ProviderRule, Shape, Source},
+    value::{self, MAX_SOURCES, ProviderRule, Shapes, Source},
 };
 
 use crate::engine::{
@@ -222,17 +222,23 @@ fn kernel_value<A: Copy + Default>(
     for (place, source) in sources.iter_mut().zip(wanted) {
         *place = source;
     }
-    let shape = match pinhole.stream {
-        Stream::Rtp | Stream::Rtcp => Shape::Rtp,
-        Stream::Udptl => Shape::Udptl,
+    let mut shapes = match pinhole.stream {
+        Stream::Rtp | Stream::Rtcp => Shapes::RTP,
+        Stream::Udptl => Shapes::ANY,
     };
+    if pinhole.extras.stun {
+        shapes = shapes.with(Shapes::STUN);
+    }
+    if pinhole.extras.dtls {
+        shapes = shapes.with(Shapes::DTLS);
+    }
     value::Pinhole {
         opened,
         idle,
         call: pinhole.call.0,
         slot,
         provider: pinhole.provider.0,
-        shape: shape as u16,
+        shapes,
         sources,
     }
 }

@@ -233,3 +233,27 @@ fn an_invite_on_hold_from_the_start_opens_once_it_resumes() {
     world.pbx_sends(response(200, "INVITE", 2).sdp(sdp(PBX, 10_000)));
     world.expect(&[RTP, RTCP]);
 }
+
+#[test]
+fn stun_and_dtls_may_pass_only_where_both_sides_negotiated_them() {
+    const ICE: &str = "a=ice-ufrag:abcd";
+    const FINGERPRINT: &str = "a=fingerprint:sha-256 AA:BB";
+    #[track_caller]
+    fn extras(offer: &[&str], answer: &[&str], expect: (bool, bool)) {
+        let (offer, answer) = (
+            [&AUDIO[..1], offer].concat(),
+            [&AUDIO[1..], answer].concat(),
+        );
+        let world = check(&offer, &answer, &[RTP, RTCP]);
+        for port in [10000, 10001] {
+            let found = world.pinhole(port).extras;
+            assert_eq!((found.stun, found.dtls), expect, "port {port}");
+        }
+    }
+    extras(&[], &[], (false, false));
+    extras(&[ICE], &[], (false, false));
+    extras(&[], &[ICE, FINGERPRINT], (false, false));
+    extras(&[ICE], &[ICE], (true, false));
+    extras(&[FINGERPRINT, ICE], &[FINGERPRINT], (false, true));
+    extras(&[FINGERPRINT, ICE], &[FINGERPRINT, ICE], (true, true));
+}

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use sipfilter_common::reason::Reason;
 use sipfilter_daemon::engine::{
     CallNumber,
-    pinhole::{Pinhole, Source, Stream},
+    pinhole::{Extras, Pinhole, Source, Stream},
     settings::{
         EarlyMedia, Limits, Media, MediaSource, Pbx, Provider, ProviderId, Settings,
         SignallingPorts, Timers, Transport,
@@ -42,6 +42,7 @@ pub struct Case {
 pub const SIP: &[u8] = b"OPTIONS sip:pbx SIP/2.0\r\n\r\n";
 const RTP: &[u8] = &[0x80, 0, 0, 1, 0, 0, 0, 160, 1, 2, 3, 4, 0xff, 0xff];
 const RTCP: &[u8] = &[0x81, 200, 0, 6, 1, 2, 3, 4];
+const DTLS: &[u8] = &[22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const STUN: &[u8] = &[0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xa4, 0x42];
 
 const PBX4: &str = "203.0.113.10";
@@ -103,6 +104,7 @@ pub fn pinholes() -> Vec<Pinhole> {
             })
             .collect(),
         stream,
+        extras: Extras::default(),
         idle,
         provider: ProviderId(0),
         call: CallNumber(7),
@@ -150,6 +152,30 @@ pub fn pinholes() -> Vec<Pinhole> {
             Stream::Udptl,
             long,
         ),
+        Pinhole {
+            extras: Extras {
+                stun: true,
+                dtls: false,
+            },
+            ..pinhole(
+                "203.0.113.10:10040",
+                &[("198.51.100.20/32", 40_000, 60_000)],
+                Stream::Rtp,
+                long,
+            )
+        },
+        Pinhole {
+            extras: Extras {
+                stun: true,
+                dtls: true,
+            },
+            ..pinhole(
+                "203.0.113.10:10050",
+                &[("198.51.100.20/32", 40_000, 60_000)],
+                Stream::Rtp,
+                long,
+            )
+        },
         pinhole(
             "[2001:db8:1::10]:10000",
             &[("2001:db8:3::20/128", 40_000, 60_000)],
@@ -535,6 +561,34 @@ fn ingress_media() -> Vec<Case> {
             "padding is not payload",
             rtp(good, 10_000, b"").padded(18),
             Reason::NotMedia,
+        ),
+        inward(
+            "stun where ice was negotiated",
+            rtp(good, 10_040, STUN),
+            Reason::Media,
+        ),
+        inward("rtp there too", rtp(good, 10_040, RTP), Reason::Media),
+        inward("but no dtls", rtp(good, 10_040, DTLS), Reason::NotMedia),
+        inward(
+            "dtls where it was negotiated",
+            rtp(good, 10_050, DTLS),
+            Reason::Media,
+        ),
+        inward("stun beside it", rtp(good, 10_050, STUN), Reason::Media),
+        inward(
+            "zrtp nowhere",
+            rtp(good, 10_050, &[0x10; 16]),
+            Reason::NotMedia,
+        ),
+        inward(
+            "turn channels nowhere",
+            rtp(good, 10_050, &[0x40; 16]),
+            Reason::NotMedia,
+        ),
+        inward(
+            "stun from a stranger",
+            rtp("192.0.2.9:45000", 10_050, STUN),
+            Reason::WrongSource,
         ),
         inward(
             "udptl has no version",

@@ -10,7 +10,7 @@ use super::{
     session::{LocalMedia, LocalSession, RemoteSession},
 };
 use crate::engine::{
-    pinhole::{MAX_SOURCES, Source, Stream},
+    pinhole::{Extras, MAX_SOURCES, Source, Stream},
     settings::Timers,
 };
 
@@ -21,6 +21,8 @@ pub struct Want {
     pub sources: Vec<Source>,
     /// What is to flow.
     pub stream: Stream,
+    /// What else may pass.
+    pub extras: Extras,
     /// The longest silence.
     pub idle: Duration,
 }
@@ -29,6 +31,7 @@ impl Want {
     /// Takes what another one wants in addition. Tells whether every source found a place.
     pub fn unite(&mut self, other: &Self) -> bool {
         self.stream = loosest(self.stream, other.stream);
+        self.extras = self.extras.or(other.extras);
         self.idle = self.idle.max(other.idle);
         let mut complete = true;
         for source in &other.sources {
@@ -65,6 +68,24 @@ fn covers(wide: &Source, narrow: &Source) -> bool {
     wide.net.contains(&narrow.net)
         && wide.ports.0 <= narrow.ports.0
         && wide.ports.1 >= narrow.ports.1
+}
+
+/// What is to flow from somewhere to somewhere.
+#[derive(Debug, Clone, Copy)]
+struct Flow {
+    stream: Stream,
+    extras: Extras,
+    idle: Duration,
+}
+
+impl Flow {
+    /// The RTCP beside it, on a port of its own.
+    fn rtcp(self) -> Self {
+        Self {
+            stream: Stream::Rtcp,
+            ..self
+        }
+    }
 }
 
 /// How to read a pair of media descriptions.
@@ -135,10 +156,14 @@ impl<'a> Plan<'a> {
             let Some(stream) = media.stream else {
                 continue;
             };
-            let idle = self.idle(media.held);
-            self.add(&media.rtp, limit, stream, idle);
+            let flow = Flow {
+                stream,
+                extras: media.extras,
+                idle: self.idle(media.held),
+            };
+            self.add(&media.rtp, limit, flow);
             if stream == Stream::Rtp {
-                self.add(&media.rtcp, limit, Stream::Rtcp, idle);
+                self.add(&media.rtcp, limit, flow.rtcp());
             }
         }
     }
@@ -150,10 +175,18 @@ impl<'a> Plan<'a> {
             let Some(stream) = ours.stream else {
                 continue;
             };
-            let idle = self.idle(ours.held || theirs.held);
-            self.add(&ours.rtp, &theirs.rtp, stream, idle);
+            let flow = Flow {
+                stream,
+                extras: match pairing {
+                    Pairing::Answered => ours.extras.and(theirs.extras),
+                    // What the other side will say is not known yet; its checks may come before its answer (RFC 8445 §7.3).
+                    Pairing::Unanswered => ours.extras,
+                },
+                idle: self.idle(ours.held || theirs.held),
+            };
+            self.add(&ours.rtp, &theirs.rtp, flow);
             if has_own_rtcp(ours, theirs.mux, stream, pairing) {
-                self.add(&ours.rtcp, &theirs.rtcp, Stream::Rtcp, idle);
+                self.add(&ours.rtcp, &theirs.rtcp, flow.rtcp());
             }
         }
     }
@@ -166,12 +199,13 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn add(&mut self, places: &[SocketAddr], from: &[Source], stream: Stream, idle: Duration) {
+    fn add(&mut self, places: &[SocketAddr], from: &[Source], flow: Flow) {
         for place in places {
             let mut want = Want {
                 sources: Vec::new(),
-                stream,
-                idle,
+                stream: flow.stream,
+                extras: flow.extras,
+                idle: flow.idle,
             };
             for source in from {
                 if source.net.addr().is_ipv4() == place.is_ipv4() {

@@ -15,7 +15,7 @@ pub use remote::{Nets, RemoteMedia, RemoteSession};
 use super::message::HashKey;
 use crate::engine::{
     Refusal,
-    pinhole::Stream,
+    pinhole::{Extras, Stream},
     sdp::{self, MediaDescription, MediaDirection, Protocol, SdpError},
     settings::{Provider, Settings},
 };
@@ -122,6 +122,14 @@ fn stream_of(described: &MediaDescription) -> Option<Stream> {
         Protocol::Rtp => Some(Stream::Rtp),
         Protocol::Udptl => Some(Stream::Udptl),
         Protocol::Other => None,
+    }
+}
+
+/// What the section needs besides its media.
+fn extras_of(described: &MediaDescription) -> Extras {
+    Extras {
+        stun: described.ice,
+        dtls: described.fingerprint,
     }
 }
 

@@ -286,6 +286,7 @@ fn unite(local: SocketAddr, wants: &[(CallNumber, ProviderId, Want)]) -> Option<
         local,
         sources: union.sources,
         stream: union.stream,
+        extras: union.extras,
         idle: union.idle,
         provider: *provider,
         call: *call,

@@ -4,10 +4,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Digest, canonical, is_held, refuse, rtcp_of, rtp_ports, stream_of};
+use super::{Digest, canonical, extras_of, is_held, refuse, rtcp_of, rtp_ports, stream_of};
 use crate::engine::{
     Refusal,
-    pinhole::Stream,
+    pinhole::{Extras, Stream},
     sdp::{Connection, MediaDescription},
     settings::Pbx,
 };
@@ -30,6 +30,8 @@ pub struct LocalMedia {
     pub held: bool,
     /// `a=rtcp-mux`.
     pub mux: bool,
+    /// What else it asks for on its ports.
+    pub extras: Extras,
     /// Where RTP (or UDPTL) is received.
     pub rtp: Box<[SocketAddr]>,
     /// Where RTCP is received unless it is multiplexed.
@@ -75,6 +77,7 @@ impl LocalMedia {
             stream,
             held,
             mux: described.rtcp.mux,
+            extras: extras_of(described),
             rtp: places.rtp.into_boxed_slice(),
             rtcp: places.rtcp.into_boxed_slice(),
         }

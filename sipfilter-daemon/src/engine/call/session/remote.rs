@@ -7,10 +7,10 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{Digest, canonical, is_held, refuse, rtcp_of, rtp_ports, stream_of};
+use super::{Digest, canonical, extras_of, is_held, refuse, rtcp_of, rtp_ports, stream_of};
 use crate::engine::{
     Refusal,
-    pinhole::{MAX_SOURCES, Source},
+    pinhole::{Extras, MAX_SOURCES, Source},
     sdp::{Connection, MediaDescription},
     settings::{Media, MediaSource},
 };
@@ -36,6 +36,8 @@ pub struct RemoteMedia {
     pub held: bool,
     /// `a=rtcp-mux`.
     pub mux: bool,
+    /// What else it asks for on its ports.
+    pub extras: Extras,
     /// Where the provider says it receives: for the record, never for the policy.
     pub declared: Option<std::net::SocketAddr>,
     /// Sources of RTP (or UDPTL), the likeliest first.
@@ -87,6 +89,7 @@ impl RemoteMedia {
             active,
             held,
             mux: described.rtcp.mux,
+            extras: extras_of(described),
             declared,
             rtp: sources.rtp.into_boxed_slice(),
             rtcp: sources.rtcp.into_boxed_slice(),
