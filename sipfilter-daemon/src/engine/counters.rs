@@ -60,12 +60,13 @@ impl Refusal {
 
 impl EndReason {
     /// Every name that [`Self::name`] gives.
-    pub const NAMES: [&'static str; 8] = [
+    pub const NAMES: [&'static str; 9] = [
         "bye_local",
         "bye_remote",
         "cancelled",
         "rejected",
         "no_answer",
+        "shed",
         "no_ack",
         "idle",
         "operator",
@@ -79,6 +80,7 @@ impl EndReason {
             Self::Cancelled => "cancelled",
             Self::Rejected(_) => "rejected",
             Self::NoAnswer => "no_answer",
+            Self::Shed => "shed",
             Self::NoAck => "no_ack",
             Self::Idle => "idle",
             Self::Operator => "operator",

@@ -182,6 +182,8 @@ pub enum EndReason {
     Idle,
     /// The operator's order.
     Operator,
+    /// Nobody on our side had answered it, and its place was needed for a newer call.
+    Shed,
 }
 
 /// Why something was refused, sorted by fault. Each is a counter (see [`Refusal::name`]).

@@ -15,7 +15,7 @@ use super::{
         Call, Context, Effects, Planned,
         message::{Form, HashKey, Seen, Verb},
         session::{Limits, Nets},
-        table::{CallTable, Found},
+        table::{CallTable, Found, Room},
     },
     decode,
     pinhole::{Pinhole, PinholeAction, PinholeResult, table::PinholeTable},
@@ -201,24 +201,27 @@ impl Engine {
                     });
                 }
             }
-            Found::OtherCall if is_invite && seen.to_tag.is_none() => self.begin(provider, seen),
-            Found::Nothing if is_invite => self.begin(provider, seen),
+            Found::OtherCall | Found::Nothing if is_invite => self.begin(provider, seen),
             Found::OtherCall => self.refuse(None, Refusal::WrongDialog),
             Found::Nothing => self.refuse(None, Refusal::UnknownDialog),
         }
     }
 
     fn begin(&mut self, provider: ProviderId, seen: &Seen<'_>) {
-        let number = match self
-            .calls
-            .reserve(provider, seen.call_id, &self.settings.limits)
-        {
-            Ok(number) => number,
-            Err(refusal) => {
-                self.refuse(None, refusal);
-                return;
+        loop {
+            match self
+                .calls
+                .room(provider, seen.call_id, &self.settings.limits)
+            {
+                Room::Free => break,
+                Room::InsteadOf(spare, refusal) => self.shed(spare, refusal),
+                Room::Full(refusal) => {
+                    self.refuse(None, refusal);
+                    return;
+                }
             }
-        };
+        }
+        let number = self.calls.next_number();
         let Some(context) = context(&self.settings, &self.nets, self.key, self.now, provider)
         else {
             return;
@@ -234,6 +237,15 @@ impl Engine {
             direction: seen.sender,
         }));
         self.follow_up(number, effects);
+    }
+
+    /// Forgets a call for the sake of a new one.
+    fn shed(&mut self, number: CallNumber, refusal: Refusal) {
+        if self.calls.call(number).is_some_and(|call| !call.is_ended()) {
+            self.refuse(Some(number), refusal);
+            self.end_call(number, EndReason::Shed);
+        }
+        self.calls.remove(number);
     }
 
     /// Lets a call change, and does what follows from it.
@@ -371,7 +383,7 @@ impl Engine {
         self.counters.capture_lost += packets;
         for number in self.calls.numbers() {
             if let Some(call) = self.calls.call_mut(number) {
-                call.forgive_loss();
+                call.forgive_loss(&self.settings.timers);
             }
             self.calls.rearm(number, &self.settings.timers);
         }

@@ -195,7 +195,7 @@ fn every_counter_has_a_name_of_its_own() {
     for reading in world.engine.counters().readings() {
         assert!(seen.insert((reading.name, reading.label)), "{reading:?}");
     }
-    assert_eq!(seen.len(), 9 + Refusal::ALL.len() + 8);
+    assert_eq!(seen.len(), 9 + Refusal::ALL.len() + 9);
 }
 
 #[test]

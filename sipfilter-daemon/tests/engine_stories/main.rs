@@ -8,5 +8,7 @@ mod endings;
 mod limits;
 mod media;
 mod offer_answer;
+mod restart;
 mod setup;
+mod siege;
 mod world;

@@ -37,7 +37,7 @@ impl Call {
                 self.offer = first_offer(seen, context, effects);
                 self.dialogs.clear();
                 self.phase = Phase::Inviting {
-                    deadline: context.now + context.timers().invite,
+                    deadline: context.now + context.timers().ack,
                     cancelled: false,
                     lossy: false,
                 };
@@ -78,10 +78,23 @@ impl Call {
             }
             return;
         }
+        self.invite.note_response(seen.branch);
         match status {
-            ..=100 => {}
+            ..=100 => self.wait_on(context),
             101..=299 => self.handle_progress(seen, status, context, effects),
             300.. => self.handle_failure(seen, status, context, effects),
+        }
+    }
+
+    /// Timer C starts anew with every provisional response (RFC 3261 §16.7); until the first one timer B runs (§17.1.1.2).
+    fn wait_on(&mut self, context: &Context<'_>) {
+        if let Phase::Inviting {
+            deadline,
+            cancelled: false,
+            ..
+        } = &mut self.phase
+        {
+            *deadline = context.now + context.timers().invite;
         }
     }
 
@@ -95,13 +108,8 @@ impl Call {
     ) {
         let is_final = status >= 200;
         let is_known = self.dialog(seen).is_some();
+        self.wait_on(context);
         match &mut self.phase {
-            // Timer C starts anew with every provisional response (RFC 3261 §16.7).
-            Phase::Inviting {
-                deadline,
-                cancelled: false,
-                ..
-            } => *deadline = context.now + context.timers().invite,
             Phase::Inviting { .. } => {}
             // A 1xx behind the 2xx is late; a further 2xx is another branch of a fork.
             Phase::Confirmed { .. } if is_final || is_known => {}
@@ -112,6 +120,13 @@ impl Call {
             let limit = context.limits.settings.limits.dialogs_per_call;
             if self.dialogs.len() >= limit {
                 self.dialogs.retain(|dialog| dialog.stage() != Stage::Ended);
+            }
+            if self.dialogs.len() >= limit && is_final {
+                // Who answers goes before who only rings.
+                let early = |dialog: &Dialog| matches!(dialog.stage(), Stage::Early { .. });
+                if let Some(index) = self.dialogs.iter().position(early) {
+                    self.dialogs.remove(index);
+                }
             }
             if self.dialogs.len() >= limit {
                 effects.refusals.push(Refusal::TooManyDialogs);
@@ -160,6 +175,12 @@ impl Call {
             _ => return,
         };
         if !self.invite.fail_branch(seen.branch) {
+            if let Phase::Inviting { deadline, .. } = &mut self.phase
+                && !self.invite.is_proceeding()
+            {
+                // What is left was sent to a server that never responded, before the next one was tried (RFC 3263 §4.3).
+                *deadline = (*deadline).min(context.now + context.timers().ack);
+            }
             return;
         }
         if matches!(status, 401 | 407 | 422) {

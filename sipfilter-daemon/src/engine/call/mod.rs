@@ -10,6 +10,7 @@ pub mod message;
 pub mod offer_answer;
 pub mod plan;
 pub mod session;
+mod succession;
 pub mod table;
 pub mod timers;
 pub mod transaction;
@@ -22,6 +23,7 @@ use message::{Form, Seen, Verb};
 use offer_answer::{Carrier, Description, Exchange, Negotiation};
 use plan::Plan;
 use session::Limits;
+pub use succession::Spare;
 use timers::earliest;
 use transaction::{Invite, OfferIn, Progress};
 
@@ -95,6 +97,14 @@ pub struct Planned {
     pub is_watched: bool,
 }
 
+/// Whether we saw a call from its first INVITE on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beginning {
+    Seen,
+    /// It was taken up with an INVITE inside its dialog: the kernel may have pinholes of it that we know nothing of.
+    Missed,
+}
+
 /// One call.
 #[derive(Debug, Clone)]
 pub struct Call {
@@ -104,6 +114,7 @@ pub struct Call {
     provider_call_id: Option<Box<(Box<str>, Box<str>)>>,
     inviter: Direction,
     inviter_tag: Option<Box<str>>,
+    beginning: Beginning,
     started: Instant,
     confirmed_at: Option<Instant>,
     last_heard: Instant,
@@ -128,9 +139,12 @@ impl Call {
         let invite = Invite::new(seen);
         let offer = first_offer(seen, context, effects);
         let inviter = seen.requester();
-        let dialogs = match seen.to_tag {
-            Some(tag) => vec![Dialog::new(Some(tag), inviter, &invite, offer.as_ref())],
-            None => Vec::new(),
+        let (beginning, dialogs) = match seen.to_tag {
+            Some(tag) => {
+                let dialog = Dialog::new(Some(tag), inviter, &invite, offer.as_ref());
+                (Beginning::Missed, vec![dialog])
+            }
+            None => (Beginning::Seen, Vec::new()),
         };
         let mut call = Self {
             number,
@@ -139,11 +153,12 @@ impl Call {
             provider_call_id: None,
             inviter,
             inviter_tag: seen.from_tag.map(Into::into),
+            beginning,
             started: context.now,
             confirmed_at: None,
             last_heard: context.now,
             phase: Phase::Inviting {
-                deadline: context.now + context.timers().invite,
+                deadline: context.now + context.timers().ack,
                 cancelled: false,
                 lossy: false,
             },
@@ -179,33 +194,6 @@ impl Call {
     /// Whether it is over.
     pub fn is_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended { .. })
-    }
-
-    /// Whether the message's tags make it one of this call's: the inviting side's tag is always there.
-    pub fn owns(&self, seen: &Seen<'_>) -> bool {
-        self.inviter_tag.as_deref() == seen.tag_of(self.inviter)
-            && (seen.to_tag.is_some()
-                || seen.form != Form::Request
-                || seen.requester() == self.inviter)
-    }
-
-    /// Whether the message is an INVITE after the end of this call that begins another: the same caller tries again, or the two
-    /// go on with a dialog that we had given up by our own timers.
-    pub fn is_followed_by(&self, seen: &Seen<'_>) -> bool {
-        let Phase::Ended { reason, .. } = self.phase else {
-            return false;
-        };
-        if seen.form != Form::Request || seen.verb != Verb::Invite {
-            return false;
-        }
-        let is_next = seen.requester() == self.inviter && seen.cseq > self.invite.cseq;
-        match reason {
-            EndReason::Idle | EndReason::NoAck | EndReason::NoAnswer => {
-                is_next || seen.to_tag.is_some()
-            }
-            EndReason::Operator => is_next && seen.to_tag.is_none(),
-            EndReason::Bye(_) | EndReason::Cancelled | EndReason::Rejected(_) => is_next,
-        }
     }
 
     /// Whether silence may end it: a call that still rings is its signalling's matter.
@@ -312,9 +300,17 @@ impl Call {
     }
 
     /// Signalling was lost on the way to us: an answer or an ACK may have been among it, and no timer may count on the contrary.
-    pub fn forgive_loss(&mut self) {
-        if let Phase::Inviting { lossy, .. } = &mut self.phase {
+    pub fn forgive_loss(&mut self, timers: &Timers) {
+        if let Phase::Inviting {
+            lossy,
+            deadline,
+            cancelled,
+        } = &mut self.phase
+        {
             *lossy = true;
+            if !*cancelled {
+                *deadline = (*deadline).max(self.last_heard + timers.invite);
+            }
         }
         for dialog in &mut self.dialogs {
             dialog.forgive_missing_ack();
@@ -324,8 +320,11 @@ impl Call {
     /// The pinholes that it wants now.
     pub fn plan<'a>(&self, limits: &Limits<'a>) -> Plan<'a> {
         let mut plan = Plan::new(&limits.settings.timers);
-        let opens_early =
-            self.inviter == Direction::Egress && limits.provider.early_media == EarlyMedia::OnOffer;
+        // Where a call was taken up, the kernel has what was agreed before: to open an unanswered offer would be to close that again if
+        // the offer is rejected.
+        let opens_early = self.inviter == Direction::Egress
+            && self.beginning == Beginning::Seen
+            && limits.provider.early_media == EarlyMedia::OnOffer;
         let limit = opens_early.then_some(&*limits.nets.limit);
         for dialog in &self.dialogs {
             plan.add_negotiation(dialog.negotiation(), limit);

@@ -1,12 +1,13 @@
 //! The table of calls: capped in total and per provider, found by Call-ID and tags, each with one armed deadline.
 //!
-//! Call-IDs are text that a peer chose, so they are looked up by a keyed hash. A full table forgets calls that are over, then refuses
-//! new ones; a living call is never given up. It does not know what a message means (`Call` does).
+//! Call-IDs are text that a peer chose, so they are looked up by a keyed hash. A full table forgets calls that are over, then those
+//! that nobody on our side has answered, the oldest first, so that forged INVITEs crowd out one another; then it refuses new ones. A call
+//! that the PBX made or answered is never given up. It does not know what a message means (`Call` does).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Call,
+    Call, Spare,
     message::{HashKey, Seen},
 };
 use crate::engine::{
@@ -25,16 +26,34 @@ pub enum Found {
     Nothing,
 }
 
+/// Whether there is a place for a new call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// There is.
+    Free,
+    /// There may be once this call is forgotten: ask again then.
+    InsteadOf(CallNumber, Refusal),
+    /// This limit is reached.
+    Full(Refusal),
+}
+
+/// Where a call stands in the indices of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Armed {
+    deadline: Instant,
+    spare: Option<Spare>,
+}
+
 /// All calls, the ended ones that still linger included.
 #[derive(Debug)]
 pub struct CallTable {
     key: HashKey,
     calls: BTreeMap<CallNumber, Call>,
     by_call_id: BTreeSet<(u64, CallNumber)>,
-    armed: BTreeMap<CallNumber, Instant>,
+    armed: BTreeMap<CallNumber, Armed>,
     deadlines: BTreeSet<(Instant, CallNumber)>,
-    /// Ended calls in the order in which they end their stay, by provider.
-    lingering: BTreeMap<ProviderId, BTreeSet<(Instant, CallNumber)>>,
+    /// Calls that may be forgotten, in the order in which they are, by provider.
+    spare: BTreeMap<ProviderId, BTreeSet<(Spare, Instant, CallNumber)>>,
     per_provider: BTreeMap<ProviderId, usize>,
     next: u64,
 }
@@ -48,7 +67,7 @@ impl CallTable {
             by_call_id: BTreeSet::new(),
             armed: BTreeMap::new(),
             deadlines: BTreeSet::new(),
-            lingering: BTreeMap::new(),
+            spare: BTreeMap::new(),
             per_provider: BTreeMap::new(),
             next: 1,
         }
@@ -109,41 +128,33 @@ impl CallTable {
         found
     }
 
-    /// The number for a new call of this provider with this Call-ID, and a place for it.
-    ///
-    /// # Errors
-    /// The limit that is reached.
-    pub fn reserve(
-        &mut self,
-        provider: ProviderId,
-        call_id: &str,
-        limits: &Limits,
-    ) -> Result<CallNumber, Refusal> {
+    /// Whether there is a place for a new call of this provider with this Call-ID.
+    pub fn room(&self, provider: ProviderId, call_id: &str, limits: &Limits) -> Room {
         // Calls of one Call-ID are told apart one by one, so that there must not be many.
         let hash = self.hash(call_id);
         let range = (hash, CallNumber(0))..=(hash, CallNumber(u64::MAX));
-        if self.by_call_id.range(range).count() >= limits.dialogs_per_call {
-            return Err(Refusal::TooManyDialogs);
+        let same = self.by_call_id.range(range).map(|(_, number)| *number);
+        if same.clone().count() >= limits.dialogs_per_call {
+            let spare = same.filter_map(|number| Some((self.armed.get(&number)?.spare?, number)));
+            return Room::after(spare.min(), Refusal::TooManyDialogs);
         }
-        if self.per_provider.get(&provider).copied().unwrap_or(0) >= limits.calls_per_provider
-            && !self.forget_lingering(provider)
-        {
-            return Err(Refusal::TooManyCallsOfProvider);
+        if self.per_provider.get(&provider).copied().unwrap_or(0) >= limits.calls_per_provider {
+            let spare = self.first_spare(provider);
+            return Room::after(spare, Refusal::TooManyCallsOfProvider);
         }
         if self.calls.len() >= limits.calls {
-            let any = self
-                .lingering
-                .iter()
-                .filter_map(|(provider, calls)| Some((calls.first()?, *provider)))
-                .min()
-                .map(|(_, provider)| provider);
-            if !any.is_some_and(|provider| self.forget_lingering(provider)) {
-                return Err(Refusal::TooManyCalls);
-            }
+            let any = self.spare.values().filter_map(BTreeSet::first).min();
+            let any = any.map(|(spare, _, number)| (*spare, *number));
+            return Room::after(any, Refusal::TooManyCalls);
         }
+        Room::Free
+    }
+
+    /// The number for a new call.
+    pub fn next_number(&mut self) -> CallNumber {
         let number = CallNumber(self.next);
         self.next = self.next.saturating_add(1);
-        Ok(number)
+        number
     }
 
     /// Takes a new call.
@@ -159,19 +170,24 @@ impl CallTable {
         let Some(call) = self.calls.get(&number) else {
             return;
         };
-        let deadline = call.deadline(timers);
-        if let Some(old) = self.armed.insert(number, deadline) {
-            if old == deadline && !call.is_ended() {
-                return;
-            }
-            self.deadlines.remove(&(old, number));
+        let armed = Armed {
+            deadline: call.deadline(timers),
+            spare: call.spare(),
+        };
+        let provider = call.provider();
+        let old = self.armed.insert(number, armed);
+        if old == Some(armed) {
+            return;
         }
-        self.deadlines.insert((deadline, number));
-        if call.is_ended() {
-            self.lingering
-                .entry(call.provider())
+        if let Some(old) = old {
+            self.disarm(provider, number, old);
+        }
+        self.deadlines.insert((armed.deadline, number));
+        if let Some(spare) = armed.spare {
+            self.spare
+                .entry(provider)
                 .or_default()
-                .insert((deadline, number));
+                .insert((spare, armed.deadline, number));
         }
     }
 
@@ -182,11 +198,8 @@ impl CallTable {
         };
         let provider = call.provider();
         self.by_call_id.remove(&(self.hash(call.call_id()), number));
-        if let Some(deadline) = self.armed.remove(&number) {
-            self.deadlines.remove(&(deadline, number));
-            if let Some(lingering) = self.lingering.get_mut(&provider) {
-                lingering.remove(&(deadline, number));
-            }
+        if let Some(armed) = self.armed.remove(&number) {
+            self.disarm(provider, number, armed);
         }
         if let Some(count) = self.per_provider.get_mut(&provider) {
             *count -= 1;
@@ -215,27 +228,49 @@ impl CallTable {
             self.calls.len(),
             self.per_provider.values().copied().sum::<usize>()
         );
-        assert_eq!(
-            self.calls.values().filter(|call| call.is_ended()).count(),
-            self.lingering.values().map(BTreeSet::len).sum::<usize>()
-        );
         for (number, call) in &self.calls {
-            let deadline = call.deadline(timers);
-            assert_eq!(self.armed.get(number), Some(&deadline), "{call:?}");
+            let (deadline, spare) = (call.deadline(timers), call.spare());
+            let armed = Armed { deadline, spare };
+            assert_eq!(self.armed.get(number), Some(&armed), "{call:?}");
             assert!(self.deadlines.contains(&(deadline, *number)));
+            assert!(
+                spare.is_none() || call.planned.locals.is_empty(),
+                "{call:?}"
+            );
         }
+        let spare = self.armed.iter().filter_map(|(number, armed)| {
+            let call = self.calls.get(number)?;
+            Some((call.provider(), (armed.spare?, armed.deadline, *number)))
+        });
+        let listed = self
+            .spare
+            .iter()
+            .flat_map(|(provider, calls)| calls.iter().map(|call| (*provider, *call)));
+        assert!(spare.collect::<BTreeSet<_>>().into_iter().eq(listed));
     }
 
-    fn forget_lingering(&mut self, provider: ProviderId) -> bool {
-        let oldest = self.lingering.get(&provider).and_then(BTreeSet::first);
-        let Some((_, number)) = oldest.copied() else {
-            return false;
-        };
-        self.remove(number);
-        true
+    fn first_spare(&self, provider: ProviderId) -> Option<(Spare, CallNumber)> {
+        let (spare, _, number) = self.spare.get(&provider)?.first()?;
+        Some((*spare, *number))
+    }
+
+    fn disarm(&mut self, provider: ProviderId, number: CallNumber, armed: Armed) {
+        self.deadlines.remove(&(armed.deadline, number));
+        if let (Some(spare), Some(calls)) = (armed.spare, self.spare.get_mut(&provider)) {
+            calls.remove(&(spare, armed.deadline, number));
+        }
     }
 
     fn hash(&self, call_id: &str) -> u64 {
         self.key.hash(call_id.as_bytes())
+    }
+}
+
+impl Room {
+    fn after(spare: Option<(Spare, CallNumber)>, refusal: Refusal) -> Self {
+        match spare {
+            Some((_, number)) => Self::InsteadOf(number, refusal),
+            None => Self::Full(refusal),
+        }
     }
 }

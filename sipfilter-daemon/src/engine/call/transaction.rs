@@ -62,7 +62,17 @@ pub struct Invite {
     pub offer_in: OfferIn,
     /// How far it got.
     pub progress: Progress,
-    branches: Vec<Branch>,
+    /// The copies that have not failed.
+    branches: Vec<Copied>,
+    /// Any response was seen.
+    responded: bool,
+}
+
+/// One copy of the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Copied {
+    branch: Branch,
+    responded: bool,
 }
 
 impl Invite {
@@ -76,17 +86,18 @@ impl Invite {
                 OfferIn::Response
             },
             progress: Progress::Pending,
-            branches: request.branch.into_iter().collect(),
+            branches: request.branch.map(Copied::new).into_iter().collect(),
+            responded: false,
         }
     }
 
     /// A further copy of the request, or the same one again.
     pub fn add_branch(&mut self, branch: Option<Branch>) {
         if let Some(branch) = branch
-            && !self.branches.contains(&branch)
+            && self.branches.iter().all(|known| known.branch != branch)
             && self.branches.len() < MAX_BRANCHES
         {
-            self.branches.push(branch);
+            self.branches.push(Copied::new(branch));
         }
     }
 
@@ -96,19 +107,42 @@ impl Invite {
     }
 
     fn has_branch(&self, branch: Option<Branch>) -> bool {
-        match branch {
-            Some(branch) => self.branches.is_empty() || self.branches.contains(&branch),
-            None => true,
+        self.branches.is_empty()
+            || branch.is_none_or(|branch| self.branches.iter().any(|known| known.branch == branch))
+    }
+
+    /// Whoever got this copy is there.
+    pub fn note_response(&mut self, branch: Option<Branch>) {
+        self.responded = true;
+        for copied in &mut self.branches {
+            copied.responded |= branch.is_none_or(|branch| copied.branch == branch);
+        }
+    }
+
+    /// Whether somebody is at work on it: a copy that has not failed was responded to (RFC 3261 §17.1.1.2 "Proceeding").
+    pub fn is_proceeding(&self) -> bool {
+        match self.branches.as_slice() {
+            [] => self.responded,
+            copies => copies.iter().any(|copied| copied.responded),
         }
     }
 
     /// A final error for one copy: forgets that copy, and tells whether it was the last.
     pub fn fail_branch(&mut self, branch: Option<Branch>) -> bool {
         if let Some(branch) = branch {
-            self.branches.retain(|known| *known != branch);
+            self.branches.retain(|known| known.branch != branch);
         } else {
             self.branches.clear();
         }
         self.branches.is_empty()
+    }
+}
+
+impl Copied {
+    fn new(branch: Branch) -> Self {
+        Self {
+            branch,
+            responded: false,
+        }
     }
 }
