@@ -3,7 +3,7 @@
 //! It does not decide what is open (the engine does) and does not touch pinholes after the load (`map_writer` does).
 //! Invariant: nothing is attached before every map is filled and stamped.
 
-use std::{fmt, path::Path};
+use std::fmt;
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -164,9 +164,7 @@ impl Datapath {
     /// # Errors
     /// [`DatapathError::NoInterface`] or [`DatapathError::Attach`]; nothing stays attached to this interface then.
     pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<Attached, DatapathError> {
-        if !Path::new("/sys/class/net").join(interface).exists() && !has_interface(interface) {
-            return Err(DatapathError::NoInterface(interface.to_owned()));
-        }
+        check_interface(interface)?;
         // Egress first: the first call's offer may leave while ingress attaches.
         let egress = self.attach_egress(interface)?;
         let attached = self.attach_ingress(interface, mode);
@@ -353,16 +351,18 @@ fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError
     })
 }
 
-/// A network namespace entered without its own `/sys` shows another namespace's interfaces there, so the kernel is asked as well.
-fn has_interface(name: &str) -> bool {
-    let Ok(socket) = rustix::net::socket(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::DGRAM,
-        None,
-    ) else {
-        return false;
-    };
-    rustix::net::netdevice::name_to_index(&socket, name).is_ok()
+/// Whether an interface is there. The kernel is asked, not `/sys`, which in a network namespace may show another one's interfaces.
+///
+/// # Errors
+/// [`DatapathError::NoInterface`].
+pub fn check_interface(name: &str) -> Result<(), DatapathError> {
+    use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
+    let found = socket(AddressFamily::INET, SocketType::DGRAM, None)
+        .and_then(|socket| name_to_index(&socket, name));
+    match found {
+        Ok(_) => Ok(()),
+        Err(_) => Err(DatapathError::NoInterface(name.to_owned())),
+    }
 }
 
 fn is_occupied(error: &ProgramError) -> bool {

@@ -51,6 +51,9 @@ const LOSS_CHECK: Duration = Duration::from_secs(1);
 /// Whatever keeps the daemon from filtering; the text says what to do. Nothing is left attached.
 pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     let started = clock::now();
+    for interface in &config.interfaces {
+        datapath::check_interface(interface)?;
+    }
     let settings = config.resolve(interface_addresses)?;
     let policy = KernelPolicy::new(&settings);
     let capacity = u32::try_from(settings.limits.pinholes)
@@ -65,6 +68,7 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     let pins = Pins::of_runtime_dir(runtime_dir.path());
     let mut datapath = Datapath::load(&policy, capacity, Some(&pins))?;
     report_found(datapath.found, &pins);
+    let datapath_is_new = datapath.found != Found::Same;
     let _logger = spawn_kernel_logger(&mut datapath);
     let writer = MapWriter::new(&mut datapath, capacity)?;
     let counters = datapath.take(map::COUNTERS)?;
@@ -78,7 +82,12 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     })?;
     let api = tokio::spawn(api::serve(socket, questions));
 
-    let attached = attach(&mut datapath, &config)?;
+    let attached = attach(&mut datapath, &config).inspect_err(|_| {
+        // What an earlier run left is worth keeping; what this one made is not.
+        if datapath_is_new && let Err(error) = pins.remove() {
+            tracing::warn!(%error, "maps stay pinned");
+        }
+    })?;
     let about = About {
         config,
         attached,
