@@ -1,12 +1,18 @@
 //! The runtime directory: one daemon at a time, by a lock that dies with its process.
+//!
+//! A daemon with privileges writes there, so that nobody else may: a directory that another user prepared could send its files anywhere.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Metadata, OpenOptions},
     io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, OFlags, flock},
+    process::geteuid,
+};
 
 /// Where it is unless the operator says otherwise.
 pub const DEFAULT: &str = "/run/sipfilter";
@@ -23,6 +29,16 @@ pub enum RuntimeDirError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// Somebody else can change what is in it.
+    #[error(
+        "runtime directory {path}: {whose}, who could put links in it; give one under /run, or one that only this user may write, with --runtime-dir DIR"
+    )]
+    Untrusted {
+        /// The directory.
+        path: PathBuf,
+        /// Who it is.
+        whose: String,
     },
     /// Another daemon has it.
     #[error(
@@ -52,7 +68,22 @@ impl RuntimeDir {
             source,
         };
         fs::create_dir_all(path).map_err(unusable)?;
-        let lock = File::create(path.join("lock")).map_err(unusable)?;
+        // Where the path is a link, both the link and what it names.
+        for found in [fs::symlink_metadata(path), fs::metadata(path)] {
+            if let Some(whose) = stranger(&found.map_err(unusable)?) {
+                return Err(RuntimeDirError::Untrusted {
+                    path: path.to_owned(),
+                    whose,
+                });
+            }
+        }
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .custom_flags(OFlags::NOFOLLOW.bits() as i32)
+            .open(path.join("lock"))
+            .map_err(unusable)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
@@ -68,5 +99,102 @@ impl RuntimeDir {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// Who besides root and this user can change what is there.
+fn stranger(found: &Metadata) -> Option<String> {
+    const OTHERS_MAY_WRITE: u32 = 0o002;
+    let owner = found.uid();
+    if owner != 0 && owner != geteuid().as_raw() {
+        return Some(format!("it belongs to user {owner}"));
+    }
+    // The mode of a link says nothing.
+    let is_open = !found.is_symlink() && found.mode() & OTHERS_MAY_WRITE != 0;
+    is_open.then(|| "everybody may write to it".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    /// A directory of this test's own, gone with it.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("sfrt-{}-{name}", std::process::id()));
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn one_daemon_at_a_time() {
+        let scratch = Scratch::new("one");
+        let path = scratch.0.join("new/deep");
+        let first = RuntimeDir::lock(&path).unwrap();
+        assert!(matches!(
+            RuntimeDir::lock(&path),
+            Err(RuntimeDirError::InUse { .. })
+        ));
+        drop(first);
+        RuntimeDir::lock(&path).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_everybody_may_write_is_refused() {
+        let scratch = Scratch::new("open");
+        fs::set_permissions(&scratch.0, fs::Permissions::from_mode(0o1777)).unwrap();
+        assert!(matches!(
+            RuntimeDir::lock(&scratch.0),
+            Err(RuntimeDirError::Untrusted { .. })
+        ));
+    }
+
+    #[test]
+    fn a_directory_or_a_link_of_another_user_is_refused() {
+        if !geteuid().is_root() {
+            // Only root can give files away.
+            return;
+        }
+        let scratch = Scratch::new("foreign");
+        let (theirs, ours, link) = (
+            scratch.0.join("theirs"),
+            scratch.0.join("ours"),
+            scratch.0.join("link"),
+        );
+        fs::create_dir(&theirs).unwrap();
+        fs::create_dir(&ours).unwrap();
+        symlink(&ours, &link).unwrap();
+        RuntimeDir::lock(&link).unwrap();
+        for path in [&theirs, &link] {
+            std::os::unix::fs::lchown(path, Some(65_534), None).unwrap();
+            let error = RuntimeDir::lock(path).unwrap_err();
+            assert!(error.to_string().contains("user 65534"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_lock_that_is_a_link_is_not_followed() {
+        let scratch = Scratch::new("link");
+        let victim = scratch.0.join("victim");
+        fs::write(&victim, "precious").unwrap();
+        let path = scratch.0.join("run");
+        fs::create_dir(&path).unwrap();
+        symlink(&victim, path.join("lock")).unwrap();
+        assert!(matches!(
+            RuntimeDir::lock(&path),
+            Err(RuntimeDirError::Unusable { .. })
+        ));
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
     }
 }
