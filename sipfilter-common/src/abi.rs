@@ -3,7 +3,7 @@
 //! Any change to a key, a value, a record header, a reason's number or the meaning of a field raises [`ABI_VERSION`].
 
 /// The version of everything in this crate that lies in kernel memory.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of the programs in the object.
 pub mod program {
