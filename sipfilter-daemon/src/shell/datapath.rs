@@ -60,6 +60,11 @@ pub enum DatapathError {
         "interface {0:?} does not exist; `ip link` lists those that do; correct `interfaces` in the configuration"
     )]
     NoInterface(String),
+    /// The interface has no Ethernet header in front of its packets: the programs would take every packet for something else.
+    #[error(
+        "interface {0:?} is no Ethernet: packets of tunnels, PPP and the like cannot be filtered yet; name the Ethernet interface on which plain IP arrives"
+    )]
+    NotEthernet(String),
     /// A map is missing from the object or cannot be written.
     #[error("map {name}: {source}")]
     Map {
@@ -351,18 +356,37 @@ fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError
     })
 }
 
-/// Whether an interface is there. The kernel is asked, not `/sys`, which in a network namespace may show another one's interfaces.
+/// Whether an interface is there, and has the frames that the programs can read. The kernel is asked, not `/sys`, which in a network
+/// namespace may show another one's interfaces.
 ///
 /// # Errors
-/// [`DatapathError::NoInterface`].
+/// [`DatapathError::NoInterface`] or [`DatapathError::NotEthernet`].
 pub fn check_interface(name: &str) -> Result<(), DatapathError> {
     use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
     let found = socket(AddressFamily::INET, SocketType::DGRAM, None)
         .and_then(|socket| name_to_index(&socket, name));
-    match found {
-        Ok(_) => Ok(()),
-        Err(_) => Err(DatapathError::NoInterface(name.to_owned())),
+    if found.is_err() {
+        return Err(DatapathError::NoInterface(name.to_owned()));
     }
+    match link_type(name) {
+        Some(ARPHRD_ETHER | ARPHRD_LOOPBACK) => Ok(()),
+        _ => Err(DatapathError::NotEthernet(name.to_owned())),
+    }
+}
+
+/// Link types with an Ethernet header in front of each packet (`linux/if_arp.h`).
+const ARPHRD_ETHER: u16 = 1;
+const ARPHRD_LOOPBACK: u16 = 772;
+
+/// The interface's link type; `None` where it has no link-layer address, which every Ethernet has.
+fn link_type(interface: &str) -> Option<u16> {
+    let mut entries = nix::ifaddrs::getifaddrs().ok()?;
+    entries.find_map(|entry| {
+        let address = entry
+            .address
+            .filter(|_| entry.interface_name == interface)?;
+        Some(address.as_link_addr()?.hatype())
+    })
 }
 
 fn is_occupied(error: &ProgramError) -> bool {

@@ -150,7 +150,8 @@ fn bad_configuration() -> Result<()> {
     let network = routed()?;
     let good = daemon::config(&network, &[OUTER], Mode::Native);
     // What is put in the place of what, and the words that the message must hold: what is wrong, and what would be right.
-    let cases: [(&str, &str, &str, &[&str]); 5] = [
+    network.edge.ip("tuntap add tunnel0 mode tun")?;
+    let cases: [(&str, &str, &str, &[&str]); 6] = [
         (
             "unknown-key",
             "rtp_ports =",
@@ -176,6 +177,12 @@ fn bad_configuration() -> Result<()> {
             &["20000-10000"],
         ),
         ("missing-interface", "\"outer0\"", "\"outer9\"", &["outer9"]),
+        (
+            "tunnel",
+            "\"outer0\"",
+            "\"tunnel0\"",
+            &["tunnel0", "Ethernet"],
+        ),
     ];
     for (name, right, wrong, words) in cases {
         ensure!(
