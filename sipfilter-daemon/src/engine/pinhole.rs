@@ -91,7 +91,7 @@ pub struct Pinhole {
     pub idle: Duration,
     /// Whose call it is.
     pub provider: ProviderId,
-    /// The call that opened it.
+    /// The newest call that wants it.
     pub call: CallNumber,
 }
 

@@ -142,3 +142,47 @@ fn a_call_that_moved_on_to_the_providers_next_server_ends_with_its_refusal() {
     world.expect_closed();
     assert_eq!(world.ends().len(), 1);
 }
+
+#[test]
+fn the_newest_call_on_a_port_has_its_source_whatever_older_ones_left_behind() {
+    // The ends of four calls were lost on the way to us; the PBX has long given their port to a fifth.
+    let mut world = World::new();
+    for n in 1..=5 {
+        let this = |message: Msg| message.call(&format!("call-{n}"));
+        let media = format!("198.51.100.7{n}");
+        world.provider_sends(this(request("INVITE", 1)).sdp(sdp(&media, 20_000)));
+        world.pbx_sends(this(response(200, "INVITE", 1)).sdp(sdp(PBX, 10_000)));
+        let ack = request("ACK", 1).to("callee").branch("z9hG4bK-ack");
+        world.provider_sends(this(ack));
+        let newest = world.pinhole(10_000).sources.iter();
+        assert!(
+            newest
+                .into_iter()
+                .any(|source| source.net.to_string().starts_with(&media))
+        );
+    }
+    assert_eq!(world.refusals(), [Refusal::TooManySources; 2]);
+}
+
+#[test]
+fn the_leg_that_answered_and_the_newest_have_their_sources_beside_many_that_rang() {
+    let mut world = World::new();
+    world.pbx_sends(request("INVITE", 1).sdp(sdp(PBX, 10_000)));
+    let leg = |n: u8, status| {
+        response(status, "INVITE", 1)
+            .to(&format!("leg-{n}"))
+            .sdp(sdp(&format!("198.51.100.7{n}"), 20_000))
+    };
+    for n in 0..6 {
+        world.provider_sends(leg(n, 183));
+    }
+    world.expect(&[
+        "10000 rtp 198.51.100.72 198.51.100.73 198.51.100.74 198.51.100.75",
+        "10001 rtcp 198.51.100.72 198.51.100.73 198.51.100.74 198.51.100.75",
+    ]);
+    world.provider_sends(leg(0, 200));
+    world.expect(&[
+        "10000 rtp 198.51.100.70 198.51.100.73 198.51.100.74 198.51.100.75",
+        "10001 rtcp 198.51.100.70 198.51.100.73 198.51.100.74 198.51.100.75",
+    ]);
+}

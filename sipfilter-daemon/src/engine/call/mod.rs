@@ -326,7 +326,13 @@ impl Call {
             && self.beginning == Beginning::Seen
             && limits.provider.early_media == EarlyMedia::OnOffer;
         let limit = opens_early.then_some(&*limits.nets.limit);
-        for dialog in &self.dialogs {
+        // Where sources are more than there are places: who answered goes first, then who rang last.
+        let (established, others): (Vec<_>, Vec<_>) = self
+            .dialogs
+            .iter()
+            .rev()
+            .partition(|dialog| dialog.is_established());
+        for dialog in established.into_iter().chain(others) {
             plan.add_negotiation(dialog.negotiation(), limit);
         }
         if let (Phase::Inviting { .. }, Some(limit), false, Some(offer)) = (

@@ -275,10 +275,11 @@ impl PinholeTable {
 
 /// The union of all wants, and whether every source found a place; `None` if nobody wants anything.
 fn unite(local: SocketAddr, wants: &[(CallNumber, ProviderId, Want)]) -> Option<(Pinhole, bool)> {
-    let ((call, provider, first), rest) = wants.split_first()?;
-    let mut union = first.clone();
+    // The newest first: where places run out, an older call may have left the port without our seeing it.
+    let ((call, provider, newest), rest) = wants.split_last()?;
+    let mut union = newest.clone();
     let mut is_complete = true;
-    for (_, _, want) in rest {
+    for (_, _, want) in rest.iter().rev() {
         is_complete &= union.unite(want);
     }
     union.sources.sort_unstable();
