@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{EndReason, Refusal};
+use super::{EndReason, Refusal, reassemble::counts::Counts};
 
 impl Refusal {
     /// Every refusal, in the order of its declaration.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 18] = [
         Self::MalformedSip,
         Self::MalformedSdp,
         Self::ForeignLocalAddress,
@@ -17,8 +17,6 @@ impl Refusal {
         Self::WrongDialog,
         Self::UnknownDialog,
         Self::UnknownPeer,
-        Self::Fragment,
-        Self::Tcp,
         Self::Tls,
         Self::HostName,
         Self::Truncated,
@@ -42,8 +40,6 @@ impl Refusal {
             Self::WrongDialog => "wrong_dialog",
             Self::UnknownDialog => "unknown_dialog",
             Self::UnknownPeer => "unknown_peer",
-            Self::Fragment => "fragment",
-            Self::Tcp => "tcp",
             Self::Tls => "tls",
             Self::HostName => "host_name",
             Self::Truncated => "truncated",
@@ -109,6 +105,8 @@ pub struct Counters {
     pub pinholes_updated: u64,
     /// Pinholes closed.
     pub pinholes_closed: u64,
+    /// What reassembly of fragments and streams counted.
+    pub reassembly: Counts,
     refusals: BTreeMap<Refusal, u64>,
     ends: BTreeMap<&'static str, u64>,
 }
@@ -163,7 +161,16 @@ impl Counters {
             label: Some(("reason", reason)),
             value: self.ended(reason),
         });
-        plain.into_iter().chain(refusals).chain(ends)
+        let reassembly = self.reassembly.readings().map(|(count, value)| Reading {
+            name: "reassembly",
+            label: Some(("event", count.name())),
+            value,
+        });
+        plain
+            .into_iter()
+            .chain(refusals)
+            .chain(ends)
+            .chain(reassembly)
     }
 
     pub(super) fn count_refusal(&mut self, refusal: Refusal) {

@@ -21,7 +21,7 @@ pub mod call;
 pub mod counters;
 mod decode;
 pub mod pinhole;
-mod reassemble;
+pub mod reassemble;
 mod run;
 pub mod sdp;
 pub mod settings;
@@ -206,10 +206,6 @@ pub enum Refusal {
     UnknownDialog,
     /// Peer's fault: neither end of the packet is a provider's signalling address.
     UnknownPeer,
-    /// Unsupported yet: an IP fragment.
-    Fragment,
-    /// Unsupported yet: SIP over TCP.
-    Tcp,
     /// Unsupported: SIP over TLS cannot be read.
     Tls,
     /// Unsupported: a host name where an address is needed.

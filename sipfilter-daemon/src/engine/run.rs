@@ -9,6 +9,8 @@ use std::{
     net::SocketAddr,
 };
 
+use sipfilter_common::parse::Malformed;
+
 use super::{
     CallNumber, CallView, Counters, Direction, EndReason, Event, Input, Instant, Output, Refusal,
     call::{
@@ -19,7 +21,7 @@ use super::{
     },
     decode,
     pinhole::{Pinhole, PinholeAction, PinholeResult, table::PinholeTable},
-    reassemble::{self, Whole},
+    reassemble::{self, Delivery, Reassembler},
     settings::{Provider, ProviderId, Settings, SignallingPorts, Transport},
     sip::{self, SipError},
     trunk,
@@ -39,6 +41,7 @@ pub struct Engine {
     /// What TLS looks like from outside, over all providers.
     provider_ports: SignallingPorts,
     now: Instant,
+    reassembler: Reassembler,
     calls: CallTable,
     pinholes: PinholeTable,
     outputs: VecDeque<Output>,
@@ -70,6 +73,7 @@ impl Engine {
                 tls,
             },
             now: Instant::default(),
+            reassembler: Reassembler::new(reassemble::Limits::default()),
             calls: CallTable::new(key),
             pinholes: PinholeTable::new(limit),
             outputs: VecDeque::new(),
@@ -111,7 +115,10 @@ impl Engine {
 
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.calls.deadline()
+        match (self.calls.deadline(), self.reassembler.poll_timeout()) {
+            (Some(calls), Some(reassembler)) => Some(calls.min(reassembler)),
+            (calls, reassembler) => calls.or(reassembler),
+        }
     }
 
     /// Every call, those that are over and still remembered included, in order of appearance.
@@ -131,7 +138,9 @@ impl Engine {
 
     /// What was counted since the start.
     pub fn counters(&self) -> Counters {
-        self.counters.clone()
+        let mut counters = self.counters.clone();
+        counters.reassembly = self.reassembler.counts().clone();
+        counters
     }
 
     /// The settings that it works by.
@@ -144,22 +153,42 @@ impl Engine {
             self.refuse(None, Refusal::Truncated);
             return;
         }
-        let Ok(captured) = decode::decode(direction, bytes) else {
-            self.refuse(None, Refusal::MalformedSip);
-            return;
-        };
-        let is_tls = |flow: &super::Flow| {
-            decode::is_tls(flow, &self.settings.pbx.signalling, &self.provider_ports)
-        };
-        match reassemble::complete(captured, is_tls) {
-            Whole::Message { flow, bytes } => self.handle_message(&flow, bytes),
-            Whole::Nothing => {}
-            Whole::Refused(refusal) => self.refuse(None, refusal),
+        let (settings, provider_ports) = (&self.settings, &self.provider_ports);
+        let mut refusal = None;
+        let taken = self
+            .reassembler
+            .handle_packet(self.now, direction, bytes, &mut |flow| {
+                if decode::is_tls(flow, &settings.pbx.signalling, provider_ports) {
+                    refusal = Some(Refusal::Tls);
+                } else if trunk::provider_of(&settings.providers, flow, Transport::Tcp).is_none() {
+                    refusal = Some(Refusal::UnknownPeer);
+                }
+                refusal.is_none()
+            });
+        match taken {
+            Ok(Some(datagram)) => self.handle_message(&datagram),
+            Ok(None) => self.handle_streams(),
+            Err(Malformed) => refusal = Some(Refusal::MalformedSip),
+        }
+        if let Some(refusal) = refusal {
+            self.refuse(None, refusal);
         }
     }
 
-    fn handle_message(&mut self, flow: &super::Flow, bytes: &[u8]) {
-        let Some(id) = trunk::provider_of(&self.settings.providers, flow, Transport::Udp) else {
+    /// Takes the messages that streams have completed.
+    fn handle_streams(&mut self) {
+        while let Some(message) = self.reassembler.poll_delivery() {
+            self.handle_message(&message);
+        }
+    }
+
+    fn handle_message(&mut self, delivery: &Delivery<'_>) {
+        let Delivery {
+            flow,
+            transport,
+            bytes,
+        } = delivery;
+        let Some(id) = trunk::provider_of(&self.settings.providers, flow, *transport) else {
             self.refuse(None, Refusal::UnknownPeer);
             return;
         };
@@ -397,6 +426,14 @@ impl Engine {
 
     /// Every deadline that has passed, the earliest first.
     fn expire(&mut self) {
+        if self
+            .reassembler
+            .poll_timeout()
+            .is_some_and(|due| due <= self.now)
+        {
+            self.reassembler.handle_timeout(self.now);
+            self.handle_streams();
+        }
         while let Some(number) = self.calls.due(self.now) {
             let mut forget = false;
             self.touch(number, |call, context, effects| {
