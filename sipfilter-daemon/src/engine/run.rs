@@ -460,7 +460,7 @@ impl Engine {
         self.calls.check_invariants(&self.settings.timers);
         self.pinholes.check_invariants();
         assert_eq!(
-            self.poll_timeout(),
+            self.calls.deadline(),
             self.calls
                 .iter()
                 .map(|call| call.deadline(&self.settings.timers))

@@ -280,7 +280,7 @@ fn what_is_not_whole_sip_over_udp_is_counted() {
     let tcp = |port: u16| {
         let mut segment = Vec::from(5060_u16.to_be_bytes());
         segment.extend(port.to_be_bytes());
-        segment.extend([0; 16]);
+        segment.extend([0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x10, 0, 0, 0, 0, 0, 0]);
         ip(source, destination, 6, &segment)
     };
     world.packet(Direction::Ingress, &tcp(5060));
@@ -297,8 +297,8 @@ fn what_is_not_whole_sip_over_udp_is_counted() {
     assert_eq!(
         world.refusals(),
         [
-            Refusal::Fragment,
-            Refusal::Tcp,
+            // The provider of these stories speaks no TCP.
+            Refusal::UnknownPeer,
             Refusal::Tls,
             Refusal::Truncated,
             Refusal::MalformedSip,

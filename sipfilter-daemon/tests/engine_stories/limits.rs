@@ -1,6 +1,8 @@
 //! Every table's cap, reached: the new is shed, the confirmed never.
 
-use sipfilter_daemon::engine::{Direction, Refusal, pinhole::PinholeResult, settings::Limits};
+use sipfilter_daemon::engine::{
+    Direction, Refusal, pinhole::PinholeResult, reassemble::counts::Count, settings::Limits,
+};
 
 use crate::world::*;
 
@@ -195,7 +197,7 @@ fn every_counter_has_a_name_of_its_own() {
     for reading in world.engine.counters().readings() {
         assert!(seen.insert((reading.name, reading.label)), "{reading:?}");
     }
-    assert_eq!(seen.len(), 9 + Refusal::ALL.len() + 9);
+    assert_eq!(seen.len(), 9 + Refusal::ALL.len() + 9 + Count::ALL.len());
 }
 
 #[test]

@@ -11,4 +11,5 @@ mod offer_answer;
 mod restart;
 mod setup;
 mod siege;
+mod transports;
 mod world;
