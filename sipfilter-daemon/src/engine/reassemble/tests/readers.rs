@@ -113,7 +113,11 @@ fn a_message_behind_a_body_without_a_line_end_is_found() {
         ] {
             let text = format!("{body}{message}");
             let (messages, _) = read(StreamReader::from_middle(), &[text.as_bytes()]);
-            let expect: &[String] = if is_found { &[message.clone()] } else { &[] };
+            let expect = if is_found {
+                std::slice::from_ref(&message)
+            } else {
+                &[]
+            };
             // A method that nobody knows cannot be told from the word it is glued to.
             if is_found || !body.contains('\n') {
                 assert_eq!(messages, expect, "{text}");
