@@ -8,4 +8,5 @@ pub mod ctl;
 pub mod engine;
 pub mod error_text;
 pub mod shell;
+pub mod simulate;
 pub mod view;

@@ -12,6 +12,7 @@ mod maps;
 mod output;
 mod pinholes;
 mod providers;
+mod simulate;
 mod stats;
 mod status;
 
@@ -30,6 +31,7 @@ use crate::{
     },
 };
 use client::ClientError;
+pub use simulate::SimulateError;
 
 /// See and check what sipfilter does.
 #[derive(Debug, Parser)]
@@ -67,6 +69,8 @@ pub enum Command {
     CheckConfig(check_config::Args),
     /// List the providers that a trunk can name, and what is known of them
     Providers(providers::Args),
+    /// Run a capture file through the filter: what would have passed and dropped, and why; needs no privileges
+    Simulate(simulate::Args),
 }
 
 /// How a command that was carried out ended.
@@ -93,6 +97,9 @@ pub enum CtlError {
     /// The runtime directory cannot be locked.
     #[error("{0}")]
     RuntimeDir(#[from] RuntimeDirError),
+    /// A capture cannot be simulated, or not to its end.
+    #[error("{0}")]
+    Simulate(#[from] SimulateError),
     /// The output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -112,5 +119,6 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Outcome, CtlError> {
         Command::Maps(args) => maps::run(args, runtime_dir, json, out),
         Command::CheckConfig(args) => check_config::run(args, json, out),
         Command::Providers(args) => providers::run(args, json, out),
+        Command::Simulate(args) => simulate::run(args, json, out),
     }
 }

@@ -179,7 +179,8 @@ fn attach(datapath: &mut Datapath, config: &Config) -> anyhow::Result<Vec<(Strin
     Ok(attached)
 }
 
-fn interface_addresses(interface: &str) -> Result<Vec<IpAddr>, io::Error> {
+/// The addresses of an interface of this machine.
+pub(crate) fn interface_addresses(interface: &str) -> Result<Vec<IpAddr>, io::Error> {
     let mut exists = false;
     let mut addresses = Vec::new();
     for entry in nix::ifaddrs::getifaddrs()? {
@@ -207,7 +208,7 @@ fn interface_addresses(interface: &str) -> Result<Vec<IpAddr>, io::Error> {
 }
 
 /// Keys the tables that peers could otherwise fill with colliding names.
-fn hash_key() -> [u64; 2] {
+pub(crate) fn hash_key() -> [u64; 2] {
     let mut bytes = [0; 16];
     if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).is_err() {
         // Before the kernel has entropy, the time and the process are better than a constant.
