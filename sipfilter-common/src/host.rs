@@ -4,9 +4,13 @@ use core::{
     cell::{Cell, RefCell},
     net::IpAddr,
 };
-use std::{collections::BTreeMap, vec::Vec};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    vec::Vec,
+};
 
 use crate::{
+    abi::FRAGMENTED_DATAGRAMS,
     addr::{Address, Ipv4, Ipv6},
     classify::{FamilyTables, FragmentFate, Tables},
     key::{FragmentKey, PinholeKey},
@@ -29,7 +33,28 @@ pub struct HostTables {
     pub now: Cell<u64>,
     providers4: Vec<(u8, Ipv4, ProviderRule)>,
     providers6: Vec<(u8, Ipv6, ProviderRule)>,
-    fragments: RefCell<BTreeMap<FragmentKey, FragmentFate>>,
+    fragments: RefCell<Fragments>,
+}
+
+/// As many first fragments as the kernel remembers; the oldest goes first.
+#[derive(Debug, Default)]
+struct Fragments {
+    fates: BTreeMap<FragmentKey, FragmentFate>,
+    order: VecDeque<FragmentKey>,
+}
+
+impl Fragments {
+    fn remember(&mut self, key: FragmentKey, fate: FragmentFate) {
+        if self.fates.insert(key, fate).is_some() {
+            return;
+        }
+        self.order.push_back(key);
+        if self.order.len() > FRAGMENTED_DATAGRAMS as usize
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.fates.remove(&oldest);
+        }
+    }
 }
 
 impl HostTables {
@@ -102,10 +127,32 @@ impl Tables for HostTables {
     }
 
     fn remember_fragment(&self, key: &FragmentKey, fate: FragmentFate) {
-        self.fragments.borrow_mut().insert(*key, fate);
+        self.fragments.borrow_mut().remember(*key, fate);
     }
 
     fn recall_fragment(&self, key: &FragmentKey) -> Option<FragmentFate> {
-        self.fragments.borrow().get(key).copied()
+        self.fragments.borrow().fates.get(key).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_first_fragments_are_forgotten() {
+        let tables = HostTables::new(Settings::EMPTY, 0);
+        let key = |id| FragmentKey {
+            source: Ipv6::default(),
+            destination: Ipv6::default(),
+            id,
+            protocol: 17,
+        };
+        for id in 0..FRAGMENTED_DATAGRAMS + 2 {
+            tables.remember_fragment(&key(id), FragmentFate::Pass);
+            tables.remember_fragment(&key(id), FragmentFate::Drop);
+        }
+        assert_eq!(tables.recall_fragment(&key(1)), None);
+        assert_eq!(tables.recall_fragment(&key(2)), Some(FragmentFate::Drop));
     }
 }
