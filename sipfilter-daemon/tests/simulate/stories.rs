@@ -186,3 +186,68 @@ fn times_that_go_backwards_are_counted_and_change_nothing() {
     assert_whole_call(&report);
     assert!(report.capture.out_of_order > 0);
 }
+
+/// The same signalling over TCP, each message in two segments.
+#[test]
+fn signalling_over_tcp_opens_the_same_pinholes() {
+    let mut film = Film::default();
+    let mut sent = BTreeMap::from([(SIGNALLING, 1_000_u32), (PBX, 5_000)]);
+    for (time, packet) in whole_call().packets {
+        let payload = &packet[28..];
+        if packet[20..22] != 5060_u16.to_be_bytes() {
+            film.packets.push((time, packet));
+            continue;
+        }
+        let from = if packet[12..16] == [198, 51, 100, 10] {
+            SIGNALLING
+        } else {
+            PBX
+        };
+        let sequence = sent.get_mut(from).unwrap();
+        for part in payload.chunks(payload.len() / 2 + 1) {
+            let mut segment = [&packet[20..24], &sequence.to_be_bytes()].concat();
+            segment.extend([0, 0, 0, 1, 0x50, 0x18, 0xff, 0xff, 0, 0, 0, 0]);
+            segment.extend(part);
+            let mut whole = packet[..20].to_vec();
+            whole[2..4].copy_from_slice(&(20 + segment.len() as u16).to_be_bytes());
+            whole[9] = 6;
+            whole.extend(segment);
+            film.packets.push((time, whole));
+            *sequence += part.len() as u32;
+        }
+    }
+    let report = run(&film.pcap(), &settings(&[PBX], &[SIGNALLING])).unwrap();
+    let call = call(&report, PARTIES.call_id);
+    assert_eq!((call.media.passed, call.media.sent), (50, 50));
+    assert_eq!(call.end_reason, Some("bye_remote"));
+    assert_eq!(report.dropped, 0);
+    let signalling = flow(&report, &at(SIGNALLING, 5060), &at(PBX, 5060));
+    assert_eq!((signalling.kind, &*signalling.protocol), ("sip", "tcp"));
+}
+
+#[test]
+fn an_invite_in_fragments_opens_the_same_pinholes() {
+    let mut film = whole_call();
+    let (time, invite) = film.packets.remove(0);
+    let middle = 20 + 160;
+    for (index, (part, flags)) in [
+        (&invite[20..middle], 0x2000_u16),
+        (&invite[middle..], 160 / 8),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut fragment = invite[..20].to_vec();
+        fragment[2..4].copy_from_slice(&(20 + part.len() as u16).to_be_bytes());
+        fragment[6..8].copy_from_slice(&flags.to_be_bytes());
+        fragment.extend(part);
+        film.packets.insert(index, (time, fragment));
+    }
+    let report = run(&film.pcap(), &settings(&[PBX], &[SIGNALLING])).unwrap();
+    assert_eq!(call(&report, PARTIES.call_id).media.passed, 50);
+    assert_eq!((report.dropped, report.reasons["fragment"]), (0, 1));
+    assert_eq!(
+        flow(&report, &at(SIGNALLING, 0), &at(PBX, 0)).kind,
+        "fragment"
+    );
+}
