@@ -397,7 +397,9 @@ impl Engine {
     fn handle_idle(&mut self, local: SocketAddr) {
         for number in self.pinholes.handle_idle(local, self.now) {
             let is_over = self.calls.call(number).is_some_and(|call| {
-                call.is_confirmed() && self.pinholes.are_silent(&call.planned.locals, self.now)
+                call.is_confirmed()
+                    && !call.is_in_session(self.now)
+                    && self.pinholes.are_silent(&call.planned.locals, self.now)
             });
             if is_over {
                 self.end_call(number, EndReason::Idle);

@@ -349,3 +349,69 @@ fn a_call_that_the_operator_ended_stays_closed() {
     world.pbx_sends(response(200, "INVITE", 2).sdp(sdp(PBX, 10_000)));
     world.expect_closed();
 }
+
+/// A confirmed call whose 200 carries this header line.
+fn call_with_session(line: &str) -> World {
+    let mut world = World::new();
+    world.provider_sends(request("INVITE", 1).sdp(sdp(MEDIA, 20_000)));
+    let answer = response(200, "INVITE", 1)
+        .sdp(sdp(PBX, 10_000))
+        .header(line);
+    world.pbx_sends(answer);
+    world.provider_sends(request("ACK", 1).to("callee"));
+    world
+}
+
+fn all_silent(world: &mut World) {
+    world.silence(10_000);
+    world.silence(10_001);
+}
+
+#[test]
+fn silence_ends_nothing_before_the_session_timer_does() {
+    let mut world = call_with_session("Session-Expires: 1800;refresher=uac");
+    for _ in 0..5 {
+        world.wait_secs(300);
+        all_silent(&mut world);
+        world.expect(&[RTP, RTCP]);
+    }
+    world.wait_secs(300);
+    all_silent(&mut world);
+    world.expect_closed();
+    assert_eq!(world.ends(), [EndReason::Idle]);
+}
+
+#[test]
+fn a_refresh_starts_the_session_timer_anew_and_one_without_an_interval_stops_it() {
+    let mut world = call_with_session("x: 600");
+    world.wait_secs(500);
+    world.provider_sends(request("UPDATE", 2).to("callee"));
+    world.pbx_sends(response(200, "UPDATE", 2).header("x: 600"));
+    world.wait_secs(500);
+    all_silent(&mut world);
+    world.expect(&[RTP, RTCP]);
+    world.provider_sends(request("UPDATE", 3).to("callee"));
+    world.pbx_sends(response(200, "UPDATE", 3));
+    world.wait_secs(10);
+    all_silent(&mut world);
+    world.expect_closed();
+}
+
+#[test]
+fn a_session_timer_that_runs_out_ends_no_call_that_is_heard() {
+    let mut world = call_with_session("Session-Expires: 90");
+    world.wait_secs(3_600);
+    world.expect(&[RTP, RTCP]);
+    assert_eq!(world.ends(), []);
+}
+
+#[test]
+fn no_session_timer_outlasts_the_patience_with_calls_on_hold() {
+    let mut world = call_with_session("Session-Expires: 4294967295");
+    world.wait_secs(3_500);
+    all_silent(&mut world);
+    world.expect(&[RTP, RTCP]);
+    world.wait_secs(200);
+    all_silent(&mut world);
+    world.expect_closed();
+}

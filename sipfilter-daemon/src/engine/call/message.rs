@@ -94,6 +94,8 @@ pub struct Seen<'a> {
     pub to_tag: Option<&'a str>,
     /// The SDP.
     pub sdp: Option<&'a [u8]>,
+    /// How long the session lasts without a refresh, in seconds.
+    pub session_expires: Option<u32>,
     /// The provider's own name for the call.
     pub provider_call_id: Option<(&'a str, &'a str)>,
 }
@@ -144,6 +146,7 @@ impl<'a> Seen<'a> {
             from_tag,
             to_tag,
             sdp: message.sdp,
+            session_expires: message.session_expires,
             provider_call_id: message
                 .provider_call_id
                 .as_ref()

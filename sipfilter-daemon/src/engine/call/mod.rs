@@ -16,7 +16,7 @@ pub mod timers;
 pub mod transaction;
 pub mod view;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use dialog::{Dialog, Stage};
 use message::{Form, Seen, Verb};
@@ -118,6 +118,8 @@ pub struct Call {
     started: Instant,
     confirmed_at: Option<Instant>,
     last_heard: Instant,
+    /// Until when both sides hold the session to be alive without another word (RFC 4028).
+    session_until: Instant,
     phase: Phase,
     invite: Invite,
     /// The INVITE's offer, for the dialogs that are still to come.
@@ -157,6 +159,7 @@ impl Call {
             started: context.now,
             confirmed_at: None,
             last_heard: context.now,
+            session_until: Instant::default(),
             phase: Phase::Inviting {
                 deadline: context.now + context.timers().ack,
                 cancelled: false,
@@ -201,6 +204,11 @@ impl Call {
         matches!(self.phase, Phase::Confirmed { .. })
     }
 
+    /// Whether silence may not end it yet: its session timer (RFC 4028) has not run out. That it runs out ends nothing by itself.
+    pub fn is_in_session(&self, now: Instant) -> bool {
+        now < self.session_until
+    }
+
     /// Takes a message of this call.
     pub fn handle(&mut self, seen: &Seen<'_>, context: &Context<'_>, effects: &mut Effects) {
         if self.is_ended() {
@@ -211,6 +219,9 @@ impl Call {
         match seen.form {
             Form::Request => self.handle_request(seen, context, effects),
             Form::Response(status) => self.handle_response(seen, status, context, effects),
+        }
+        if effects.confirmed || effects.renewed {
+            self.note_session(seen, context);
         }
         if std::mem::take(&mut effects.acknowledged) {
             self.prune_early();
@@ -435,6 +446,15 @@ impl Call {
             if matches!(dialog.stage(), Stage::Early { .. }) {
                 dialog.end();
             }
+        }
+    }
+
+    /// The 2xx says how long the session lasts; one without an interval switches the timer off (RFC 4028 §7.2). The operator's patience
+    /// with calls on hold is the most that a peer can ask for.
+    fn note_session(&mut self, seen: &Seen<'_>, context: &Context<'_>) {
+        if matches!(seen.form, Form::Response(200..=299)) {
+            let interval = Duration::from_secs(seen.session_expires.unwrap_or(0).into());
+            self.session_until = context.now + interval.min(context.timers().hold_idle);
         }
     }
 

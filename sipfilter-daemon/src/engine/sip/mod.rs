@@ -68,6 +68,8 @@ pub struct Message<'a> {
     pub branch: Option<Cow<'a, str>>,
     /// The body's SDP, if it is or contains `application/sdp` (a part of a multipart body included).
     pub sdp: Option<&'a [u8]>,
+    /// Session-Expires in seconds (RFC 4028 §4), where it is a number.
+    pub session_expires: Option<u32>,
     /// A provider's own call identifier (`X-Twilio-CallSid` and the like): header name and value.
     pub provider_call_id: Option<(Cow<'a, str>, Cow<'a, str>)>,
 }

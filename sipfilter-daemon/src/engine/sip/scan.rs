@@ -51,6 +51,9 @@ pub(super) fn scan<'a>(frame: &Frame<'a>) -> Result<Message<'a>, SipError> {
         to_tag: part_of(to.text(), tag),
         branch: found.via.and_then(|via| part_of(via.text(), branch)),
         sdp,
+        session_expires: found
+            .session_expires
+            .and_then(|header| delta_seconds(&header.text())),
         provider_call_id: found.provider_call_id.map(|header| {
             let name = String::from_utf8_lossy(header.name);
             (name, header.text())
@@ -68,6 +71,7 @@ struct Found<'a> {
     via: Option<RawHeader<'a>>,
     content_type: Option<RawHeader<'a>>,
     encoded: bool,
+    session_expires: Option<RawHeader<'a>>,
     provider_call_id: Option<RawHeader<'a>>,
 }
 
@@ -88,6 +92,7 @@ impl<'a> Found<'a> {
                 }
                 Kind::Via => _ = found.via.get_or_insert(header),
                 Kind::ContentEncoding => found.encoded |= body::is_encoded(&header.text()),
+                Kind::SessionExpires => _ = found.session_expires.get_or_insert(header),
                 Kind::ProviderCallId => _ = found.provider_call_id.get_or_insert(header),
             }
         }
@@ -105,6 +110,7 @@ enum Kind {
     Via,
     ContentType,
     ContentEncoding,
+    SessionExpires,
     ProviderCallId,
 }
 
@@ -119,6 +125,7 @@ impl Kind {
             [b'v' | b'V'] => Some(Self::Via),
             [b'c' | b'C'] => Some(Self::ContentType),
             [b'e' | b'E'] => Some(Self::ContentEncoding),
+            [b'x' | b'X'] => Some(Self::SessionExpires),
             [_, _] if is("To") => Some(Self::To),
             [_, _, _] if is("Via") => Some(Self::Via),
             [_, _, _, _] if is("From") => Some(Self::From),
@@ -126,6 +133,7 @@ impl Kind {
             [b'c' | b'C', ..] if is("Call-ID") => Some(Self::CallId),
             [b'c' | b'C', ..] if is("Content-Type") => Some(Self::ContentType),
             [b'c' | b'C', ..] if is("Content-Encoding") => Some(Self::ContentEncoding),
+            [b's' | b'S', ..] if is("Session-Expires") => Some(Self::SessionExpires),
             [b'x' | b'X', ..] if PROVIDER_CALL_IDS.iter().any(|full| is(full)) => {
                 Some(Self::ProviderCallId)
             }
@@ -156,6 +164,13 @@ fn start(line: &[u8]) -> Result<Start<'_>, SipError> {
         (Some(method), Some(uri)) if !uri.trim_ascii().is_empty() => Ok(Start::Request(method)),
         _ => Err(SipError::StartLine),
     }
+}
+
+/// Delta-seconds in front of any parameters. A number that is no 32-bit one is none that anybody could mean.
+fn delta_seconds(value: &str) -> Option<u32> {
+    let digits = value.split(';').next()?.trim();
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| digits.parse().ok())?
 }
 
 fn once<'a>(

@@ -99,6 +99,7 @@ impl Model {
             to_tag: self.to_tag.as_deref().map(Into::into),
             branch: self.branch.as_deref().map(Into::into),
             sdp: (!self.body.is_empty()).then_some(&self.body),
+            session_expires: None,
             provider_call_id: None,
         }
     }

@@ -43,6 +43,7 @@ fn an_invite_gives_its_dialog_and_its_sdp_without_copies() {
             to_tag: None,
             branch: Some("z9hG4bK1".into()),
             sdp: Some(b"v=0\r\n"),
+            session_expires: None,
             provider_call_id: Some((
                 "X-Twilio-CallSid".into(),
                 "CA0123456789abcdef0123456789abcdef".into()
@@ -88,6 +89,7 @@ fn a_torture_message_gives_the_same_fields_as_a_plain_one() {
             to_tag: Some("t-1".into()),
             branch: Some("z9hG4bKfold".into()),
             sdp: Some(b"v=0\n"),
+            session_expires: None,
             provider_call_id: None,
         }
     );
@@ -494,5 +496,25 @@ fn provider_call_ids_keep_their_header_s_name() {
             .as_ref()
             .map(|(name, value)| (name.as_ref(), value.as_ref()));
         assert_eq!(read, expect, "{lines:?}");
+    }
+}
+
+#[test]
+fn session_expires_is_a_number_of_seconds_or_nothing() {
+    for (line, expect) in [
+        ("Session-Expires: 1800", Some(1800)),
+        ("session-expires : 90 ;refresher=uac", Some(90)),
+        ("x: 3600;refresher=uas", Some(3600)),
+        ("X-Other: 3600", None),
+        ("x: 4294967296", None),
+        ("x: -1", None),
+        ("x: +60", None),
+        ("x:", None),
+    ] {
+        let text = format!(
+            "SIP/2.0 200 OK\r\nCall-ID: a\r\nCSeq: 1 INVITE\r\nFrom: <sip:a@x>;tag=1\r\nTo: <sip:b@x>;tag=2\r\n{line}\r\n\r\n"
+        );
+        let message = parse_datagram(text.as_bytes()).expect("a good message");
+        assert_eq!(message.session_expires, expect, "{line}");
     }
 }
