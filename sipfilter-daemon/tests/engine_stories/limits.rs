@@ -160,6 +160,23 @@ fn what_the_kernel_refuses_is_not_open_and_is_tried_again() {
 }
 
 #[test]
+fn a_pinhole_whose_update_the_kernel_refuses_is_still_open_and_is_closed_in_the_end() {
+    let mut world = World::new();
+    world.inbound_call();
+    world.answer = PinholeResult::Failed;
+    world.provider_sends(
+        request("INVITE", 2)
+            .to("callee")
+            .sdp(sdp("198.51.100.78", 20_000)),
+    );
+    world.pbx_sends(response(200, "INVITE", 2).sdp(sdp(PBX, 10_000)));
+    world.expect(&["10000 rtp 198.51.100.77", "10001 rtcp 198.51.100.77"]);
+    world.answer = PinholeResult::Done;
+    world.provider_sends(request("BYE", 3).to("callee"));
+    world.expect_closed();
+}
+
+#[test]
 fn a_longer_list_of_prefixes_than_a_pinhole_can_name_is_widened_to_neighbours() {
     let mut world = World::with_provider(|provider| {
         provider.media.source = sipfilter_daemon::engine::settings::MediaSource::Prefix;
