@@ -266,6 +266,45 @@ fn a_delayed_offer_is_answered_in_the_ack() {
 }
 
 #[test]
+fn an_ack_that_comes_again_does_not_cut_the_next_change_short() {
+    let mut world = World::new();
+    world.inbound_call();
+    // The provider re-INVITEs, and its ACK is repeated because the 200 was.
+    let reinvite_ack = ack(2);
+    world.provider_sends(request("INVITE", 2).to("callee").sdp(sdp(MEDIA, 20_000)));
+    world.pbx_sends(response(200, "INVITE", 2).sdp(sdp(PBX, 10_000)));
+    world.provider_sends(reinvite_ack.clone());
+    // In between, an UPDATE moves the PBX's port. The provider sends to the old one until it has the answer.
+    world.provider_sends(request("UPDATE", 3).to("callee").sdp(sdp(MEDIA, 20_000)));
+    world.pbx_sends(response(200, "UPDATE", 3).sdp(sdp(PBX, 10_010)));
+    let both = [
+        RTP,
+        RTCP,
+        "10010 rtp 198.51.100.77",
+        "10011 rtcp 198.51.100.77",
+    ];
+    world.expect(&both);
+    world.provider_sends(reinvite_ack);
+    world.expect(&both);
+}
+
+#[test]
+fn a_late_ack_answers_a_delayed_offer_even_behind_its_senders_next_invite() {
+    let mut world = World::new();
+    world.provider_sends(request("INVITE", 1));
+    world.pbx_sends(response(200, "INVITE", 1).sdp(sdp(PBX, 10_000)));
+    // The first ACKs were lost; the PBX refuses the next INVITE as long as it waits for one.
+    world.provider_sends(
+        request("INVITE", 2)
+            .to("callee")
+            .sdp(sdp("198.51.100.78", 20_000)),
+    );
+    world.pbx_sends(response(491, "INVITE", 2));
+    world.provider_sends(ack(1).sdp(sdp(MEDIA, 20_000)));
+    world.expect(&[RTP, RTCP]);
+}
+
+#[test]
 fn a_delayed_offer_in_a_reinvite_keeps_the_old_until_the_ack() {
     let mut world = World::new();
     world.inbound_call();

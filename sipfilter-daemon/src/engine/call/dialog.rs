@@ -303,29 +303,40 @@ impl Dialog {
 
     fn handle_ack(&mut self, seen: &Seen<'_>, context: &Context<'_>, effects: &mut Effects) {
         let requester = seen.requester();
-        let Some(invite) = self.invites.of(requester) else {
+        let Some(invite) = self.invites.of_mut(requester) else {
             effects.wrong_dialog();
             return;
         };
-        if invite.cseq != seen.cseq {
-            return;
-        }
-        if requester == self.inviter && matches!(self.stage, Stage::AwaitingAck { .. }) {
+        let is_latest = invite.cseq == seen.cseq;
+        // A 200 that is repeated has its ACK repeated, maybe long after the next offer (RFC 3261 §13.2.2.4).
+        let is_news = is_latest && !std::mem::replace(&mut invite.is_acknowledged, true);
+        if is_latest && requester == self.inviter && matches!(self.stage, Stage::AwaitingAck { .. })
+        {
             self.stage = Stage::Confirmed;
             effects.acknowledged = true;
         }
-        let delayed = self
-            .response_carrier(requester)
-            .filter(|carrier| self.negotiation.is_open(carrier));
-        match delayed {
-            Some(carrier) => match describe(seen, &self.negotiation, context, effects) {
+        // A lost ACK may come after its sender's next INVITE, which the other side refuses as long as it waits for the answer.
+        let delayed = Carrier {
+            requester,
+            verb: Verb::Invite,
+            cseq: seen.cseq,
+            branch: None,
+            offer_in: OfferIn::Response,
+        };
+        if self.negotiation.is_open(&delayed) {
+            match describe(seen, &self.negotiation, context, effects) {
                 Some(answer) => {
-                    self.negotiation
-                        .answer(&carrier, answer, Finality::Final, context.now + SETTLE)
+                    self.negotiation.answer(
+                        &delayed,
+                        answer,
+                        Finality::Final,
+                        context.now + SETTLE,
+                    );
                 }
-                None => self.negotiation.reject(&carrier),
-            },
-            None => self.negotiation.finish(),
+                None => self.negotiation.reject(&delayed),
+            }
+        } else if is_news {
+            self.negotiation.finish();
         }
     }
 
