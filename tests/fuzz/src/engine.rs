@@ -4,7 +4,7 @@
 //! alone opens nothing, and once everybody has been silent for long enough nothing is left.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
@@ -92,6 +92,8 @@ struct World {
     now: Duration,
     kernel: BTreeMap<SocketAddr, Pinhole>,
     answer: PinholeResult,
+    /// Opens that the kernel refused in this step.
+    refused: BTreeSet<SocketAddr>,
     /// Which side has sent anything: outside, PBX.
     spoken: [bool; 2],
 }
@@ -103,6 +105,7 @@ impl World {
             now: Duration::from_secs(1_000),
             kernel: BTreeMap::new(),
             answer: PinholeResult::Done,
+            refused: BTreeSet::new(),
             spoken: [false; 2],
         }
     }
@@ -133,8 +136,11 @@ impl World {
                 }
             }
             Step::Answer(answer) => {
-                self.answer = [PinholeResult::Done, PinholeResult::Full, PinholeResult::Failed]
-                    [usize::from(answer % 3)];
+                self.answer = [
+                    PinholeResult::Done,
+                    PinholeResult::Full,
+                    PinholeResult::Failed,
+                ][usize::from(answer % 3)];
             }
             Step::Lost(packets) => self.input(Input::CaptureLost {
                 packets: u64::from(packets),
@@ -173,13 +179,17 @@ impl World {
     }
 
     fn drain(&mut self) {
+        self.refused.clear();
         while let Some(output) = self.engine.poll_output() {
             let Output::Pinhole(action) = output else {
                 continue;
             };
             let (local, result) = match action {
                 PinholeAction::Close { local, .. } => {
-                    assert!(self.kernel.remove(&local).is_some(), "{local} closed twice");
+                    // What was opened and closed in one step may have been refused in between.
+                    let was_refused = self.refused.contains(&local);
+                    let was_open = self.kernel.remove(&local).is_some();
+                    assert!(was_open || was_refused, "{local} closed twice");
                     continue;
                 }
                 PinholeAction::Open(pinhole) => {
@@ -187,6 +197,8 @@ impl World {
                     if self.answer == PinholeResult::Done {
                         let before = self.kernel.insert(local, pinhole);
                         assert!(before.is_none(), "{local} opened twice");
+                    } else {
+                        self.refused.insert(local);
                     }
                     (local, self.answer)
                 }
@@ -198,10 +210,8 @@ impl World {
                     (local, self.answer)
                 }
             };
-            self.engine.handle(
-                Instant(self.now),
-                Input::PinholeResult { local, result },
-            );
+            self.engine
+                .handle(Instant(self.now), Input::PinholeResult { local, result });
         }
         for pinhole in self.kernel.values() {
             assert_eq!(pinhole.local.ip(), PBX);
@@ -278,9 +288,15 @@ impl Sip {
 impl Body {
     fn text(&self, ingress: bool) -> String {
         let (addresses, base) = if ingress {
-            (["198.51.100.77", "198.51.100.78", "0.0.0.0", "media.example"], 20_000)
+            (
+                ["198.51.100.77", "198.51.100.78", "0.0.0.0", "media.example"],
+                20_000,
+            )
         } else {
-            (["192.0.2.10", "192.0.2.10", "0.0.0.0", "192.0.2.99"], 10_000)
+            (
+                ["192.0.2.10", "192.0.2.10", "0.0.0.0", "192.0.2.99"],
+                10_000,
+            )
         };
         let address = addresses[usize::from(self.address % 4)];
         let mut text =
@@ -314,8 +330,11 @@ fn settings(on_offer: bool, prefix: u8) -> Settings {
         transports: vec![Transport::Udp],
         signalling_ports: SignallingPorts::default(),
         media: Media {
-            source: [MediaSource::Signalled, MediaSource::Exact, MediaSource::Prefix]
-                [usize::from(prefix % 3)],
+            source: [
+                MediaSource::Signalled,
+                MediaSource::Exact,
+                MediaSource::Prefix,
+            ][usize::from(prefix % 3)],
             ports: 20_000..=40_000,
             prefixes: if prefix & 0x80 == 0 {
                 Vec::new()

@@ -14,7 +14,10 @@ pub fn run(bytes: &[u8]) {
     check(&streamed, bytes);
     assert!(consumed <= bytes.len());
     // The same bytes alone in a datagram are the same message: nothing follows, so a missing Content-Length means no body either way.
-    assert_eq!(sip::parse_datagram(&bytes[..consumed]).as_ref(), Ok(&streamed));
+    assert_eq!(
+        sip::parse_datagram(&bytes[..consumed]).as_ref(),
+        Ok(&streamed)
+    );
 }
 
 pub(crate) fn check(message: &Message<'_>, bytes: &[u8]) {

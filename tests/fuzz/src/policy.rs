@@ -30,7 +30,11 @@ pub fn run(bytes: &[u8]) {
     let ingress = classify_ingress(&bytes, &tables);
     justify(bytes, &tables, ingress);
     let egress = classify_egress(&bytes, &tables);
-    assert_eq!(egress.action(), Action::Pass, "nothing is dropped on the way out");
+    assert_eq!(
+        egress.action(),
+        Action::Pass,
+        "nothing is dropped on the way out"
+    );
     for verdict in [ingress, egress] {
         if let Some(start) = verdict.copy_from {
             assert!(start <= bytes.len());
@@ -42,7 +46,10 @@ pub fn run(bytes: &[u8]) {
     if !matches!(ingress.reason, Reason::Malformed | Reason::NotIp) {
         let padded = [bytes, &[0xff; 7]].concat();
         let fresh = self::tables();
-        assert_eq!(classify_ingress(&padded.as_slice(), &fresh).reason, ingress.reason);
+        assert_eq!(
+            classify_ingress(&padded.as_slice(), &fresh).reason,
+            ingress.reason
+        );
     }
     // The daemon's reading of a copy, which begins with the IP header.
     let _ = parse_raw(&bytes).map(|network| match network {
@@ -87,8 +94,8 @@ fn justify_ip<'t, A: Address + Eq + 't>(
         Reason::Media => {
             assert!(ip.destination == pbx);
             let ports = ip.ports(&bytes).expect("media without ports");
-            let pinhole = pinhole(PinholeKey::new(pbx, ports.destination))
-                .expect("media without a pinhole");
+            let pinhole =
+                pinhole(PinholeKey::new(pbx, ports.destination)).expect("media without a pinhole");
             assert!(pinhole.sources.iter().any(|source| {
                 (source.port_min..=source.port_max).contains(&ports.source)
                     && ip.source.matches(source.address, source.mask)
@@ -109,7 +116,9 @@ fn justify_ip<'t, A: Address + Eq + 't>(
                 && ip.fragment == Fragment::Whole
                 && ip.protocol == sipfilter_common::parse::UDP
             {
-                assert!(ports.destination != 5060 && !(10_000..20_000).contains(&ports.destination));
+                assert!(
+                    ports.destination != 5060 && !(10_000..20_000).contains(&ports.destination)
+                );
             }
         }
         _ => {}
@@ -145,7 +154,11 @@ fn tables() -> HostTables {
     };
     tables.add_provider(IpAddr::V4(PROVIDER4), 28, rule);
     tables.add_provider(IpAddr::V6(PROVIDER6), 64, rule);
-    let ports = [(10_000, Shape::Rtp), (10_001, Shape::Rtp), (10_002, Shape::Udptl)];
+    let ports = [
+        (10_000, Shape::Rtp),
+        (10_001, Shape::Rtp),
+        (10_002, Shape::Udptl),
+    ];
     for (slot, (port, shape)) in (0_u32..).zip(ports) {
         tables.pinholes4.insert(
             PinholeKey::new(PBX4.into(), port),

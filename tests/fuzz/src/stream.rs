@@ -21,7 +21,11 @@ pub fn run(bytes: &[u8]) {
             .collect::<Vec<_>>()
     };
     assert_eq!(messages(&at_once), messages(&in_parts));
-    let front = |rest: &[u8]| rest.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+    let front = |rest: &[u8]| {
+        rest.iter()
+            .take_while(|byte| b"\r\n".contains(byte))
+            .count()
+    };
     assert_eq!(rest[front(&rest)..], rest_of_parts[front(&rest_of_parts)..]);
 }
 
