@@ -6,6 +6,7 @@
 mod bench;
 mod build;
 mod demo;
+mod fuzz;
 mod lint;
 mod project;
 mod setup;
@@ -33,6 +34,7 @@ enum Verb {
     Test(test::Arguments),
     Lint(lint::Arguments),
     Bench(bench::Arguments),
+    Fuzz(fuzz::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -43,7 +45,8 @@ fn main() -> ExitCode {
         Verb::Demo(arguments) => demo::run(&project, arguments),
         Verb::Test(arguments) => test::run(&project, arguments),
         Verb::Lint(arguments) => lint::run(&project, arguments),
-        Verb::Bench(arguments) => bench::run(arguments),
+        Verb::Bench(arguments) => bench::run(&project, arguments),
+        Verb::Fuzz(arguments) => fuzz::run(&project, arguments),
     });
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
