@@ -14,7 +14,7 @@ use sipfilter_common::{
     parse::{Fragment, Ip, Network, parse_ethernet, parse_ipv4, parse_ipv6, parse_raw},
     reason::{Action, Reason},
     settings::{PortRange, Settings},
-    value::{Pinhole, ProviderRule, Shape, Source},
+    value::{Pinhole, ProviderRule, Shapes, Source},
 };
 
 const PBX4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
@@ -102,7 +102,8 @@ fn justify_ip<'t, A: Address + Eq + 't>(
             }));
             let (start, end) = ip.udp_payload(&bytes).expect("media without a payload");
             assert!(end <= bytes.len());
-            if pinhole.shape == Shape::Rtp as u16 {
+            assert!(start < end);
+            if pinhole.shapes == Shapes::RTP {
                 assert_eq!(bytes[start] >> 6, 2);
             }
         }
@@ -155,24 +156,24 @@ fn tables() -> HostTables {
     tables.add_provider(IpAddr::V4(PROVIDER4), 28, rule);
     tables.add_provider(IpAddr::V6(PROVIDER6), 64, rule);
     let ports = [
-        (10_000, Shape::Rtp),
-        (10_001, Shape::Rtp),
-        (10_002, Shape::Udptl),
+        (10_000, Shapes::RTP),
+        (10_001, Shapes::RTP.with(Shapes::STUN)),
+        (10_002, Shapes::ANY),
     ];
-    for (slot, (port, shape)) in (0_u32..).zip(ports) {
+    for (slot, (port, shapes)) in (0_u32..).zip(ports) {
         tables.pinholes4.insert(
             PinholeKey::new(PBX4.into(), port),
-            pinhole(MEDIA4.into(), Ipv4::mask(32), slot, shape),
+            pinhole(MEDIA4.into(), Ipv4::mask(32), slot, shapes),
         );
         tables.pinholes6.insert(
             PinholeKey::new(PBX6.into(), port),
-            pinhole(MEDIA6.into(), Ipv6::mask(128), slot, shape),
+            pinhole(MEDIA6.into(), Ipv6::mask(128), slot, shapes),
         );
     }
     tables
 }
 
-fn pinhole<A: Copy + Default>(address: A, mask: A, slot: u32, shape: Shape) -> Pinhole<A> {
+fn pinhole<A: Copy + Default>(address: A, mask: A, slot: u32, shapes: Shapes) -> Pinhole<A> {
     let mut sources = [Source::none(); sipfilter_common::value::MAX_SOURCES];
     sources[0] = Source {
         address,
@@ -186,7 +187,7 @@ fn pinhole<A: Copy + Default>(address: A, mask: A, slot: u32, shape: Shape) -> P
         call: 1,
         slot,
         provider: 0,
-        shape: shape as u16,
+        shapes,
         sources,
     }
 }
