@@ -4,10 +4,12 @@
 //! packet policy, and what they say of it holds together. Nothing here does I/O except the replay of files.
 
 pub mod engine;
+pub mod fragments;
 pub mod message;
 mod packet;
 pub mod policy;
 pub mod sdp;
+pub mod segments;
 pub mod stream;
 
 use std::{
@@ -20,12 +22,14 @@ use std::{
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 7] = [
     ("message", message::run),
     ("sdp", sdp::run),
     ("stream", stream::run),
     ("engine", engine::run),
     ("policy", policy::run),
+    ("fragments", fragments::run),
+    ("segments", segments::run),
 ];
 
 /// The program around one target: libFuzzer's under cargo-fuzz, else a replay of the files named on the command line.

@@ -32,3 +32,45 @@ pub fn udp(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u
     packet.extend_from_slice(payload);
     packet
 }
+
+/// A part of an IP packet's payload, at its place; the whole one if it begins at 0 and there is no more.
+pub fn part(
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    offset: usize,
+    more: bool,
+    bytes: &[u8],
+) -> Vec<u8> {
+    let length = bytes.len() as u16;
+    let is_whole = offset == 0 && !more;
+    let mut packet = Vec::with_capacity(bytes.len() + 48);
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let place = (offset / 8) as u16 | if more { 0x2000 } else { 0 };
+            packet.extend([0x45, 0]);
+            packet.extend((length + 20).to_be_bytes());
+            packet.extend([0, 9]);
+            packet.extend(place.to_be_bytes());
+            packet.extend([64, protocol, 0, 0]);
+            packet.extend(source.octets());
+            packet.extend(destination.octets());
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let header = if is_whole { 0 } else { 8 };
+            packet.extend([0x60, 0, 0, 0]);
+            packet.extend((length + header).to_be_bytes());
+            packet.extend([if is_whole { protocol } else { 44 }, 64]);
+            packet.extend(source.octets());
+            packet.extend(destination.octets());
+            if !is_whole {
+                packet.extend([protocol, 0]);
+                packet.extend((offset as u16 | u16::from(more)).to_be_bytes());
+                packet.extend([0, 0, 0, 9]);
+            }
+        }
+        _ => unreachable!("the targets choose both addresses from one family"),
+    }
+    packet.extend_from_slice(bytes);
+    packet
+}

@@ -131,4 +131,6 @@ mutations! {
     mutated_streams_pass 2;
     mutated_engine_steps_pass 3;
     mutated_frames_pass 4;
+    mutated_fragments_pass 5;
+    mutated_segments_pass 6;
 }
