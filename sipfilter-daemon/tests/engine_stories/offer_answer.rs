@@ -289,6 +289,33 @@ fn an_ack_that_comes_again_does_not_cut_the_next_change_short() {
 }
 
 #[test]
+fn a_late_copy_of_a_reinvite_opens_nothing_after_the_bye() {
+    let mut world = World::new();
+    world.inbound_call();
+    let reinvite = request("INVITE", 2).to("callee");
+    let offer = response(200, "INVITE", 2).sdp(sdp(PBX, 10_010));
+    let answer = ack(2).sdp(sdp(MEDIA, 20_000));
+    world.provider_sends(reinvite.clone());
+    world.pbx_sends(offer.clone());
+    world.provider_sends(answer.clone());
+    world.pbx_sends(request("BYE", 9).by_callee());
+    world.expect_closed();
+    world.provider_sends(reinvite);
+    world.pbx_sends(offer);
+    world.provider_sends(answer);
+    world.expect_closed();
+}
+
+#[test]
+fn an_update_in_a_dialog_older_than_this_run_opens_its_media_before_the_invite_is_answered() {
+    let mut world = World::new();
+    world.provider_sends(request("INVITE", 2).to("callee").sdp(sdp(MEDIA, 20_000)));
+    world.provider_sends(request("UPDATE", 3).to("callee").sdp(sdp(MEDIA, 20_000)));
+    world.pbx_sends(response(200, "UPDATE", 3).sdp(sdp(PBX, 10_000)));
+    world.expect(&[RTP, RTCP]);
+}
+
+#[test]
 fn a_late_ack_answers_a_delayed_offer_even_behind_its_senders_next_invite() {
     let mut world = World::new();
     world.provider_sends(request("INVITE", 1));

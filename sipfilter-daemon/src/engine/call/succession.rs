@@ -45,9 +45,10 @@ impl Call {
             EndReason::Idle | EndReason::NoAck | EndReason::NoAnswer => {
                 is_next || seen.to_tag.is_some()
             }
-            EndReason::Operator => is_next && seen.to_tag.is_none(),
+            // After a BYE, an INVITE inside the dialog is a late copy of one from before it.
+            EndReason::Operator | EndReason::Bye(_) => is_next && seen.to_tag.is_none(),
             EndReason::Rejected(_) => is_next || goes_on,
-            EndReason::Bye(_) | EndReason::Cancelled | EndReason::Shed => is_next,
+            EndReason::Cancelled | EndReason::Shed => is_next,
         }
     }
 
