@@ -59,7 +59,9 @@ impl Call {
             Phase::Challenged { .. } => Some(Spare::Unanswered),
             Phase::Inviting { .. } => {
                 let is_forgeable = self.inviter == Direction::Ingress;
-                (is_forgeable && !self.invite.is_proceeding()).then_some(Spare::Unanswered)
+                let is_unanswered = is_forgeable && !self.invite.is_proceeding();
+                // Requests inside its dialog may have been answered where the INVITE's own answer was not seen.
+                (is_unanswered && self.planned.locals.is_empty()).then_some(Spare::Unanswered)
             }
             Phase::Confirmed { .. } => None,
         }
