@@ -308,3 +308,24 @@ fn what_is_not_whole_sip_over_udp_is_counted() {
     );
     assert_eq!(world.engine.calls().count(), 0);
 }
+
+#[test]
+fn a_forged_offer_inside_an_unknown_dialog_is_not_answered_from_another_one() {
+    // This run has not seen the call's beginning, so that it cannot tell the dialogs of this Call-ID from invented ones.
+    let mut world = World::new();
+    world.provider_sends(
+        request("INVITE", 2)
+            .to("forged")
+            .branch("z9hG4bK-forged")
+            .sdp(sdp("203.0.113.66", 20_000)),
+    );
+    // The provider's own re-INVITE has the CSeq that the forger guessed.
+    world.provider_sends(request("INVITE", 2).to("callee").sdp(sdp(MEDIA, 20_000)));
+    world.pbx_sends(response(200, "INVITE", 2).sdp(sdp(PBX, 10_000)));
+    assert!(
+        world.locals().iter().all(|local| {
+            !format!("{:?}", world.pinhole(local.port())).contains("203.0.113.66")
+        }),
+        "the forger's media was let in"
+    );
+}

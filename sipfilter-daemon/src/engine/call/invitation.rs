@@ -3,7 +3,7 @@
 //! It moves the call's phase and makes dialogs; what the responses' SDP means is the dialog's matter.
 
 use super::{
-    Call, Context, Effects, Phase,
+    Beginning, Call, Context, Effects, Phase,
     dialog::{Dialog, Stage},
     first_offer,
     message::{Seen, Verb},
@@ -117,6 +117,11 @@ impl Call {
         }
         let tag = seen.tag_of(self.inviter.opposite());
         if !is_known {
+            // Only an INVITE outside any dialog forks (RFC 3261 §12.2.1.2): who answers from another one was not asked.
+            if matches!(self.beginning, Beginning::Missed) {
+                effects.wrong_dialog();
+                return;
+            }
             let limit = context.limits.settings.limits.dialogs_per_call;
             if self.dialogs.len() >= limit {
                 self.dialogs.retain(|dialog| dialog.stage() != Stage::Ended);
