@@ -1,8 +1,11 @@
 //! The seeded simulation: provider and PBX talk through the edge over a bad network, and after every packet the design's promises hold.
 //!
-//! 1. No media packet passes that no live negotiated call asked for. 2. Every media packet that both sides consider negotiated when it
-//! crosses the edge passes. 3. SDP of one side alone opens nothing. Packets that overtake the signalling that negotiates them are
-//! nobody's agreement yet; calls of which captures were lost, and calls older than a restart of the daemon, are exempt from 2.
+//! - Promise 1: no media packet passes that no live negotiated call asked for.
+//! - Promise 2: every media packet that both sides consider negotiated when it crosses the edge passes.
+//! - Promise 3: SDP of one side alone opens nothing.
+//!
+//! Packets that overtake the signalling that negotiates them are nobody's agreement yet. Calls of which captures were lost, and calls
+//! older than a restart of the daemon, are exempt from the second promise.
 //!
 //! `SIPFILTER_SEED=n` replays one seed with its trace; `SIPFILTER_SEEDS=n` plays so many instead of the usual number.
 
