@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    net::IpAddr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, ExitStatus, Stdio},
@@ -276,13 +277,25 @@ pub fn ctl(namespace: &str, runtime: &Path, arguments: &[&str]) -> Result<Value>
 /// The daemon's configuration for a lab, on these interfaces of the edge.
 #[must_use]
 pub fn config(network: &Network, interfaces: &[&str], mode: Mode) -> String {
+    config_with(network, interfaces, mode, &[], &[])
+}
+
+/// The same with more addresses of the PBX and more signalling addresses of the provider.
+#[must_use]
+pub fn config_with(
+    network: &Network,
+    interfaces: &[&str],
+    mode: Mode,
+    more_pbx: &[IpAddr],
+    more_provider: &[IpAddr],
+) -> String {
     let families: &[Family] = if network.topology.is_nat() {
         &[Family::V4]
     } else {
         &[Family::V4, Family::V6]
     };
-    let list = |places: &[Place], suffix: [&str; 2]| -> String {
-        let quoted: Vec<String> = families
+    let list = |places: &[Place], more: &[IpAddr], suffix: [&str; 2]| -> String {
+        let mut quoted: Vec<String> = families
             .iter()
             .zip(suffix)
             .flat_map(|(&family, suffix)| {
@@ -291,6 +304,10 @@ pub fn config(network: &Network, interfaces: &[&str], mode: Mode) -> String {
                     .map(move |place| format!("\"{}{suffix}\"", place.address(family)))
             })
             .collect();
+        quoted.extend(
+            more.iter()
+                .map(|ip| format!("\"{ip}{}\"", suffix[usize::from(ip.is_ipv6())])),
+        );
         quoted.join(", ")
     };
     let interfaces: Vec<String> = interfaces
@@ -332,9 +349,10 @@ media = {{ source = "signalled", ports = "{PROVIDER_RTP_FIRST}-{PROVIDER_RTP_LAS
 provider = "lab"
 "#,
         interfaces = interfaces.join(", "),
-        pbx = list(&[Place::PbxCallee, Place::PbxCaller], ["", ""]),
+        pbx = list(&[Place::PbxCallee, Place::PbxCaller], more_pbx, ["", ""]),
         signalling = list(
             &[Place::ProviderCaller, Place::ProviderCallee],
+            more_provider,
             ["/32", "/128"]
         ),
         mode = mode.name(),

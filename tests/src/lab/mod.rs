@@ -4,13 +4,17 @@
 
 pub mod address;
 pub mod attack;
+pub mod baresip;
 pub mod call;
 pub mod cleanup;
+pub mod conversation;
 pub mod daemon;
+pub mod kamailio;
 pub mod link;
 pub mod namespace;
 pub mod privilege;
 pub mod rtp;
+pub mod scenario;
 pub mod scoreboard;
 pub mod service;
 pub mod sipp;
@@ -18,3 +22,4 @@ pub mod sniffer;
 pub mod stage;
 pub mod tagger;
 pub mod topology;
+pub mod trace;

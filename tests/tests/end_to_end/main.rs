@@ -3,9 +3,11 @@
 //! The tests have a harness of their own, so that one that cannot run is shown as ignored, with the reason, and fails where `CI` is
 //! set. Each builds its own lab; they share nothing and may run side by side.
 
+mod agents;
 mod cleanup;
 mod identity;
 mod lifecycle;
+mod offers;
 mod promises;
 mod stories;
 
@@ -30,9 +32,14 @@ fn main() -> ExitCode {
         .chain(identity::tests())
         .chain(lifecycle::tests())
         .chain(cleanup::tests())
+        .chain(agents::tests())
+        .chain(offers::tests())
         .map(|test| {
             let why = able.as_ref().err().map(|why| format!("{why:#}"));
-            let ignored = why.is_some() && !must_run;
+            let ignored = test.waits_for.is_some() || (why.is_some() && !must_run);
+            let kind = test
+                .waits_for
+                .map_or_else(String::new, |what| format!("waits for {what}"));
             let body = test.body;
             Trial::test(test.name, move || {
                 if let Some(why) = why {
@@ -41,6 +48,7 @@ fn main() -> ExitCode {
                 body().map_err(|error| format!("{error:#}").into())
             })
             .with_ignored_flag(ignored)
+            .with_kind(kind)
         })
         .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -50,6 +58,7 @@ fn main() -> ExitCode {
 pub struct Test {
     name: String,
     body: Box<dyn FnOnce() -> Result<()> + Send>,
+    waits_for: Option<&'static str>,
 }
 
 impl Test {
@@ -57,6 +66,13 @@ impl Test {
         Self {
             name: name.into(),
             body: Box::new(body),
+            waits_for: None,
         }
+    }
+
+    /// Not run unless `--ignored` or `--include-ignored` is given: the filter cannot do this yet. Nothing waits where `what` is `None`.
+    fn waiting_for(mut self, what: Option<&'static str>) -> Self {
+        self.waits_for = what;
+        self
     }
 }

@@ -1,0 +1,467 @@
+//! Conversations, run: a pair of SIPp processes each, with addresses of its own, and audio on the endpoints that they negotiate.
+//!
+//! All conversations of a lab run at once. The agents wait where the lab may talk; if the lab was too slow for that, it says so
+//! instead of blaming the filter.
+
+use std::{
+    fs::{self, File},
+    net::{IpAddr, SocketAddr, UdpSocket},
+    path::PathBuf,
+    process::{Child, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::{
+    address::{PBX_RTP_FIRST, PROVIDER_RTP_FIRST, Place, SIP_PORT},
+    call::{Direction, Role},
+    cleanup,
+    namespace::{Namespace, run},
+    rtp::PACKET_TIME,
+    scenario::{Addresses, Slot, Turn, xml},
+    topology::Network,
+};
+use crate::lab::baresip::Transport;
+
+const PORTS_PER_CONVERSATION: u16 = 8;
+const MOVED: u16 = 4;
+/// Their first host number; those of [`Place`] are below.
+const FIRST_HOST: u16 = 100;
+const PACKETS: u32 = 8;
+/// Between the message that settles the media and the first packet: what a network takes at least.
+const NETWORK: Duration = Duration::from_millis(60);
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// One conversation of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Conversation {
+    /// What it shows.
+    pub name: &'static str,
+    /// What is said.
+    pub turns: &'static [Turn],
+    /// Who calls.
+    pub direction: Direction,
+}
+
+/// Where a conversation takes place.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    number: u16,
+    provider: SocketAddr,
+    pbx: SocketAddr,
+    provider_media: [SocketAddr; 2],
+    pbx_media: [SocketAddr; 2],
+}
+
+impl Plan {
+    /// The addresses of a lab's n-th conversation: all its own, but for the provider's media addresses.
+    #[must_use]
+    pub fn of(network: &Network, number: u16) -> Self {
+        let host = |place: Place| with_host(place.address(network.family), FIRST_HOST + number);
+        let (provider, pbx) = (host(Place::ProviderCaller), host(Place::PbxCallee));
+        let offset = number * PORTS_PER_CONVERSATION;
+        let provider_media = |index: u16| Place::ProviderMedia(index).address(network.family);
+        let from = PROVIDER_RTP_FIRST + offset;
+        let to = PBX_RTP_FIRST + offset;
+        Self {
+            number,
+            provider: SocketAddr::new(provider, SIP_PORT),
+            pbx: SocketAddr::new(pbx, SIP_PORT),
+            // The provider moves to another address, the PBX to another port.
+            provider_media: [
+                SocketAddr::new(provider_media(number), from),
+                SocketAddr::new(provider_media(number + 1), from + MOVED),
+            ],
+            pbx_media: [SocketAddr::new(pbx, to), SocketAddr::new(pbx, to + MOVED)],
+        }
+    }
+
+    /// The provider's signalling address.
+    #[must_use]
+    pub fn provider(&self) -> IpAddr {
+        self.provider.ip()
+    }
+
+    /// The PBX's address.
+    #[must_use]
+    pub fn pbx(&self) -> IpAddr {
+        self.pbx.ip()
+    }
+
+    /// Gives both hosts their addresses.
+    ///
+    /// # Errors
+    /// With what `ip` says.
+    pub fn add_addresses(&self, network: &Network) -> Result<()> {
+        for (namespace, at) in [
+            (&network.provider, self.provider),
+            (network.pbx(), self.pbx),
+        ] {
+            let suffix = if at.is_ipv4() { "/24" } else { "/64 nodad" };
+            namespace.ip(&format!("address add {}{suffix} dev eth0", at.ip()))?;
+        }
+        Ok(())
+    }
+}
+
+/// An address in the same network.
+fn with_host(address: IpAddr, host: u16) -> IpAddr {
+    match address {
+        IpAddr::V4(ip) => {
+            let [a, b, c, _] = ip.octets();
+            [a, b, c, u8::try_from(host).unwrap_or(u8::MAX)].into()
+        }
+        IpAddr::V6(ip) => {
+            let mut segments = ip.segments();
+            segments[7] = host;
+            segments.into()
+        }
+    }
+}
+
+/// What became of a conversation's audio.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// Packets sent while it stood, both ways.
+    pub sent: u32,
+    /// Those that arrived.
+    pub delivered: u32,
+    /// Packets sent to the PBX after its end.
+    pub sent_after: u32,
+    /// Those that arrived.
+    pub delivered_after: u32,
+}
+
+/// Runs a conversation to its end. `proxy` stands in front of the PBX's agent.
+///
+/// # Errors
+/// Where the agents fail to have it, or where the lab could not keep up with them.
+pub fn hold(
+    network: &Network,
+    conversation: Conversation,
+    plan: Plan,
+    transport: Transport,
+    proxy: Option<SocketAddr>,
+) -> Result<Heard> {
+    let (caller_is_pbx, callee) = match conversation.direction {
+        Direction::Inbound => (false, plan.pbx),
+        Direction::Outbound => (true, plan.provider),
+    };
+    let legs = Legs::bind(network, plan)?;
+    let agent = |role| {
+        Agent::start(
+            network,
+            conversation,
+            plan,
+            role,
+            transport,
+            callee,
+            proxy.unwrap_or(callee),
+        )
+    };
+    let mut answerer = agent(Role::Callee)?;
+    answerer.wait_until_bound(transport)?;
+    let mut caller = agent(Role::Caller)?;
+    let mut heard = Heard::default();
+    let talks = conversation.turns.iter().filter_map(|turn| match *turn {
+        Turn::Talk(caller, callee, fax) => Some((caller, callee, fax)),
+        Turn::Say(..) => None,
+    });
+    for (number, (caller_slot, callee_slot, fax)) in talks.enumerate() {
+        let word = format!("talk {number}");
+        wait(&mut [&mut caller, &mut answerer], |log| has(log, &word))
+            .with_context(|| format!("`{word}` was not reached"))?;
+        let began = Instant::now();
+        let (provider, pbx) = if caller_is_pbx {
+            (callee_slot, caller_slot)
+        } else {
+            (caller_slot, callee_slot)
+        };
+        thread::sleep(NETWORK);
+        let (sent, delivered) = legs.talk(provider, pbx, fax, PACKETS)?;
+        ensure!(
+            sent == delivered || began.elapsed() < Duration::from_millis(super::scenario::PAUSE),
+            "the machine is too busy: {word} took {} ms, and the agents waited {} ms",
+            began.elapsed().as_millis(),
+            super::scenario::PAUSE
+        );
+        ensure!(
+            sent == delivered,
+            "{delivered} of {sent} packets were delivered at `{word}`"
+        );
+        heard.sent += sent;
+        heard.delivered += delivered;
+    }
+    wait(&mut [&mut caller], |log| has(log, "ended"))?;
+    wait(&mut [&mut answerer], |log| has(log, "ended"))?;
+    thread::sleep(Duration::from_millis(300));
+    (heard.sent_after, heard.delivered_after) = legs.talk_inwards()?;
+    Ok(heard)
+}
+
+fn has(log: &str, word: &str) -> bool {
+    log.lines().any(|line| line.trim() == word)
+}
+
+/// Waits until one of the agents has logged it; an agent that failed ends the wait.
+fn wait(agents: &mut [&mut Agent], reached: impl Fn(&str) -> bool) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        for agent in agents.iter_mut() {
+            if reached(&agent.log()) {
+                return Ok(());
+            }
+        }
+        for agent in agents.iter_mut() {
+            if let Some(status) = agent.child.try_wait()?
+                && !status.success()
+            {
+                bail!("{} gave up ({status}): {}", agent.name, agent.complaints());
+            }
+        }
+        if Instant::now() > deadline {
+            let all: String = agents
+                .iter()
+                .map(|agent| format!("{}: {}\n", agent.name, agent.complaints()))
+                .collect();
+            bail!("nothing happened for {} s: {all}", PATIENCE.as_secs());
+        }
+        thread::sleep(Duration::from_millis(15));
+    }
+}
+
+/// The media sockets of one conversation, by [`Slot`].
+#[derive(Debug)]
+struct Legs {
+    provider: [UdpSocket; 2],
+    pbx: [UdpSocket; 2],
+    plan: Plan,
+}
+
+impl Legs {
+    fn bind(network: &Network, plan: Plan) -> Result<Self> {
+        let pair = |namespace: &Namespace, at: [SocketAddr; 2]| -> Result<[UdpSocket; 2]> {
+            namespace.enter(|| {
+                let bind = |at: SocketAddr| {
+                    let socket =
+                        UdpSocket::bind(at).with_context(|| format!("cannot bind {at}"))?;
+                    socket.set_read_timeout(Some(Duration::from_millis(150)))?;
+                    anyhow::Ok(socket)
+                };
+                Ok([bind(at[0])?, bind(at[1])?])
+            })?
+        };
+        Ok(Self {
+            provider: pair(&network.provider, plan.provider_media)?,
+            pbx: pair(network.pbx(), plan.pbx_media)?,
+            plan,
+        })
+    }
+
+    /// So many packets each way, and how many arrived.
+    fn talk(&self, provider: Slot, pbx: Slot, fax: bool, packets: u32) -> Result<(u32, u32)> {
+        let (from, to) = (&self.provider[provider as usize], &self.pbx[pbx as usize]);
+        for number in 0..packets {
+            // The provider first, as address translation would want it.
+            from.send_to(&self.packet(number, fax), self.plan.pbx_media[pbx as usize])?;
+            to.send_to(
+                &self.packet(number + packets, fax),
+                self.plan.provider_media[provider as usize],
+            )?;
+            thread::sleep(PACKET_TIME);
+        }
+        let inwards = self.count(to, 0..packets, fax);
+        let outwards = self.count(from, packets..2 * packets, fax);
+        Ok((2 * packets, inwards + outwards))
+    }
+
+    fn talk_inwards(&self) -> Result<(u32, u32)> {
+        let mut delivered = 0;
+        for (from, (to, at)) in self
+            .provider
+            .iter()
+            .zip(self.pbx.iter().zip(self.plan.pbx_media))
+        {
+            from.send_to(&self.packet(900, false), at)?;
+            delivered += self.count(to, 900..901, false);
+        }
+        Ok((2, delivered))
+    }
+
+    /// Different packets of this burst that are waiting.
+    fn count(&self, socket: &UdpSocket, numbers: std::ops::Range<u32>, fax: bool) -> u32 {
+        let mut expected: Vec<Vec<u8>> = numbers.map(|n| self.packet(n, fax)).collect();
+        let all = expected.len();
+        let mut buffer = [0; 2048];
+        while !expected.is_empty()
+            && let Ok((length, _)) = socket.recv_from(&mut buffer)
+        {
+            expected.retain(|packet| packet != &buffer[..length]);
+        }
+        u32::try_from(all - expected.len()).unwrap_or(u32::MAX)
+    }
+
+    /// PCMU in RTP, or a UDPTL packet with one primary packet and no redundancy.
+    fn packet(&self, number: u32, fax: bool) -> Vec<u8> {
+        let sequence = u16::try_from(number & 0xffff)
+            .unwrap_or_default()
+            .to_be_bytes();
+        let mut bytes = if fax {
+            vec![sequence[0], sequence[1], 160]
+        } else {
+            let mut bytes = vec![0x80, 0, sequence[0], sequence[1]];
+            bytes.extend((number * 160).to_be_bytes());
+            bytes.extend(u32::from(self.plan.number).to_be_bytes());
+            bytes
+        };
+        bytes.extend(self.plan.number.to_be_bytes());
+        bytes.resize(bytes.len() + 158, 0xd5);
+        if fax {
+            bytes.extend([0, 0]);
+        }
+        bytes
+    }
+}
+
+/// One SIPp process.
+#[derive(Debug)]
+struct Agent {
+    name: String,
+    child: Child,
+    at: SocketAddr,
+    directory: PathBuf,
+}
+
+impl Agent {
+    fn start(
+        network: &Network,
+        conversation: Conversation,
+        plan: Plan,
+        role: Role,
+        transport: Transport,
+        callee: SocketAddr,
+        next_hop: SocketAddr,
+    ) -> Result<Self> {
+        let on_pbx = (conversation.direction == Direction::Inbound) == (role == Role::Callee);
+        let (namespace, at, media) = if on_pbx {
+            (network.pbx(), plan.pbx, plan.pbx_media)
+        } else {
+            (&network.provider, plan.provider, plan.provider_media)
+        };
+        let name = format!(
+            "{}-{:?}-{role:?}",
+            conversation.name, conversation.direction
+        )
+        .to_lowercase();
+        let directory = network.directory.path().to_path_buf();
+        let file = |kind: &str| directory.join(format!("{name}.{kind}"));
+        fs::write(
+            file("xml"),
+            xml(conversation.turns, role, Addresses { callee, media }),
+        )?;
+        let mut command = namespace.command("sipp");
+        command.current_dir(&directory);
+        if role == Role::Caller {
+            command.arg(next_hop.to_string()).args([
+                "-cid_str",
+                &format!("{}-{}@lab", conversation.name, plan.number),
+            ]);
+        }
+        let spare = 6000 + 8 * plan.number + 4 * u16::from(role == Role::Callee);
+        let child = command
+            .arg("-sf")
+            .arg(file("xml"))
+            .args(["-m", "1", "-i", &at.ip().to_string(), "-bind_local"])
+            .args(["-p", &SIP_PORT.to_string()])
+            .args([
+                "-t",
+                match transport {
+                    Transport::Udp => "u1",
+                    Transport::Tcp => "t1",
+                },
+            ])
+            .args([
+                "-mp",
+                &spare.to_string(),
+                "-cp",
+                &(8000 + spare).to_string(),
+            ])
+            .args(["-nostdin", "-trace_logs", "-log_file"])
+            .arg(file("log"))
+            .args(["-trace_err", "-error_file"])
+            .arg(file("errors"))
+            .args(["-trace_msg", "-message_file"])
+            .arg(file("messages"))
+            .stdin(Stdio::null())
+            .stdout(File::create(file("out"))?)
+            .stderr(File::create(file("err"))?)
+            .spawn()
+            .context("cannot start sipp: install sip-tester")?;
+        cleanup::register_child(child.id());
+        Ok(Self {
+            name,
+            child,
+            at,
+            directory,
+        })
+    }
+
+    fn wait_until_bound(&mut self, transport: Transport) -> Result<()> {
+        let flag = match transport {
+            Transport::Udp => "-uan",
+            Transport::Tcp => "-ltn",
+        };
+        let deadline = Instant::now() + PATIENCE;
+        let pid = self.child.id().to_string();
+        while Instant::now() < deadline {
+            let table = run(std::process::Command::new("nsenter")
+                .args(["--target", &pid, "--net", "ss", "-H", flag])
+                .args(["src", &self.at.to_string()]))
+            .unwrap_or_default();
+            if !table.trim().is_empty() {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} gave up ({status}): {}", self.name, self.complaints());
+            }
+            thread::sleep(Duration::from_millis(30));
+        }
+        bail!(
+            "{} did not bind {}: {}",
+            self.name,
+            self.at,
+            self.complaints()
+        )
+    }
+
+    fn file(&self, kind: &str) -> String {
+        let bytes = fs::read(self.directory.join(format!("{}.{kind}", self.name)));
+        String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
+    }
+
+    fn log(&self) -> String {
+        self.file("log")
+    }
+
+    fn complaints(&self) -> String {
+        ["err", "errors"]
+            .map(|kind| {
+                self.file(kind)
+                    .lines()
+                    .take(12)
+                    .map(|line| format!("{line}\n"))
+                    .collect::<String>()
+            })
+            .concat()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        cleanup::forget_child(self.child.id());
+    }
+}

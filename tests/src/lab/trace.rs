@@ -1,0 +1,202 @@
+//! What two recordings say of the media between provider and PBX: how many packets each side put on its wire, and which of them the
+//! other side's wire never carried.
+//!
+//! Exact for any agent, whatever it encrypts: packets are matched by their UDP payload. It knows nothing of who should hear what.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use super::address::PBX_RTP_FIRST;
+
+/// Media is told from everything else by RFC 7983: the first byte of a datagram between two RTP ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Shape {
+    /// RTP and SRTP.
+    Rtp,
+    /// RTCP and SRTCP (RFC 5761 §4).
+    Rtcp,
+    /// ICE's connectivity checks.
+    Stun,
+    /// Handshakes.
+    Dtls,
+    /// Anything else, such as UDPTL.
+    Other,
+}
+
+impl Shape {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Rtp, Self::Rtcp, Self::Stun, Self::Dtls, Self::Other];
+
+    fn of(payload: &[u8]) -> Self {
+        match payload {
+            [0..=3, ..] => Self::Stun,
+            [20..=63, ..] => Self::Dtls,
+            [128..=191, 192..=223, ..] => Self::Rtcp,
+            [128..=191, _, ..] => Self::Rtp,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Packets of one shape.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Passage {
+    /// On the sender's wire.
+    pub sent: usize,
+    /// Of these, on the receiver's wire.
+    pub arrived: usize,
+}
+
+impl Passage {
+    /// How many were lost on the way.
+    #[must_use]
+    pub fn lost(self) -> usize {
+        self.sent - self.arrived
+    }
+}
+
+/// The media of a run.
+#[derive(Debug, Clone, Default)]
+pub struct Trace {
+    /// From the provider to the PBX.
+    pub inwards: HashMap<Shape, Passage>,
+    /// From the PBX to the provider.
+    pub outwards: HashMap<Shape, Passage>,
+}
+
+impl Trace {
+    /// Compares what the two hosts' wires carried. `provider` are all addresses that belong to the provider.
+    #[must_use]
+    pub fn of(provider_wire: &[Vec<u8>], pbx_wire: &[Vec<u8>], provider: &[IpAddr]) -> Self {
+        let from_provider = |datagram: &Datagram<'_>| provider.contains(&datagram.from);
+        let to_provider = |datagram: &Datagram<'_>| provider.contains(&datagram.to);
+        Self {
+            inwards: passages(provider_wire, pbx_wire, |d| {
+                from_provider(d) && !to_provider(d)
+            }),
+            outwards: passages(pbx_wire, provider_wire, |d| {
+                to_provider(d) && !from_provider(d)
+            }),
+        }
+    }
+
+    /// One shape's packets, the provider's first.
+    #[must_use]
+    pub fn shape(&self, shape: Shape) -> [Passage; 2] {
+        [&self.inwards, &self.outwards].map(|way| way.get(&shape).copied().unwrap_or_default())
+    }
+}
+
+fn passages(
+    sender: &[Vec<u8>],
+    receiver: &[Vec<u8>],
+    chosen: impl Fn(&Datagram<'_>) -> bool,
+) -> HashMap<Shape, Passage> {
+    // The same bytes may be sent more than once (a repeated connectivity check), and each must arrive.
+    let mut arrived: HashMap<&[u8], usize> = HashMap::new();
+    for datagram in media(receiver).filter(&chosen) {
+        *arrived.entry(datagram.payload).or_default() += 1;
+    }
+    let mut passages: HashMap<Shape, Passage> = HashMap::new();
+    for datagram in media(sender).filter(&chosen) {
+        let passage = passages.entry(Shape::of(datagram.payload)).or_default();
+        passage.sent += 1;
+        if let Some(left) = arrived.get_mut(datagram.payload).filter(|left| **left > 0) {
+            *left -= 1;
+            passage.arrived += 1;
+        }
+    }
+    passages
+}
+
+#[derive(Debug)]
+struct Datagram<'a> {
+    from: IpAddr,
+    to: IpAddr,
+    payload: &'a [u8],
+}
+
+/// UDP between two ports that only media uses. A loopback's frames carry no Ethernet addresses; those are the lab's own commands.
+fn media(frames: &[Vec<u8>]) -> impl Iterator<Item = Datagram<'_>> {
+    frames
+        .iter()
+        .filter(|frame| {
+            frame
+                .get(..12)
+                .is_some_and(|addresses| addresses != [0; 12])
+        })
+        .filter_map(|frame| {
+            let (from, to, transport): (IpAddr, IpAddr, &[u8]) = match frame.get(12..14)? {
+                [0x08, 0x00] if frame.get(23) == Some(&17) => (
+                    <[u8; 4]>::try_from(frame.get(26..30)?).ok()?.into(),
+                    <[u8; 4]>::try_from(frame.get(30..34)?).ok()?.into(),
+                    frame.get(34..)?,
+                ),
+                [0x86, 0xdd] if frame.get(20) == Some(&17) => (
+                    <[u8; 16]>::try_from(frame.get(22..38)?).ok()?.into(),
+                    <[u8; 16]>::try_from(frame.get(38..54)?).ok()?.into(),
+                    frame.get(54..)?,
+                ),
+                _ => return None,
+            };
+            let port = |at: usize| {
+                let bytes = transport.get(at..at + 2)?;
+                Some(u16::from_be_bytes([bytes[0], bytes[1]]))
+            };
+            let is_media = port(0)? >= PBX_RTP_FIRST && port(2)? >= PBX_RTP_FIRST;
+            let end = usize::from(port(4)?);
+            is_media.then_some(Datagram {
+                from,
+                to,
+                payload: transport.get(8..end)?,
+            })
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(from: [u8; 4], to: [u8; 4], payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![2; 12];
+        frame.extend([8, 0, 0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0]);
+        frame.extend(from);
+        frame.extend(to);
+        frame.extend(20_000_u16.to_be_bytes());
+        frame.extend(20_002_u16.to_be_bytes());
+        frame.extend(u16::try_from(8 + payload.len()).unwrap().to_be_bytes());
+        frame.extend([0, 0]);
+        frame.extend(payload);
+        frame
+    }
+
+    #[test]
+    fn a_lost_packet_is_missed_even_if_its_twin_arrived() {
+        let (provider, pbx) = ([198, 51, 100, 10], [203, 0, 113, 10]);
+        let rtp = frame(provider, pbx, &[0x80, 0, 0, 1]);
+        let stun = frame(pbx, provider, &[0, 1, 0, 0]);
+        let trace = Trace::of(
+            &[rtp.clone(), rtp.clone(), stun.clone()],
+            &[rtp, stun],
+            &[provider.into()],
+        );
+        let passage = |sent, arrived| Passage { sent, arrived };
+        assert_eq!(trace.shape(Shape::Rtp), [passage(2, 1), passage(0, 0)]);
+        assert_eq!(trace.shape(Shape::Stun), [passage(0, 0), passage(1, 1)]);
+        assert_eq!(trace.shape(Shape::Rtp)[0].lost(), 1);
+    }
+
+    #[test]
+    fn shapes_follow_the_first_bytes() {
+        for (payload, shape) in [
+            (&[0x80, 0][..], Shape::Rtp),
+            (&[0x80, 0x80], Shape::Rtp),
+            (&[0x80, 200], Shape::Rtcp),
+            (&[0, 1], Shape::Stun),
+            (&[22, 254], Shape::Dtls),
+            (&[64, 0], Shape::Other),
+            (&[], Shape::Other),
+        ] {
+            assert_eq!(Shape::of(payload), shape, "{payload:?}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Whole softphones in place of scripts: baresip at the PBX and at the provider, with everything that their own media stacks do.
+//!
+//! Each story is told twice, first with an open firewall. The filter must deliver every RTP packet as the open firewall does, and
+//! leave no pinhole. The provider hangs up: what it sends before its BYE is on the wire before it, so that the counts are exact.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use sipfilter_tests::lab::{
+    address::{Family, Place},
+    baresip::{Baresip, Media, Transport},
+    daemon::{Daemon, Filter, Mode},
+    sniffer::Recorder,
+    topology::{Network, Topology},
+    trace::{Shape, Trace},
+};
+
+use crate::Test;
+
+const TALK: Duration = Duration::from_millis(1000);
+/// Fewer RTP packets than this in [`TALK`], at one each 20 ms, and nobody talked.
+const FEWEST: usize = 35;
+const CLOSED: Duration = Duration::from_secs(2);
+
+const TCP: Option<&str> = Some("SIP over TCP");
+const SHAPES: Option<&str> = Some("STUN and DTLS on a pinhole");
+
+pub fn tests() -> Vec<Test> {
+    let case = |name, dialler, transport, media, act| Case {
+        name,
+        dialler,
+        transport,
+        media,
+        act,
+    };
+    use Act::{Hold, Talk, Transfer};
+    use Dialler::{Pbx, Provider};
+    use Media::{DtlsIce, Plain, Sdes};
+    use Transport::{Tcp, Udp};
+    [
+        (case("rtp::inbound", Provider, Udp, Plain, Talk), None),
+        (case("rtp::outbound", Pbx, Udp, Plain, Talk), None),
+        (case("tcp::inbound", Provider, Tcp, Plain, Talk), TCP),
+        (case("tcp::outbound", Pbx, Tcp, Plain, Talk), TCP),
+        (case("srtp_sdes", Provider, Udp, Sdes, Talk), None),
+        (
+            case("dtls_ice::inbound", Provider, Udp, DtlsIce, Talk),
+            SHAPES,
+        ),
+        (case("dtls_ice::outbound", Pbx, Udp, DtlsIce, Talk), SHAPES),
+        (case("hold::by_pbx", Provider, Udp, Plain, Hold(Pbx)), None),
+        (
+            case("hold::by_provider", Pbx, Udp, Plain, Hold(Provider)),
+            None,
+        ),
+        (case("blind_transfer", Pbx, Udp, Plain, Transfer), None),
+    ]
+    .into_iter()
+    .flat_map(|(case, waits_for)| {
+        let name = format!("softphones_hear_each_other::{}", case.name);
+        // What waits for the filter must already work without it.
+        let open = waits_for.is_some().then(|| {
+            Test::new(format!("without_a_filter_{name}"), move || {
+                tell(case, Filter::None).and_then(|trace| check(case, &trace))
+            })
+        });
+        let both = Test::new(name, move || compare(case)).waiting_for(waits_for);
+        open.into_iter().chain([both])
+    })
+    .collect()
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    name: &'static str,
+    dialler: Dialler,
+    transport: Transport,
+    media: Media,
+    act: Act,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Dialler {
+    Provider,
+    Pbx,
+}
+
+/// What happens once the call stands.
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Talk,
+    /// Talk, hold, resume, talk.
+    Hold(Dialler),
+    /// The provider's agent sends REFER; the PBX calls another of the provider's (RFC 3515).
+    Transfer,
+}
+
+fn compare(case: Case) -> Result<()> {
+    tell(case, Filter::None)
+        .and_then(|trace| check(case, &trace))
+        .context("without a filter")?;
+    tell(case, Filter::Sipfilter(Mode::Native))
+        .and_then(|trace| check(case, &trace))
+        .context("with the filter")
+}
+
+fn check(case: Case, trace: &Trace) -> Result<()> {
+    for (way, rtp) in ["inwards", "outwards"]
+        .into_iter()
+        .zip(trace.shape(Shape::Rtp))
+    {
+        ensure!(
+            rtp.sent >= FEWEST,
+            "only {} RTP packets were sent {way}: {trace:?}",
+            rtp.sent
+        );
+        ensure!(
+            rtp.lost() == 0,
+            "{} of {} RTP packets were lost {way}: {trace:?}",
+            rtp.lost(),
+            rtp.sent
+        );
+    }
+    if case.media == Media::DtlsIce {
+        for shape in [Shape::Stun, Shape::Dtls] {
+            let [inwards, outwards] = trace.shape(shape);
+            ensure!(
+                inwards.sent > 0 && outwards.sent > 0,
+                "the agents did not use {shape:?}: {trace:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn tell(case: Case, filter: Filter) -> Result<Trace> {
+    let network = Network::build(Topology::Routed, Family::V4, &[])?;
+    let daemon = match filter {
+        Filter::None => None,
+        Filter::Sipfilter(mode) => Some(Daemon::start(&network, mode)?),
+    };
+    let provider = Recorder::start(&network.provider)?;
+    let pbx = Recorder::start(network.pbx())?;
+    let told = call(case, &network, daemon.as_ref());
+    let log = daemon.as_ref().map_or_else(String::new, Daemon::log);
+    told.with_context(|| format!("the daemon's log:\n{log}"))?;
+    let addresses: Vec<_> = Place::provider()
+        .into_iter()
+        .map(|place| place.address(Family::V4))
+        .collect();
+    Ok(Trace::of(&provider.finish()?, &pbx.finish()?, &addresses))
+}
+
+fn call(case: Case, network: &Network, daemon: Option<&Daemon>) -> Result<()> {
+    let at = |place: Place| place.address(network.family);
+    let start = |namespace, name, place, ports| {
+        Baresip::start(network, namespace, name, at(place), ports, case.media)
+    };
+    let mut pbx = start(network.pbx(), "pbx", Place::PbxCallee, (10_000, 10_100))?;
+    let mut provider = start(
+        &network.provider,
+        "provider",
+        Place::ProviderCallee,
+        (40_000, 40_100),
+    )?;
+    match case.dialler {
+        Dialler::Provider => provider.command(&format!("dial {}", pbx.uri(case.transport)))?,
+        Dialler::Pbx => pbx.command(&format!("dial {}", provider.uri(case.transport)))?,
+    }
+    for agent in [&pbx, &provider] {
+        agent.expect("CALL_ESTABLISHED", 1)?;
+    }
+    thread::sleep(TALK);
+    if let Some(daemon) = daemon {
+        ensure!(daemon.pinholes()? > 0, "no pinhole is open during the call");
+    }
+    let mut second = None;
+    match case.act {
+        Act::Talk => {}
+        Act::Hold(by) => {
+            let holder = match by {
+                Dialler::Provider => &mut provider,
+                Dialler::Pbx => &mut pbx,
+            };
+            holder.command("hold")?;
+            thread::sleep(TALK / 2);
+            holder.command("resume")?;
+            thread::sleep(TALK);
+        }
+        Act::Transfer => {
+            let other = start(
+                &network.provider,
+                "other",
+                Place::ProviderCaller,
+                (41_000, 41_100),
+            )?;
+            provider.command(&format!("transfer {}", other.uri(case.transport)))?;
+            other.expect("CALL_ESTABLISHED", 1)?;
+            provider.expect("CALL_CLOSED", 1)?;
+            second = Some(other);
+            thread::sleep(TALK);
+        }
+    }
+    let calls = 1 + usize::from(second.is_some());
+    second.as_mut().unwrap_or(&mut provider).command("hangup")?;
+    pbx.expect("CALL_CLOSED", calls)?;
+    daemon.map_or(Ok(()), nothing_is_left)
+}
+
+fn nothing_is_left(daemon: &Daemon) -> Result<()> {
+    let deadline = Instant::now() + CLOSED;
+    loop {
+        match daemon.pinholes()? {
+            0 => return Ok(()),
+            left => ensure!(
+                Instant::now() < deadline,
+                "{left} pinholes are left after all calls ended"
+            ),
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}

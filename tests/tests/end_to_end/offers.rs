@@ -1,0 +1,385 @@
+//! Every way in which two agents come to agree on media, or do not: no packet that an open firewall delivers is lost, in either
+//! direction, over UDP, TCP and IPv6, and behind a proxy.
+//!
+//! Each group of conversations is held twice, first with an open firewall, then with the filter; within a lab all are held at once.
+
+use std::{
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use sipfilter_tests::lab::{
+    address::{Family, Place, SIP_PORT},
+    baresip::Transport,
+    call::{
+        Direction,
+        Role::{self, Callee, Caller},
+    },
+    conversation::{self, Conversation, Heard, Plan},
+    daemon::{self, Daemon, Filter, Mode},
+    kamailio::Kamailio,
+    scenario::{
+        Media,
+        Method::{Ack, Bye, Invite, Prack, Update},
+        Sdp,
+        Slot::{self, First, Moved},
+        Turn::{self, Say, Talk},
+        What::{self, Request, Response},
+    },
+    topology::{Network, OUTER, Topology},
+};
+
+use crate::Test;
+
+const CLOSED: Duration = Duration::from_secs(2);
+const TCP: Option<&str> = Some("SIP over TCP");
+
+const fn audio(slot: Slot) -> Option<Sdp> {
+    with(slot, Media::Audio("sendrecv"))
+}
+
+const fn with(slot: Slot, media: Media) -> Option<Sdp> {
+    Some(Sdp { slot, media })
+}
+
+const fn say(by: Role, request: What) -> Turn {
+    Say(by, request, None)
+}
+
+const RING: Turn = say(Callee, Response(180, Invite));
+const ACK: Turn = say(Caller, Request(Ack));
+const CALLER_ENDS: [Turn; 2] = [say(Caller, Request(Bye)), say(Callee, Response(200, Bye))];
+const CALLEE_ENDS: [Turn; 2] = [say(Callee, Request(Bye)), say(Caller, Response(200, Bye))];
+const OFFER: Turn = Say(Caller, Request(Invite), audio(First));
+const ANSWER: Turn = Say(Callee, Response(200, Invite), audio(First));
+const TALK: Turn = Talk(First, First, false);
+
+/// A hold and a resume by re-INVITE of the caller.
+macro_rules! hold {
+    ($media:expr, $answer:expr) => {
+        &[
+            OFFER,
+            RING,
+            ANSWER,
+            ACK,
+            TALK,
+            Say(Caller, Request(Invite), with(First, $media)),
+            Say(
+                Callee,
+                Response(200, Invite),
+                with(First, Media::Audio($answer)),
+            ),
+            ACK,
+            TALK,
+            Say(Caller, Request(Invite), audio(First)),
+            ANSWER,
+            ACK,
+            TALK,
+            CALLEE_ENDS[0],
+            CALLEE_ENDS[1],
+        ]
+    };
+}
+
+const CASES: [(&str, &[Turn]); 12] = [
+    (
+        "delayed_offer",
+        &[
+            say(Caller, Request(Invite)),
+            RING,
+            ANSWER,
+            Say(Caller, Request(Ack), audio(First)),
+            TALK,
+            CALLER_ENDS[0],
+            CALLER_ENDS[1],
+        ],
+    ),
+    (
+        "delayed_offer_in_reliable_183",
+        &[
+            say(Caller, Request(Invite)),
+            Say(Callee, Response(183, Invite), audio(First)),
+            Say(Caller, Request(Prack), audio(First)),
+            say(Callee, Response(200, Prack)),
+            TALK,
+            say(Callee, Response(200, Invite)),
+            ACK,
+            TALK,
+            CALLEE_ENDS[0],
+            CALLEE_ENDS[1],
+        ],
+    ),
+    (
+        "answer_in_reliable_183",
+        &[
+            OFFER,
+            Say(Callee, Response(183, Invite), audio(First)),
+            say(Caller, Request(Prack)),
+            say(Callee, Response(200, Prack)),
+            TALK,
+            say(Callee, Response(200, Invite)),
+            ACK,
+            TALK,
+            CALLER_ENDS[0],
+            CALLER_ENDS[1],
+        ],
+    ),
+    (
+        "update_in_early_dialog",
+        &[
+            OFFER,
+            Say(Callee, Response(183, Invite), audio(First)),
+            say(Caller, Request(Prack)),
+            say(Callee, Response(200, Prack)),
+            TALK,
+            Say(Caller, Request(Update), audio(Moved)),
+            Say(Callee, Response(200, Update), audio(First)),
+            Talk(Moved, First, false),
+            say(Callee, Response(200, Invite)),
+            ACK,
+            Talk(Moved, First, false),
+            CALLER_ENDS[0],
+            CALLER_ENDS[1],
+        ],
+    ),
+    (
+        "update_in_confirmed_dialog",
+        &[
+            OFFER,
+            RING,
+            ANSWER,
+            ACK,
+            TALK,
+            Say(Callee, Request(Update), audio(Moved)),
+            Say(Caller, Response(200, Update), audio(First)),
+            Talk(First, Moved, false),
+            CALLER_ENDS[0],
+            CALLER_ENDS[1],
+        ],
+    ),
+    (
+        "caller_moves_by_reinvite",
+        &[
+            OFFER,
+            RING,
+            ANSWER,
+            ACK,
+            TALK,
+            Say(Caller, Request(Invite), audio(Moved)),
+            ANSWER,
+            ACK,
+            Talk(Moved, First, false),
+            CALLER_ENDS[0],
+            CALLER_ENDS[1],
+        ],
+    ),
+    (
+        "both_move_by_reinvite_of_callee",
+        &[
+            OFFER,
+            RING,
+            ANSWER,
+            ACK,
+            TALK,
+            Say(Callee, Request(Invite), audio(Moved)),
+            Say(Caller, Response(200, Invite), audio(Moved)),
+            say(Callee, Request(Ack)),
+            Talk(Moved, Moved, false),
+            CALLEE_ENDS[0],
+            CALLEE_ENDS[1],
+        ],
+    ),
+    (
+        "rejected_reinvite_keeps_media",
+        &[
+            OFFER,
+            RING,
+            ANSWER,
+            ACK,
+            TALK,
+            Say(Caller, Request(Invite), audio(Moved)),
+            say(Callee, Response(488, Invite)),
+            ACK,
+            TALK,
+            CALLER_ENDS[0],
+            CALLER_ENDS[1],
+        ],
+    ),
+    ("hold_sendonly", hold!(Media::Audio("sendonly"), "recvonly")),
+    ("hold_inactive", hold!(Media::Audio("inactive"), "inactive")),
+    ("hold_unspecified", hold!(Media::AudioToNobody, "sendrecv")),
+    (
+        "fax_and_back",
+        &[
+            OFFER,
+            RING,
+            ANSWER,
+            ACK,
+            TALK,
+            Say(Callee, Request(Invite), with(First, Media::Fax)),
+            Say(Caller, Response(200, Invite), with(First, Media::Fax)),
+            say(Callee, Request(Ack)),
+            Talk(First, First, true),
+            Say(Callee, Request(Invite), audio(First)),
+            Say(Caller, Response(200, Invite), audio(First)),
+            say(Callee, Request(Ack)),
+            TALK,
+            CALLER_ENDS[0],
+            CALLER_ENDS[1],
+        ],
+    ),
+];
+
+/// What is told behind a proxy: requests of both sides, in and outside of dialogs.
+const BEHIND_PROXY: [&str; 5] = [
+    "delayed_offer",
+    "caller_moves_by_reinvite",
+    "both_move_by_reinvite_of_callee",
+    "rejected_reinvite_keeps_media",
+    "hold_sendonly",
+];
+
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    name: &'static str,
+    family: Family,
+    transport: Transport,
+    proxy: bool,
+}
+
+pub fn tests() -> Vec<Test> {
+    let group = |name, family, transport, proxy| Group {
+        name,
+        family,
+        transport,
+        proxy,
+    };
+    [
+        (group("udp", Family::V4, Transport::Udp, false), None),
+        (group("udp_ipv6", Family::V6, Transport::Udp, false), None),
+        (group("tcp", Family::V4, Transport::Tcp, false), TCP),
+        (group("tcp_ipv6", Family::V6, Transport::Tcp, false), TCP),
+        (group("kamailio", Family::V4, Transport::Udp, true), None),
+    ]
+    .into_iter()
+    .flat_map(|(group, waits_for)| {
+        let name = format!("offers_and_answers_keep_their_audio::{}", group.name);
+        let open = waits_for.is_some().then(|| {
+            Test::new(format!("without_a_filter_{name}"), move || {
+                hold_all(group, Filter::None)
+            })
+        });
+        let both = Test::new(name, move || {
+            hold_all(group, Filter::None).context("without a filter")?;
+            hold_all(group, Filter::Sipfilter(Mode::Native)).context("with the filter")
+        });
+        open.into_iter().chain([both.waiting_for(waits_for)])
+    })
+    .collect()
+}
+
+fn hold_all(group: Group, filter: Filter) -> Result<()> {
+    let network = Network::build(Topology::Routed, group.family, &[])?;
+    let conversations: Vec<(Conversation, Plan)> = CASES
+        .iter()
+        .filter(|(name, _)| !group.proxy || BEHIND_PROXY.contains(name))
+        .flat_map(|&(name, turns)| {
+            [Direction::Inbound, Direction::Outbound].map(|direction| Conversation {
+                name,
+                turns,
+                direction,
+            })
+        })
+        .zip(0..)
+        .map(|(conversation, number)| (conversation, Plan::of(&network, number)))
+        .collect();
+    for (_, plan) in &conversations {
+        plan.add_addresses(&network)?;
+    }
+    let daemon = match filter {
+        Filter::None => None,
+        Filter::Sipfilter(mode) => {
+            let pbx: Vec<_> = conversations.iter().map(|(_, plan)| plan.pbx()).collect();
+            let provider: Vec<_> = conversations
+                .iter()
+                .map(|(_, plan)| plan.provider())
+                .collect();
+            let config = daemon::config_with(&network, &[OUTER], mode, &pbx, &provider);
+            Some(Daemon::start_with(&network, "sipfilter", &config)?)
+        }
+    };
+    let proxy_at = SocketAddr::new(Place::PbxCallee.address(group.family), SIP_PORT);
+    let _kamailio = group
+        .proxy
+        .then(|| Kamailio::start(&network, proxy_at.ip()))
+        .transpose()?;
+    let proxy = group.proxy.then_some(proxy_at);
+    let results: Vec<(String, Result<Heard>)> = thread::scope(|scope| {
+        let running: Vec<_> = conversations
+            .iter()
+            .map(|&(conversation, plan)| {
+                let name = format!("{}, {:?}", conversation.name, conversation.direction);
+                let network = &network;
+                let handle = scope.spawn(move || {
+                    conversation::hold(network, conversation, plan, group.transport, proxy)
+                });
+                // A few at a time start at once; a PBX's calls would, too.
+                thread::sleep(Duration::from_millis(20));
+                (name, handle)
+            })
+            .collect();
+        running
+            .into_iter()
+            .map(|(name, handle)| {
+                let result = handle.join().unwrap_or_else(|_| Err(anyhow!("panicked")));
+                (name, result)
+            })
+            .collect()
+    });
+    let complaints: Vec<String> = results
+        .iter()
+        .filter_map(|(name, result)| match result {
+            Err(error) => Some(format!("{name}: {error:#}")),
+            Ok(heard) => misheard(*heard, daemon.is_some()).map(|why| format!("{name}: {why}")),
+        })
+        .collect();
+    if !complaints.is_empty() {
+        let log = daemon.as_ref().map_or_else(String::new, Daemon::log);
+        bail!(
+            "{} of {} conversations:\n{}\nthe daemon's log:\n{log}",
+            complaints.len(),
+            results.len(),
+            complaints.join("\n")
+        );
+    }
+    daemon.map_or(Ok(()), |daemon| nothing_is_left(&daemon))
+}
+
+fn misheard(heard: Heard, filtered: bool) -> Option<String> {
+    let after = if filtered { 0 } else { heard.sent_after };
+    if heard.sent == 0 || heard.delivered < heard.sent {
+        Some(format!("audio was lost: {heard:?}"))
+    } else if heard.delivered_after != after {
+        Some(format!(
+            "after the end {after} packets must arrive: {heard:?}"
+        ))
+    } else {
+        None
+    }
+}
+
+fn nothing_is_left(daemon: &Daemon) -> Result<()> {
+    let deadline = Instant::now() + CLOSED;
+    loop {
+        match daemon.pinholes()? {
+            0 => return Ok(()),
+            left => ensure!(
+                Instant::now() < deadline,
+                "{left} pinholes are left after all calls ended"
+            ),
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
