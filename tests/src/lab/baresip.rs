@@ -226,7 +226,8 @@ impl Baresip {
                 bail!(
                     "baresip {} reported {kind} {seen} times, not {count}: {}",
                     self.name,
-                    self.log()
+                    // Its progress meter fills the log.
+                    self.log().replace("audio=0/0 (bit/s)", "")
                 );
             }
             thread::sleep(Duration::from_millis(20));

@@ -4,6 +4,7 @@
 //! instead of blaming the filter.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     net::{IpAddr, SocketAddr, UdpSocket},
     path::PathBuf,
@@ -16,6 +17,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{
     address::{PBX_RTP_FIRST, PROVIDER_RTP_FIRST, Place, SIP_PORT},
+    baresip::Transport,
     call::{Direction, Role},
     cleanup,
     namespace::{Namespace, run},
@@ -23,12 +25,13 @@ use super::{
     scenario::{Addresses, Slot, Turn, xml},
     topology::Network,
 };
-use crate::lab::baresip::Transport;
 
 const PORTS_PER_CONVERSATION: u16 = 8;
 const MOVED: u16 = 4;
 /// Their first host number; those of [`Place`] are below.
 const FIRST_HOST: u16 = 100;
+/// How many conversations may be held at once: the filter protects sixteen addresses, and the lab has two of its own.
+pub const PBX_ADDRESSES: u16 = 14;
 const PACKETS: u32 = 8;
 /// Between the message that settles the media and the first packet: what a network takes at least.
 const NETWORK: Duration = Duration::from_millis(60);
@@ -56,11 +59,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The addresses of a lab's n-th conversation: all its own, but for the provider's media addresses.
+    /// The addresses of a lab's n-th conversation. The provider's are its own, but for media; the PBX's only among [`PBX_ADDRESSES`].
     #[must_use]
     pub fn of(network: &Network, number: u16) -> Self {
-        let host = |place: Place| with_host(place.address(network.family), FIRST_HOST + number);
-        let (provider, pbx) = (host(Place::ProviderCaller), host(Place::PbxCallee));
+        let host =
+            |place: Place, number| with_host(place.address(network.family), FIRST_HOST + number);
+        let provider = host(Place::ProviderCaller, number);
+        let pbx = host(Place::PbxCallee, number % PBX_ADDRESSES);
         let offset = number * PORTS_PER_CONVERSATION;
         let provider_media = |index: u16| Place::ProviderMedia(index).address(network.family);
         let from = PROVIDER_RTP_FIRST + offset;
@@ -89,21 +94,24 @@ impl Plan {
     pub fn pbx(&self) -> IpAddr {
         self.pbx.ip()
     }
+}
 
-    /// Gives both hosts their addresses.
-    ///
-    /// # Errors
-    /// With what `ip` says.
-    pub fn add_addresses(&self, network: &Network) -> Result<()> {
-        for (namespace, at) in [
-            (&network.provider, self.provider),
-            (network.pbx(), self.pbx),
-        ] {
-            let suffix = if at.is_ipv4() { "/24" } else { "/64 nodad" };
-            namespace.ip(&format!("address add {}{suffix} dev eth0", at.ip()))?;
+/// Gives both hosts the addresses of these conversations.
+///
+/// # Errors
+/// With what `ip` says.
+pub fn add_addresses(network: &Network, plans: &[Plan]) -> Result<()> {
+    for (namespace, address) in [
+        (&network.provider, Plan::provider as fn(&Plan) -> IpAddr),
+        (network.pbx(), Plan::pbx),
+    ] {
+        let addresses: BTreeSet<IpAddr> = plans.iter().map(address).collect();
+        for address in addresses {
+            let suffix = if address.is_ipv4() { "/24" } else { "/64" };
+            namespace.ip(&format!("address add {address}{suffix} dev eth0 nodad"))?;
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// An address in the same network.
@@ -138,7 +146,7 @@ pub struct Heard {
 ///
 /// # Errors
 /// Where the agents fail to have it, or where the lab could not keep up with them.
-pub fn hold(
+pub fn run_through(
     network: &Network,
     conversation: Conversation,
     plan: Plan,
@@ -150,17 +158,7 @@ pub fn hold(
         Direction::Outbound => (true, plan.provider),
     };
     let legs = Legs::bind(network, plan)?;
-    let agent = |role| {
-        Agent::start(
-            network,
-            conversation,
-            plan,
-            role,
-            transport,
-            callee,
-            proxy.unwrap_or(callee),
-        )
-    };
+    let agent = |role| Agent::start(network, conversation, plan, role, transport, callee, proxy);
     let mut answerer = agent(Role::Callee)?;
     answerer.wait_until_bound(transport)?;
     let mut caller = agent(Role::Caller)?;
@@ -342,7 +340,7 @@ impl Agent {
         role: Role,
         transport: Transport,
         callee: SocketAddr,
-        next_hop: SocketAddr,
+        proxy: Option<SocketAddr>,
     ) -> Result<Self> {
         let on_pbx = (conversation.direction == Direction::Inbound) == (role == Role::Callee);
         let (namespace, at, media) = if on_pbx {
@@ -359,12 +357,19 @@ impl Agent {
         let file = |kind: &str| directory.join(format!("{name}.{kind}"));
         fs::write(
             file("xml"),
-            xml(conversation.turns, role, Addresses { callee, media }),
+            xml(
+                conversation.turns,
+                role,
+                Addresses {
+                    behind_proxy: proxy.map(|_| callee),
+                    media,
+                },
+            ),
         )?;
         let mut command = namespace.command("sipp");
         command.current_dir(&directory);
         if role == Role::Caller {
-            command.arg(next_hop.to_string()).args([
+            command.arg(proxy.unwrap_or(callee).to_string()).args([
                 "-cid_str",
                 &format!("{}-{}@lab", conversation.name, plan.number),
             ]);

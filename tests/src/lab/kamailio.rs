@@ -129,6 +129,7 @@ loadmodule "sl.so"
 loadmodule "tm.so"
 loadmodule "rr.so"
 loadmodule "siputils.so"
+loadmodule "textops.so"
 
 request_route {{
     if (is_method("OPTIONS") && uri == myself) {{

@@ -83,8 +83,8 @@ pub enum Turn {
 /// What stands in a scenario instead of the lab's plan.
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
-    /// Where the callee itself takes SIP; a proxy may stand in between.
-    pub callee: SocketAddr,
+    /// Where the callee itself takes SIP, if the caller talks to a proxy instead.
+    pub behind_proxy: Option<SocketAddr>,
     /// The media endpoints of the scenario's agent, by [`Slot`].
     pub media: [SocketAddr; 2],
 }
@@ -206,8 +206,12 @@ impl Writer {
         }
         let (word, cseq) = (method.word(), self.cseq);
         let first = self.role == Role::Caller && method == Method::Invite && cseq == 1;
+        let callee = self.addresses.behind_proxy.map_or_else(
+            || "sip:callee@[remote_ip]:[remote_port]".to_owned(),
+            |at| format!("sip:callee@{at}"),
+        );
         let uri = if first {
-            format!("sip:callee@{}", self.addresses.callee)
+            callee.clone()
         } else {
             "[next_url]".to_owned()
         };
@@ -216,8 +220,7 @@ impl Writer {
             Role::Caller => (
                 "From: <sip:caller@[local_ip]:[local_port]>;tag=[pid]uac[call_number]",
                 format!(
-                    "To: <sip:callee@{}>{}",
-                    self.addresses.callee,
+                    "To: <{callee}>{}",
                     if first { "" } else { "[peer_tag_param]" }
                 ),
             ),
@@ -305,6 +308,7 @@ impl Writer {
         )
     }
 
+    /// Nobody leaves at once: over TCP that would take the connection away from a peer who is not done yet.
     fn finish(self) -> String {
         let saved = match self.role {
             Role::Caller => "",
@@ -312,7 +316,7 @@ impl Writer {
         };
         format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!DOCTYPE scenario SYSTEM \"sipp.dtd\">\n<scenario name=\"lab\">\n{}\
-             <nop><action><log message=\"ended\"/></action></nop>\n{saved}</scenario>\n",
+             <nop><action><log message=\"ended\"/></action></nop>\n<pause milliseconds=\"{PAUSE}\"/>\n{saved}</scenario>\n",
             self.text
         )
     }
@@ -346,7 +350,7 @@ mod tests {
     #[test]
     fn a_conversation_has_two_sides() {
         let addresses = Addresses {
-            callee: "203.0.113.10:5060".parse().unwrap(),
+            behind_proxy: Some("203.0.113.10:5060".parse().unwrap()),
             media: [
                 "203.0.113.10:10000".parse().unwrap(),
                 "203.0.113.10:10004".parse().unwrap(),

@@ -1,9 +1,13 @@
 //! What two recordings say of the media between provider and PBX: how many packets each side put on its wire, and which of them the
 //! other side's wire never carried.
 //!
-//! Exact for any agent, whatever it encrypts: packets are matched by their UDP payload. It knows nothing of who should hear what.
+//! Exact for any agent, whatever it encrypts: packets are matched by their UDP payload. What a host sends after its own BYE is not
+//! counted, because nobody has to take it (RFC 3261 §15). It knows nothing of who should hear what.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use super::address::PBX_RTP_FIRST;
 
@@ -44,6 +48,8 @@ pub struct Passage {
     pub sent: usize,
     /// Of these, on the receiver's wire.
     pub arrived: usize,
+    /// Which one was lost first, from 0.
+    pub first_lost: Option<usize>,
 }
 
 impl Passage {
@@ -103,10 +109,16 @@ fn passages(
         if let Some(left) = arrived.get_mut(datagram.payload).filter(|left| **left > 0) {
             *left -= 1;
             passage.arrived += 1;
+        } else {
+            passage.first_lost.get_or_insert(passage.sent - 1);
         }
     }
     passages
 }
+
+/// IP's protocol numbers.
+const UDP: u8 = 17;
+const TCP: u8 = 6;
 
 #[derive(Debug)]
 struct Datagram<'a> {
@@ -115,8 +127,10 @@ struct Datagram<'a> {
     payload: &'a [u8],
 }
 
-/// UDP between two ports that only media uses. A loopback's frames carry no Ethernet addresses; those are the lab's own commands.
+/// UDP between two ports that only media uses, but for what its sender sent after a BYE. A loopback's frames carry no Ethernet
+/// addresses; those are the lab's own commands.
 fn media(frames: &[Vec<u8>]) -> impl Iterator<Item = Datagram<'_>> {
+    let mut left: HashSet<IpAddr> = HashSet::new();
     frames
         .iter()
         .filter(|frame| {
@@ -124,31 +138,41 @@ fn media(frames: &[Vec<u8>]) -> impl Iterator<Item = Datagram<'_>> {
                 .get(..12)
                 .is_some_and(|addresses| addresses != [0; 12])
         })
-        .filter_map(|frame| {
-            let (from, to, transport): (IpAddr, IpAddr, &[u8]) = match frame.get(12..14)? {
-                [0x08, 0x00] if frame.get(23) == Some(&17) => (
-                    <[u8; 4]>::try_from(frame.get(26..30)?).ok()?.into(),
-                    <[u8; 4]>::try_from(frame.get(30..34)?).ok()?.into(),
-                    frame.get(34..)?,
-                ),
-                [0x86, 0xdd] if frame.get(20) == Some(&17) => (
-                    <[u8; 16]>::try_from(frame.get(22..38)?).ok()?.into(),
-                    <[u8; 16]>::try_from(frame.get(38..54)?).ok()?.into(),
-                    frame.get(54..)?,
-                ),
+        .filter_map(move |frame| {
+            let (from, to, protocol, transport): (IpAddr, IpAddr, u8, &[u8]) =
+                match frame.get(12..14)? {
+                    [0x08, 0x00] => (
+                        <[u8; 4]>::try_from(frame.get(26..30)?).ok()?.into(),
+                        <[u8; 4]>::try_from(frame.get(30..34)?).ok()?.into(),
+                        *frame.get(23)?,
+                        frame.get(34..)?,
+                    ),
+                    [0x86, 0xdd] => (
+                        <[u8; 16]>::try_from(frame.get(22..38)?).ok()?.into(),
+                        <[u8; 16]>::try_from(frame.get(38..54)?).ok()?.into(),
+                        *frame.get(20)?,
+                        frame.get(54..)?,
+                    ),
+                    _ => return None,
+                };
+            let header = match protocol {
+                UDP => 8,
+                TCP => usize::from(transport.get(12)? >> 4) * 4,
                 _ => return None,
             };
+            let payload = transport.get(header..)?;
+            if payload.starts_with(b"BYE ") {
+                left.insert(from);
+            }
             let port = |at: usize| {
                 let bytes = transport.get(at..at + 2)?;
                 Some(u16::from_be_bytes([bytes[0], bytes[1]]))
             };
-            let is_media = port(0)? >= PBX_RTP_FIRST && port(2)? >= PBX_RTP_FIRST;
-            let end = usize::from(port(4)?);
-            is_media.then_some(Datagram {
-                from,
-                to,
-                payload: transport.get(8..end)?,
-            })
+            let is_media = protocol == UDP
+                && port(0)? >= PBX_RTP_FIRST
+                && port(2)? >= PBX_RTP_FIRST
+                && !left.contains(&from);
+            is_media.then_some(Datagram { from, to, payload })
         })
 }
 
@@ -179,10 +203,36 @@ mod tests {
             &[rtp, stun],
             &[provider.into()],
         );
-        let passage = |sent, arrived| Passage { sent, arrived };
-        assert_eq!(trace.shape(Shape::Rtp), [passage(2, 1), passage(0, 0)]);
-        assert_eq!(trace.shape(Shape::Stun), [passage(0, 0), passage(1, 1)]);
+        let passage = |sent, arrived, first_lost| Passage {
+            sent,
+            arrived,
+            first_lost,
+        };
+        assert_eq!(
+            trace.shape(Shape::Rtp),
+            [passage(2, 1, Some(1)), passage(0, 0, None)]
+        );
+        assert_eq!(
+            trace.shape(Shape::Stun),
+            [passage(0, 0, None), passage(1, 1, None)]
+        );
         assert_eq!(trace.shape(Shape::Rtp)[0].lost(), 1);
+    }
+
+    #[test]
+    fn what_follows_a_bye_of_its_sender_is_not_counted() {
+        let (provider, pbx) = ([198, 51, 100, 10], [203, 0, 113, 10]);
+        let rtp = [provider, pbx].map(|from| {
+            let to = if from == pbx { provider } else { pbx };
+            frame(from, to, &[0x80, 0, 0, 1])
+        });
+        let bye = frame(provider, pbx, b"BYE sip:pbx SIP/2.0");
+        let wire: Vec<_> = [&rtp[0], &bye, &rtp[0], &rtp[1]]
+            .into_iter()
+            .cloned()
+            .collect();
+        let trace = Trace::of(&wire, &wire, &[provider.into()]);
+        assert_eq!(trace.shape(Shape::Rtp).map(|rtp| rtp.sent), [1, 1]);
     }
 
     #[test]

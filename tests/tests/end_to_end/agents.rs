@@ -1,9 +1,11 @@
 //! Whole softphones in place of scripts: baresip at the PBX and at the provider, with everything that their own media stacks do.
 //!
 //! Each story is told twice, first with an open firewall. The filter must deliver every RTP packet as the open firewall does, and
-//! leave no pinhole. The provider hangs up: what it sends before its BYE is on the wire before it, so that the counts are exact.
+//! leave no pinhole. The provider hangs up: what it sends before its BYE is on the wire before it, so that the counts are exact; what it sends
+//! after it counts for nobody.
 
 use std::{
+    net::Ipv4Addr,
     thread,
     time::{Duration, Instant},
 };
@@ -12,17 +14,24 @@ use anyhow::{Context as _, Result, ensure};
 use sipfilter_tests::lab::{
     address::{Family, Place},
     baresip::{Baresip, Media, Transport},
-    daemon::{Daemon, Filter, Mode},
+    cleanup,
+    daemon::{self, Daemon, Filter, Mode},
+    namespace::{Namespace, join},
+    service,
     sniffer::Recorder,
-    topology::{Network, Topology},
+    topology::{Network, OUTER, Topology},
     trace::{Shape, Trace},
 };
 
 use crate::Test;
 
+/// The provider's second host.
+const OTHER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 40);
 const TALK: Duration = Duration::from_millis(1000);
 /// Fewer RTP packets than this in [`TALK`], at one each 20 ms, and nobody talked.
 const FEWEST: usize = 35;
+/// An agent's first packet from its peer.
+const HEARS: &str = "CALL_RTPESTAB";
 const CLOSED: Duration = Duration::from_secs(2);
 
 const TCP: Option<&str> = Some("SIP over TCP");
@@ -138,40 +147,55 @@ fn check(case: Case, trace: &Trace) -> Result<()> {
 
 fn tell(case: Case, filter: Filter) -> Result<Trace> {
     let network = Network::build(Topology::Routed, Family::V4, &[])?;
+    let other = other_host(&network)?;
     let daemon = match filter {
         Filter::None => None,
-        Filter::Sipfilter(mode) => Some(Daemon::start(&network, mode)?),
+        Filter::Sipfilter(mode) => {
+            let config = daemon::config_with(&network, &[OUTER], mode, &[], &[OTHER.into()]);
+            Some(Daemon::start_with(&network, "sipfilter", &config)?)
+        }
     };
     let provider = Recorder::start(&network.provider)?;
+    let third = Recorder::start(&other)?;
     let pbx = Recorder::start(network.pbx())?;
-    let told = call(case, &network, daemon.as_ref());
+    let told = call(case, &network, &other, daemon.as_ref());
     let log = daemon.as_ref().map_or_else(String::new, Daemon::log);
     told.with_context(|| format!("the daemon's log:\n{log}"))?;
-    let addresses: Vec<_> = Place::provider()
-        .into_iter()
-        .map(|place| place.address(Family::V4))
-        .collect();
-    Ok(Trace::of(&provider.finish()?, &pbx.finish()?, &addresses))
+    let addresses = [Place::ProviderCaller.address(Family::V4), OTHER.into()];
+    let mut wires = provider.finish()?;
+    wires.extend(third.finish()?);
+    Ok(Trace::of(&wires, &pbx.finish()?, &addresses))
 }
 
-fn call(case: Case, network: &Network, daemon: Option<&Daemon>) -> Result<()> {
+/// A host of the provider with one address only, and the PBX with no more: baresip sends from its host's first address, whatever its
+/// SDP names, and offers all of them to ICE.
+fn other_host(network: &Network) -> Result<Namespace> {
+    let other = Namespace::create(&cleanup::unique_name(), "other")?;
+    join((&other, "eth0"), (&network.switch, "p3"))?;
+    network.switch.ip("link set p3 master br0")?;
+    other.ip(&format!("address add {OTHER}/24 dev eth0"))?;
+    other.ip(&format!(
+        "route add default via {}",
+        Place::ProviderGateway.address(Family::V4)
+    ))?;
+    service::ping(&other, OTHER.into(), Place::PbxCallee.address(Family::V4))?;
+    Ok(other)
+}
+
+fn call(case: Case, network: &Network, third: &Namespace, daemon: Option<&Daemon>) -> Result<()> {
     let at = |place: Place| place.address(network.family);
-    let start = |namespace, name, place, ports| {
-        Baresip::start(network, namespace, name, at(place), ports, case.media)
+    let start = |namespace, name, address, ports| {
+        Baresip::start(network, namespace, name, address, ports, case.media)
     };
-    let mut pbx = start(network.pbx(), "pbx", Place::PbxCallee, (10_000, 10_100))?;
-    let mut provider = start(
-        &network.provider,
-        "provider",
-        Place::ProviderCallee,
-        (40_000, 40_100),
-    )?;
+    let mut pbx = start(network.pbx(), "pbx", at(Place::PbxCallee), (10_000, 10_100))?;
+    let mut provider = start(third, "provider", OTHER.into(), (40_000, 40_100))?;
     match case.dialler {
         Dialler::Provider => provider.command(&format!("dial {}", pbx.uri(case.transport)))?,
         Dialler::Pbx => pbx.command(&format!("dial {}", provider.uri(case.transport)))?,
     }
     for agent in [&pbx, &provider] {
         agent.expect("CALL_ESTABLISHED", 1)?;
+        agent.expect(HEARS, 1)?;
     }
     thread::sleep(TALK);
     if let Some(daemon) = daemon {
@@ -194,12 +218,13 @@ fn call(case: Case, network: &Network, daemon: Option<&Daemon>) -> Result<()> {
             let other = start(
                 &network.provider,
                 "other",
-                Place::ProviderCaller,
+                at(Place::ProviderCaller),
                 (41_000, 41_100),
             )?;
             provider.command(&format!("transfer {}", other.uri(case.transport)))?;
-            other.expect("CALL_ESTABLISHED", 1)?;
+            other.expect(HEARS, 1)?;
             provider.expect("CALL_CLOSED", 1)?;
+            pbx.expect(HEARS, 2)?;
             second = Some(other);
             thread::sleep(TALK);
         }

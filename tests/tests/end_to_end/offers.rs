@@ -4,6 +4,7 @@
 //! Each group of conversations is held twice, first with an open firewall, then with the filter; within a lab all are held at once.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     thread,
     time::{Duration, Instant},
@@ -282,11 +283,13 @@ pub fn tests() -> Vec<Test> {
 
 fn hold_all(group: Group, filter: Filter) -> Result<()> {
     let network = Network::build(Topology::Routed, group.family, &[])?;
-    let conversations: Vec<(Conversation, Plan)> = CASES
-        .iter()
-        .filter(|(name, _)| !group.proxy || BEHIND_PROXY.contains(name))
-        .flat_map(|&(name, turns)| {
-            [Direction::Inbound, Direction::Outbound].map(|direction| Conversation {
+    let chosen = CASES
+        .into_iter()
+        .filter(|(name, _)| !group.proxy || BEHIND_PROXY.contains(name));
+    let conversations: Vec<(Conversation, Plan)> = [Direction::Inbound, Direction::Outbound]
+        .into_iter()
+        .flat_map(|direction| {
+            chosen.clone().map(move |(name, turns)| Conversation {
                 name,
                 turns,
                 direction,
@@ -295,17 +298,14 @@ fn hold_all(group: Group, filter: Filter) -> Result<()> {
         .zip(0..)
         .map(|(conversation, number)| (conversation, Plan::of(&network, number)))
         .collect();
-    for (_, plan) in &conversations {
-        plan.add_addresses(&network)?;
-    }
+    let plans: Vec<Plan> = conversations.iter().map(|&(_, plan)| plan).collect();
+    conversation::add_addresses(&network, &plans)?;
     let daemon = match filter {
         Filter::None => None,
         Filter::Sipfilter(mode) => {
-            let pbx: Vec<_> = conversations.iter().map(|(_, plan)| plan.pbx()).collect();
-            let provider: Vec<_> = conversations
-                .iter()
-                .map(|(_, plan)| plan.provider())
-                .collect();
+            let pbx: BTreeSet<_> = plans.iter().map(Plan::pbx).collect();
+            let pbx: Vec<_> = pbx.into_iter().collect();
+            let provider: Vec<_> = plans.iter().map(Plan::provider).collect();
             let config = daemon::config_with(&network, &[OUTER], mode, &pbx, &provider);
             Some(Daemon::start_with(&network, "sipfilter", &config)?)
         }
@@ -316,28 +316,10 @@ fn hold_all(group: Group, filter: Filter) -> Result<()> {
         .then(|| Kamailio::start(&network, proxy_at.ip()))
         .transpose()?;
     let proxy = group.proxy.then_some(proxy_at);
-    let results: Vec<(String, Result<Heard>)> = thread::scope(|scope| {
-        let running: Vec<_> = conversations
-            .iter()
-            .map(|&(conversation, plan)| {
-                let name = format!("{}, {:?}", conversation.name, conversation.direction);
-                let network = &network;
-                let handle = scope.spawn(move || {
-                    conversation::hold(network, conversation, plan, group.transport, proxy)
-                });
-                // A few at a time start at once; a PBX's calls would, too.
-                thread::sleep(Duration::from_millis(20));
-                (name, handle)
-            })
-            .collect();
-        running
-            .into_iter()
-            .map(|(name, handle)| {
-                let result = handle.join().unwrap_or_else(|_| Err(anyhow!("panicked")));
-                (name, result)
-            })
-            .collect()
-    });
+    let results: Vec<(String, Result<Heard>)> = conversations
+        .chunks(usize::from(conversation::PBX_ADDRESSES).min(chosen.count()))
+        .flat_map(|at_once| hold_at_once(&network, at_once, group.transport, proxy))
+        .collect();
     let complaints: Vec<String> = results
         .iter()
         .filter_map(|(name, result)| match result {
@@ -355,6 +337,35 @@ fn hold_all(group: Group, filter: Filter) -> Result<()> {
         );
     }
     daemon.map_or(Ok(()), |daemon| nothing_is_left(&daemon))
+}
+
+fn hold_at_once(
+    network: &Network,
+    conversations: &[(Conversation, Plan)],
+    transport: Transport,
+    proxy: Option<SocketAddr>,
+) -> Vec<(String, Result<Heard>)> {
+    thread::scope(|scope| {
+        let running: Vec<_> = conversations
+            .iter()
+            .map(|&(conversation, plan)| {
+                let name = format!("{}, {:?}", conversation.name, conversation.direction);
+                let handle = scope.spawn(move || {
+                    conversation::run_through(network, conversation, plan, transport, proxy)
+                });
+                // Not all in the same instant: a machine that starts two dozen programs has no time for their calls.
+                thread::sleep(Duration::from_millis(20));
+                (name, handle)
+            })
+            .collect();
+        running
+            .into_iter()
+            .map(|(name, handle)| {
+                let result = handle.join().unwrap_or_else(|_| Err(anyhow!("panicked")));
+                (name, result)
+            })
+            .collect()
+    })
 }
 
 fn misheard(heard: Heard, filtered: bool) -> Option<String> {
