@@ -5,11 +5,14 @@ use anyhow::{Result, bail};
 use super::{cleanup, namespace::Namespace};
 
 /// What the lab starts, and the Debian package that brings it.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("ethtool", "ethtool"),
     ("sipp", "sip-tester"),
+    ("baresip", "baresip-core"),
+    ("kamailio", "kamailio"),
+    ("ss", "iproute2"),
     ("bpftool", "bpftool"),
     ("nsenter", "util-linux"),
     ("setpriv", "util-linux"),

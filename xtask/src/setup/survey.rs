@@ -12,15 +12,18 @@ use crate::lint;
 use crate::project::{Project, find_program};
 
 /// The programs that the lab starts, and the Debian packages that bring them.
-const LAB_PROGRAMS: [(&str, &str); 10] = [
+const LAB_PROGRAMS: [(&str, &str); 13] = [
+    ("baresip", "baresip-core"),
     ("bpftool", "bpftool"),
     ("conntrack", "conntrack"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
+    ("kamailio", "kamailio"),
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("ping", "iputils-ping"),
     ("sipp", "sip-tester"),
+    ("ss", "iproute2"),
     ("tcpdump", "tcpdump"),
     ("tshark", "tshark"),
 ];
