@@ -73,6 +73,7 @@ pub struct Baresip {
 
 impl Baresip {
     /// Starts an agent called `name` on an address of a namespace, with its audio in these ports, and waits until it takes commands.
+    /// With a `proxy` its requests go there first.
     ///
     /// # Errors
     /// Where baresip is missing or does not start.
@@ -83,6 +84,7 @@ impl Baresip {
         address: IpAddr,
         rtp_ports: (u16, u16),
         media: Media,
+        proxy: Option<IpAddr>,
     ) -> Result<Self> {
         let directory = network.directory.path().join(format!("baresip-{name}"));
         fs::create_dir_all(&directory)?;
@@ -108,9 +110,12 @@ impl Baresip {
         fs::write(
             directory.join("accounts"),
             format!(
-                "<sip:{name}@{}>;regint=0;answermode=auto;audio_codecs=pcmu{}\n",
+                "<sip:{name}@{}>;regint=0;answermode=auto;audio_codecs=pcmu{}{}\n",
                 host(address),
-                media.parameters()
+                media.parameters(),
+                proxy.map_or_else(String::new, |proxy| {
+                    format!(";outbound=\"sip:{};lr\"", host(proxy))
+                })
             ),
         )?;
         fs::write(directory.join("contacts"), "")?;

@@ -136,6 +136,10 @@ pub struct Heard {
     pub sent: u32,
     /// Those that arrived.
     pub delivered: u32,
+    /// Packets sent to the PBX while it stood, each between an endpoint that was in force and one that was not.
+    pub sent_beside: u32,
+    /// Those that arrived.
+    pub delivered_beside: u32,
     /// Packets sent to the PBX after its end.
     pub sent_after: u32,
     /// Those that arrived.
@@ -191,6 +195,13 @@ pub fn run_through(
         );
         heard.sent += sent;
         heard.delivered += delivered;
+        let (sent, delivered) = legs.talk_beside(provider, pbx, fax)?;
+        ensure!(
+            began.elapsed() < Duration::from_millis(super::scenario::PAUSE),
+            "the machine is too busy: {word} took longer than the agents waited"
+        );
+        heard.sent_beside += sent;
+        heard.delivered_beside += delivered;
     }
     wait(&mut [&mut caller], |log| has(log, "ended"))?;
     wait(&mut [&mut answerer], |log| has(log, "ended"))?;
@@ -245,7 +256,7 @@ impl Legs {
                 let bind = |at: SocketAddr| {
                     let socket =
                         UdpSocket::bind(at).with_context(|| format!("cannot bind {at}"))?;
-                    socket.set_read_timeout(Some(Duration::from_millis(150)))?;
+                    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
                     anyhow::Ok(socket)
                 };
                 Ok([bind(at[0])?, bind(at[1])?])
@@ -273,6 +284,21 @@ impl Legs {
         let inwards = self.count(to, 0..packets, fax);
         let outwards = self.count(from, packets..2 * packets, fax);
         Ok((2 * packets, inwards + outwards))
+    }
+
+    /// From where the provider's audio does not come (any more), and to where the PBX does not take it.
+    fn talk_beside(&self, provider: Slot, pbx: Slot, fax: bool) -> Result<(u32, u32)> {
+        let other = |slot| match slot {
+            Slot::First => Slot::Moved,
+            Slot::Moved => Slot::First,
+        };
+        let mut delivered = 0;
+        for (from, to) in [(other(provider), pbx), (provider, other(pbx))] {
+            self.provider[from as usize]
+                .send_to(&self.packet(800, fax), self.plan.pbx_media[to as usize])?;
+            delivered += self.count(&self.pbx[to as usize], 800..801, fax);
+        }
+        Ok((2, delivered))
     }
 
     fn talk_inwards(&self) -> Result<(u32, u32)> {

@@ -145,6 +145,8 @@ request_route {{
         t_relay();
         exit;
     }}
+    # A caller may name the proxy in a Route of its own.
+    loose_route();
     record_route();
     t_relay();
 }}

@@ -8,7 +8,7 @@ use std::{fmt::Write as _, net::SocketAddr};
 use super::call::Role;
 
 /// How long the agents wait at a [`Turn::Talk`], in milliseconds.
-pub const PAUSE: u64 = 700;
+pub const PAUSE: u64 = 900;
 
 /// Which of its two media endpoints an agent names in SDP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

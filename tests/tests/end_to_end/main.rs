@@ -36,10 +36,7 @@ fn main() -> ExitCode {
         .chain(offers::tests())
         .map(|test| {
             let why = able.as_ref().err().map(|why| format!("{why:#}"));
-            let ignored = test.waits_for.is_some() || (why.is_some() && !must_run);
-            let kind = test
-                .waits_for
-                .map_or_else(String::new, |what| format!("waits for {what}"));
+            let ignored = why.is_some() && !must_run;
             let body = test.body;
             Trial::test(test.name, move || {
                 if let Some(why) = why {
@@ -48,7 +45,6 @@ fn main() -> ExitCode {
                 body().map_err(|error| format!("{error:#}").into())
             })
             .with_ignored_flag(ignored)
-            .with_kind(kind)
         })
         .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -58,7 +54,6 @@ fn main() -> ExitCode {
 pub struct Test {
     name: String,
     body: Box<dyn FnOnce() -> Result<()> + Send>,
-    waits_for: Option<&'static str>,
 }
 
 impl Test {
@@ -66,13 +61,6 @@ impl Test {
         Self {
             name: name.into(),
             body: Box::new(body),
-            waits_for: None,
         }
-    }
-
-    /// Not run unless `--ignored` or `--include-ignored` is given: the filter cannot do this yet. Nothing waits where `what` is `None`.
-    fn waiting_for(mut self, what: Option<&'static str>) -> Self {
-        self.waits_for = what;
-        self
     }
 }
