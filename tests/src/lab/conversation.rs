@@ -22,7 +22,7 @@ use super::{
     cleanup,
     namespace::{Namespace, run},
     rtp::PACKET_TIME,
-    scenario::{Addresses, Slot, Turn, xml},
+    scenario::{Addresses, PAUSE, Slot, Sound, Turn, xml},
     topology::Network,
 };
 
@@ -168,10 +168,10 @@ pub fn run_through(
     let mut caller = agent(Role::Caller)?;
     let mut heard = Heard::default();
     let talks = conversation.turns.iter().filter_map(|turn| match *turn {
-        Turn::Talk(caller, callee, fax) => Some((caller, callee, fax)),
+        Turn::Talk(caller, callee, sound) => Some((caller, callee, sound)),
         Turn::Say(..) => None,
     });
-    for (number, (caller_slot, callee_slot, fax)) in talks.enumerate() {
+    for (number, (caller_slot, callee_slot, sound)) in talks.enumerate() {
         let word = format!("talk {number}");
         wait(&mut [&mut caller, &mut answerer], |log| has(log, &word))
             .with_context(|| format!("`{word}` was not reached"))?;
@@ -181,13 +181,14 @@ pub fn run_through(
         } else {
             (caller_slot, callee_slot)
         };
+        let fax = sound == Sound::Fax;
         thread::sleep(NETWORK);
         let (sent, delivered) = legs.talk(provider, pbx, fax, PACKETS)?;
         ensure!(
-            sent == delivered || began.elapsed() < Duration::from_millis(super::scenario::PAUSE),
+            sent == delivered || began.elapsed() < Duration::from_millis(PAUSE),
             "the machine is too busy: {word} took {} ms, and the agents waited {} ms",
             began.elapsed().as_millis(),
-            super::scenario::PAUSE
+            PAUSE
         );
         ensure!(
             sent == delivered,
@@ -195,9 +196,12 @@ pub fn run_through(
         );
         heard.sent += sent;
         heard.delivered += delivered;
-        let (sent, delivered) = legs.talk_beside(provider, pbx, fax)?;
+        let (sent, delivered) = match sound {
+            Sound::AudioUnsettled => (0, 0),
+            Sound::Audio | Sound::Fax => legs.talk_beside(provider, pbx, fax)?,
+        };
         ensure!(
-            began.elapsed() < Duration::from_millis(super::scenario::PAUSE),
+            began.elapsed() < Duration::from_millis(PAUSE),
             "the machine is too busy: {word} took longer than the agents waited"
         );
         heard.sent_beside += sent;

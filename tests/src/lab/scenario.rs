@@ -76,8 +76,19 @@ pub enum What {
 pub enum Turn {
     /// A message.
     Say(Role, What, Option<Sdp>),
-    /// The lab may talk: to the caller's endpoint, to the callee's, and whether as fax.
-    Talk(Slot, Slot, bool),
+    /// The lab may talk: to the caller's endpoint and to the callee's.
+    Talk(Slot, Slot, Sound),
+}
+
+/// What is to be heard at a [`Turn::Talk`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sound {
+    /// Audio, and no other endpoints are in force.
+    Audio,
+    /// Audio; what was in force before an answer without an ACK may still be heard for a while.
+    AudioUnsettled,
+    /// UDPTL, and no other endpoints are in force.
+    Fax,
 }
 
 /// What stands in a scenario instead of the lab's plan.
@@ -343,7 +354,7 @@ mod tests {
             }),
         ),
         Turn::Say(Role::Caller, What::Request(Method::Ack), None),
-        Turn::Talk(Slot::First, Slot::First, false),
+        Turn::Talk(Slot::First, Slot::First, Sound::Audio),
         Turn::Say(Role::Caller, What::Request(Method::Bye), None),
     ];
 

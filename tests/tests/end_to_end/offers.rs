@@ -26,6 +26,7 @@ use sipfilter_tests::lab::{
         Method::{Ack, Bye, Invite, Prack, Update},
         Sdp,
         Slot::{self, First, Moved},
+        Sound,
         Turn::{self, Say, Talk},
         What::{self, Request, Response},
     },
@@ -54,7 +55,7 @@ const CALLER_ENDS: [Turn; 2] = [say(Caller, Request(Bye)), say(Callee, Response(
 const CALLEE_ENDS: [Turn; 2] = [say(Callee, Request(Bye)), say(Caller, Response(200, Bye))];
 const OFFER: Turn = Say(Caller, Request(Invite), audio(First));
 const ANSWER: Turn = Say(Callee, Response(200, Invite), audio(First));
-const TALK: Turn = Talk(First, First, false);
+const TALK: Turn = Talk(First, First, Sound::Audio);
 
 /// A hold and a resume by re-INVITE of the caller.
 macro_rules! hold {
@@ -136,10 +137,10 @@ const CASES: [(&str, &[Turn]); 12] = [
             TALK,
             Say(Caller, Request(Update), audio(Moved)),
             Say(Callee, Response(200, Update), audio(First)),
-            Talk(Moved, First, false),
+            Talk(Moved, First, Sound::AudioUnsettled),
             say(Callee, Response(200, Invite)),
             ACK,
-            Talk(Moved, First, false),
+            Talk(Moved, First, Sound::AudioUnsettled),
             CALLER_ENDS[0],
             CALLER_ENDS[1],
         ],
@@ -154,7 +155,7 @@ const CASES: [(&str, &[Turn]); 12] = [
             TALK,
             Say(Callee, Request(Update), audio(Moved)),
             Say(Caller, Response(200, Update), audio(First)),
-            Talk(First, Moved, false),
+            Talk(First, Moved, Sound::AudioUnsettled),
             CALLER_ENDS[0],
             CALLER_ENDS[1],
         ],
@@ -170,7 +171,7 @@ const CASES: [(&str, &[Turn]); 12] = [
             Say(Caller, Request(Invite), audio(Moved)),
             ANSWER,
             ACK,
-            Talk(Moved, First, false),
+            Talk(Moved, First, Sound::Audio),
             CALLER_ENDS[0],
             CALLER_ENDS[1],
         ],
@@ -186,7 +187,7 @@ const CASES: [(&str, &[Turn]); 12] = [
             Say(Callee, Request(Invite), audio(Moved)),
             Say(Caller, Response(200, Invite), audio(Moved)),
             say(Callee, Request(Ack)),
-            Talk(Moved, Moved, false),
+            Talk(Moved, Moved, Sound::Audio),
             CALLEE_ENDS[0],
             CALLEE_ENDS[1],
         ],
@@ -221,7 +222,7 @@ const CASES: [(&str, &[Turn]); 12] = [
             Say(Callee, Request(Invite), with(First, Media::Fax)),
             Say(Caller, Response(200, Invite), with(First, Media::Fax)),
             say(Callee, Request(Ack)),
-            Talk(First, First, true),
+            Talk(First, First, Sound::Fax),
             Say(Callee, Request(Invite), audio(First)),
             Say(Caller, Response(200, Invite), audio(First)),
             say(Callee, Request(Ack)),
