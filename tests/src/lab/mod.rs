@@ -10,6 +10,7 @@ pub mod cleanup;
 pub mod conversation;
 pub mod daemon;
 pub mod kamailio;
+pub mod legs;
 pub mod link;
 pub mod namespace;
 pub mod privilege;
