@@ -6,6 +6,7 @@ pub mod address;
 pub mod attack;
 pub mod baresip;
 pub mod call;
+pub mod capture;
 pub mod cleanup;
 pub mod conversation;
 pub mod daemon;

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use sipfilter_tests::lab::{
     address::{Family, Place},
     baresip::{Baresip, Media, Transport},
+    capture::Capture,
     cleanup,
     daemon::{self, Daemon, Filter, Mode},
     kamailio::Kamailio,
@@ -57,6 +58,7 @@ pub fn tests() -> Vec<Test> {
     .into_iter()
     .map(|(name, dialler, transport, media, act, proxy)| {
         let case = Case {
+            name,
             dialler,
             transport,
             media,
@@ -72,6 +74,7 @@ pub fn tests() -> Vec<Test> {
 
 #[derive(Debug, Clone, Copy)]
 struct Case {
+    name: &'static str,
     dialler: Dialler,
     transport: Transport,
     media: Media,
@@ -137,11 +140,15 @@ fn check(case: Case, trace: &Trace) -> Result<()> {
 fn tell(case: Case, filter: Filter) -> Result<Trace> {
     let network = Network::build(Topology::Routed, Family::V4, &[])?;
     let other = other_host(&network)?;
-    let daemon = match filter {
-        Filter::None => None,
-        Filter::Sipfilter(mode) => {
-            let config = daemon::config_with(&network, &[OUTER], mode, &[], &[OTHER.into()]);
-            Some(Daemon::start_with(&network, "sipfilter", &config)?)
+    let config = daemon::config_with(&network, &[OUTER], Mode::Native, &[], &[OTHER.into()]);
+    let (daemon, _capture) = match filter {
+        Filter::None => {
+            let name = case.name.replace("::", "_");
+            (None, Capture::start(&network, &name, &config)?)
+        }
+        Filter::Sipfilter(_) => {
+            let daemon = Daemon::start_with(&network, "sipfilter", &config)?;
+            (Some(daemon), None)
         }
     };
     let provider = Recorder::start(&network.provider)?;

@@ -18,6 +18,7 @@ use sipfilter_tests::lab::{
         Direction,
         Role::{self, Callee, Caller},
     },
+    capture::Capture,
     conversation::{self, Conversation, Heard, Plan},
     daemon::{self, Daemon, Filter, Mode},
     kamailio::Kamailio,
@@ -294,14 +295,15 @@ fn hold_all(group: Group, filter: Filter) -> Result<()> {
         .collect();
     let plans: Vec<Plan> = conversations.iter().map(|&(_, plan)| plan).collect();
     conversation::add_addresses(&network, &plans)?;
-    let daemon = match filter {
-        Filter::None => None,
-        Filter::Sipfilter(mode) => {
-            let pbx: BTreeSet<_> = plans.iter().map(Plan::pbx).collect();
-            let pbx: Vec<_> = pbx.into_iter().collect();
-            let provider: Vec<_> = plans.iter().map(Plan::provider).collect();
-            let config = daemon::config_with(&network, &[OUTER], mode, &pbx, &provider);
-            Some(Daemon::start_with(&network, "sipfilter", &config)?)
+    let pbx: BTreeSet<_> = plans.iter().map(Plan::pbx).collect();
+    let pbx: Vec<_> = pbx.into_iter().collect();
+    let provider: Vec<_> = plans.iter().map(Plan::provider).collect();
+    let config = daemon::config_with(&network, &[OUTER], Mode::Native, &pbx, &provider);
+    let (daemon, _capture) = match filter {
+        Filter::None => (None, Capture::start(&network, group.name, &config)?),
+        Filter::Sipfilter(_) => {
+            let daemon = Daemon::start_with(&network, "sipfilter", &config)?;
+            (Some(daemon), None)
         }
     };
     let proxy_at = SocketAddr::new(Place::PbxCallee.address(group.family), SIP_PORT);
