@@ -398,6 +398,6 @@ mod tests {
                 "recv request=\"BYE\"",
             ],
         );
-        assert!(!callee.contains("pause"), "only who speaks next waits");
+        assert!(!callee.contains("talk"), "only who speaks next waits");
     }
 }
