@@ -49,7 +49,13 @@ struct Open {
     deadline: u64,
     /// Found in the maps at start: no call of this run knows it.
     adopted: bool,
+    /// The kernel refused to remove it. No call wants it any more, so nobody would ask again: `take_idle` tries until it is gone,
+    /// whether or not packets still use it.
+    doomed: bool,
 }
+
+/// How long the kernel may rest before it is asked again to remove a pinhole, in nanoseconds.
+const CLOSE_AGAIN: u64 = 1_000_000_000;
 
 /// A pinhole's traffic since it was opened. Times are nanoseconds of the monotonic clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -95,7 +101,7 @@ impl MapWriter {
             PinholeAction::Open(pinhole) | PinholeAction::Update(pinhole) => {
                 self.write(pinhole, clock::to_kernel(now.0))
             }
-            PinholeAction::Close { local, .. } => self.close(*local),
+            PinholeAction::Close { local, .. } => self.close(*local, clock::to_kernel(now.0)),
         };
         done.unwrap_or_else(|error| {
             tracing::error!(%error, ?action, "the kernel refused a pinhole");
@@ -107,7 +113,7 @@ impl MapWriter {
         })
     }
 
-    /// Pinholes whose idle limit has passed. Those of earlier runs are closed here; the others are the engine's to close.
+    /// Pinholes whose idle limit has passed. Those of earlier runs, and those that the kernel would not remove, are closed here; the others are the engine's to close.
     pub fn take_idle(&mut self, now: Instant) -> Vec<SocketAddr> {
         let now = clock::to_kernel(now.0);
         let mut idle = Vec::new();
@@ -123,22 +129,22 @@ impl MapWriter {
                 .slots
                 .get(&open.slot, 0)
                 .map_or(0, |counts| counts.ingress_last.max(counts.egress_last));
-            let expired = is_expired(open.opened, last, open.idle, now);
+            let expired = open.doomed || is_expired(open.opened, last, open.idle, now);
             // An idle one is asked about again after a while, should the engine want to keep it.
             open.deadline = if expired { now } else { open.opened.max(last) }
                 .saturating_add(open.idle)
                 .saturating_add(1);
             self.deadlines.insert((open.deadline, local));
             if expired {
-                idle.push((local, open.adopted));
+                idle.push((local, open.adopted || open.doomed));
             }
         }
         idle.into_iter()
-            .filter_map(|(local, adopted)| {
-                if adopted && let Err(error) = self.close(local) {
-                    tracing::error!(%error, %local, "an idle pinhole of an earlier run could not be closed");
+            .filter_map(|(local, ours)| {
+                if ours && let Err(error) = self.close(local, now) {
+                    tracing::error!(%error, %local, "a pinhole that no call wants could not be closed; trying again");
                 }
-                (!adopted).then_some(local)
+                (!ours).then_some(local)
             })
             .collect()
     }
@@ -206,6 +212,7 @@ impl MapWriter {
                     idle,
                     deadline,
                     adopted: true,
+                    doomed: false,
                 },
             );
         }
@@ -245,6 +252,7 @@ impl MapWriter {
                 idle,
                 deadline,
                 adopted: false,
+                doomed: false,
             },
         );
         Ok(PinholeResult::Done)
@@ -263,7 +271,7 @@ impl MapWriter {
         }
     }
 
-    fn close(&mut self, local: SocketAddr) -> Result<PinholeResult, MapError> {
+    fn close(&mut self, local: SocketAddr, now: u64) -> Result<PinholeResult, MapError> {
         let Some(open) = self.open.get(&local).copied() else {
             return Ok(PinholeResult::Done);
         };
@@ -278,7 +286,18 @@ impl MapWriter {
         match removed {
             // Somebody emptied the map by hand: what was to be reached is reached.
             Ok(()) | Err(MapError::KeyNotFound | MapError::ElementNotFound) => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                self.deadlines.remove(&(open.deadline, local));
+                let deadline = now.saturating_add(CLOSE_AGAIN);
+                self.deadlines.insert((deadline, local));
+                let doomed = Open {
+                    deadline,
+                    doomed: true,
+                    ..open
+                };
+                self.open.insert(local, doomed);
+                return Err(error);
+            }
         }
         self.open.remove(&local);
         self.deadlines.remove(&(open.deadline, local));
