@@ -33,7 +33,8 @@ use std::{net::SocketAddr, ops::Add, time::Duration};
 use pinhole::{PinholeAction, PinholeResult};
 use settings::ProviderId;
 
-pub use call::view::{CallState, CallView};
+pub use call::message::{Aside, Form, Verb};
+pub use call::view::{CallState, CallView, Endpoints};
 pub use counters::Counters;
 pub use run::Engine;
 
@@ -144,6 +145,22 @@ pub enum Event {
         /// Who sent the INVITE.
         direction: Direction,
     },
+    /// A message of a call, before anything that follows from it. Copies of a message are messages too.
+    Message {
+        /// The call.
+        call: CallNumber,
+        /// What it was.
+        message: MessageSummary,
+    },
+    /// A call's message named another call.
+    Related {
+        /// The call.
+        call: CallNumber,
+        /// In which way.
+        relation: Relation,
+        /// The Call-ID, or the header's value.
+        value: String,
+    },
     /// A 2xx to its first INVITE.
     CallConfirmed {
         /// The call.
@@ -163,6 +180,30 @@ pub enum Event {
         /// Why.
         refusal: Refusal,
     },
+}
+
+/// A message as a call's record tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageSummary {
+    /// Who sent it.
+    pub sender: Direction,
+    /// Request or response.
+    pub form: Form,
+    /// Its method, or the method that it answers.
+    pub verb: Verb,
+    /// Whether it brought SDP.
+    pub has_sdp: bool,
+}
+
+/// How a message names another call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Relation {
+    /// The INVITE takes the place of the call with this Call-ID (RFC 3891), which ends by its own BYE.
+    Replaces,
+    /// The INVITE, or the REFER that asks for it, is by order of this party (RFC 3892).
+    ReferredBy,
+    /// The REFER asks for a call to this party (RFC 3515).
+    ReferTo,
 }
 
 /// Why a call ended.

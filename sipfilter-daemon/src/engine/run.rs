@@ -12,10 +12,11 @@ use std::{
 use sipfilter_common::parse::Malformed;
 
 use super::{
-    CallNumber, CallView, Counters, Direction, EndReason, Event, Input, Instant, Output, Refusal,
+    CallNumber, CallView, Counters, Direction, EndReason, Endpoints, Event, Input, Instant,
+    MessageSummary, Output, Refusal, Relation,
     call::{
         Call, Context, Effects, Planned,
-        message::{Form, HashKey, Seen, Verb},
+        message::{Aside, Form, HashKey, MAX_IDENTIFIER, Seen, Verb},
         session::{Limits, Nets},
         table::{CallTable, Found, Room},
     },
@@ -131,6 +132,11 @@ impl Engine {
         self.calls.call(number).map(Call::view)
     }
 
+    /// Where both sides of a call said they receive media.
+    pub fn endpoints(&self, number: CallNumber) -> Option<Endpoints> {
+        self.calls.call(number).map(Call::endpoints)
+    }
+
     /// Every pinhole that the kernel was told to open, in order of local address and port.
     pub fn pinholes(&self) -> impl Iterator<Item = &Pinhole> {
         self.pinholes.iter()
@@ -224,12 +230,16 @@ impl Engine {
                     .is_some_and(|call| call.is_followed_by(seen));
                 if is_followed {
                     self.begin(provider, seen);
+                } else if let Verb::Aside(_) = seen.verb {
+                    self.tell(number, seen);
                 } else {
+                    self.tell(number, seen);
                     self.touch(number, |call, context, effects| {
                         call.handle(seen, context, effects);
                     });
                 }
             }
+            Found::OtherCall | Found::Nothing if matches!(seen.verb, Verb::Aside(_)) => {}
             Found::OtherCall | Found::Nothing if is_invite => self.begin(provider, seen),
             Found::OtherCall => self.refuse(None, Refusal::WrongDialog),
             Found::Nothing => self.refuse(None, Refusal::UnknownDialog),
@@ -265,7 +275,43 @@ impl Engine {
             provider,
             direction: seen.sender,
         }));
+        self.tell(number, seen);
         self.follow_up(number, effects);
+    }
+
+    /// Tells of a message of a call's.
+    fn tell(&mut self, call: CallNumber, seen: &Seen<'_>) {
+        let message = MessageSummary {
+            sender: seen.sender,
+            form: seen.form,
+            verb: seen.verb,
+            has_sdp: seen.sdp.is_some(),
+        };
+        self.outputs
+            .push_back(Output::Event(Event::Message { call, message }));
+        if seen.form != Form::Request
+            || !matches!(seen.verb, Verb::Invite | Verb::Aside(Aside::Refer))
+        {
+            return;
+        }
+        let related = [
+            (Relation::Replaces, &seen.related.replaces),
+            (Relation::ReferredBy, &seen.related.referred_by),
+            (Relation::ReferTo, &seen.related.refer_to),
+        ];
+        for (relation, value) in related {
+            let Some(value) = value
+                .as_deref()
+                .filter(|text| (1..=MAX_IDENTIFIER).contains(&text.len()))
+            else {
+                continue;
+            };
+            self.outputs.push_back(Output::Event(Event::Related {
+                call,
+                relation,
+                value: value.to_owned(),
+            }));
+        }
     }
 
     /// Forgets a call for the sake of a new one.

@@ -145,6 +145,12 @@ impl Core {
                 direction = direction_name(*direction),
                 "call started"
             ),
+            Event::Message { call, message } => tracing::trace!(call = call.0, ?message, "message"),
+            Event::Related {
+                call,
+                relation,
+                value,
+            } => tracing::trace!(call = call.0, ?relation, value, "related"),
             Event::CallConfirmed { call } => tracing::debug!(call = call.0, "call confirmed"),
             Event::CallEnded { call, reason } => {
                 tracing::debug!(call = call.0, reason = reason.name(), "call ended");

@@ -101,7 +101,7 @@ impl Calls {
                     *record.refusals.entry(*refusal).or_default() += 1;
                 }
             }
-            Event::Refused { call: None, .. } => {}
+            Event::Refused { call: None, .. } | Event::Message { .. } | Event::Related { .. } => {}
         }
     }
 

@@ -206,6 +206,8 @@ impl Run {
                         .handle_event(at, event, self.world.engine().settings());
                     match event {
                         Event::CallStarted { call, .. }
+                        | Event::Message { call, .. }
+                        | Event::Related { call, .. }
                         | Event::CallConfirmed { call }
                         | Event::CallEnded { call, .. } => Some(*call),
                         Event::Refused { call, .. } => *call,

@@ -8,6 +8,7 @@ mod endings;
 mod limits;
 mod media;
 mod offer_answer;
+mod record;
 mod restart;
 mod setup;
 mod siege;

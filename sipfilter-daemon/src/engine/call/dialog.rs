@@ -245,7 +245,7 @@ impl Dialog {
             }
             Verb::Update => self.offer(seen, context, effects),
             Verb::Invite => self.handle_reinvite(seen, context, effects),
-            Verb::Bye | Verb::Cancel => {}
+            Verb::Bye | Verb::Cancel | Verb::Aside(_) => {}
         }
         self.note_progress(seen);
     }

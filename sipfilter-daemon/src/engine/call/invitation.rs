@@ -214,7 +214,7 @@ impl Call {
             Verb::Ack => self.is_first(seen) && seen.branch.is_some(),
             Verb::Invite => seen.to_tag.is_some() && !self.is_first(seen),
             Verb::Bye => seen.sender != self.inviter,
-            Verb::Cancel | Verb::Prack | Verb::Update => false,
+            Verb::Cancel | Verb::Prack | Verb::Update | Verb::Aside(_) => false,
         };
         if !is_proof || !matches!(self.phase, Phase::Inviting { .. }) {
             return;

@@ -8,7 +8,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::engine::{
     Direction,
-    sip::{Message, Method, MethodName, Start},
+    sip::{Message, Method, MethodName, Related, Start},
 };
 
 /// The longest Call-ID, tag or branch that a call will remember. RFC 3261 sets no limit; real ones stay below a hundred bytes.
@@ -28,7 +28,7 @@ impl HashKey {
     }
 }
 
-/// The methods that move dialogs or media.
+/// The methods that move dialogs or media, and those that a call's record tells of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     /// RFC 3261 §13, §14.
@@ -43,10 +43,23 @@ pub enum Verb {
     Prack,
     /// RFC 3311.
     Update,
+    /// It moves nothing.
+    Aside(Aside),
+}
+
+/// Methods inside a call that change neither its dialogs nor its media, and yet explain what happens next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aside {
+    /// RFC 3515: asks for another call, whose INVITE is what counts.
+    Refer,
+    /// RFC 6665: how a REFER goes on.
+    Notify,
+    /// RFC 6086: DTMF, mostly.
+    Info,
 }
 
 impl Verb {
-    /// `None` for every method that opens, changes and closes nothing.
+    /// `None` for every method that no call needs to know of.
     fn of(method: &MethodName<'_>) -> Option<Self> {
         match method {
             MethodName::Known(Method::Invite) => Some(Self::Invite),
@@ -55,7 +68,25 @@ impl Verb {
             MethodName::Known(Method::Cancel) => Some(Self::Cancel),
             MethodName::Known(Method::PRack) => Some(Self::Prack),
             MethodName::Known(Method::Update) => Some(Self::Update),
+            MethodName::Known(Method::Refer) => Some(Self::Aside(Aside::Refer)),
+            MethodName::Known(Method::Notify) => Some(Self::Aside(Aside::Notify)),
+            MethodName::Known(Method::Info) => Some(Self::Aside(Aside::Info)),
             MethodName::Known(_) | MethodName::Other(_) => None,
+        }
+    }
+
+    /// The method as SIP writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Invite => "INVITE",
+            Self::Ack => "ACK",
+            Self::Bye => "BYE",
+            Self::Cancel => "CANCEL",
+            Self::Prack => "PRACK",
+            Self::Update => "UPDATE",
+            Self::Aside(Aside::Refer) => "REFER",
+            Self::Aside(Aside::Notify) => "NOTIFY",
+            Self::Aside(Aside::Info) => "INFO",
         }
     }
 }
@@ -98,6 +129,8 @@ pub struct Seen<'a> {
     pub session_expires: Option<u32>,
     /// The provider's own name for the call.
     pub provider_call_id: Option<(&'a str, &'a str)>,
+    /// Other calls that it names.
+    pub related: &'a Related<'a>,
 }
 
 /// An identifier is longer than [`MAX_IDENTIFIER`].
@@ -134,7 +167,10 @@ impl<'a> Seen<'a> {
             .flatten()
             .any(|text| text.len() > MAX_IDENTIFIER)
         {
-            return Err(Oversized);
+            return match verb {
+                Verb::Aside(_) => Ok(None),
+                _ => Err(Oversized),
+            };
         }
         Ok(Some(Self {
             sender,
@@ -151,6 +187,7 @@ impl<'a> Seen<'a> {
                 .provider_call_id
                 .as_ref()
                 .map(|(name, value)| (name.as_ref(), value.as_ref())),
+            related: &message.related,
         }))
     }
 

@@ -377,6 +377,7 @@ impl Call {
                     self.invite.add_branch(seen.branch);
                 }
             }
+            Verb::Aside(_) => {}
         }
     }
 
@@ -401,7 +402,7 @@ impl Call {
                 Some(dialog) => dialog.handle_response(seen, status, context, effects),
                 None => effects.wrong_dialog(),
             },
-            Verb::Ack | Verb::Bye | Verb::Cancel => {}
+            Verb::Ack | Verb::Bye | Verb::Cancel | Verb::Aside(_) => {}
         }
     }
 

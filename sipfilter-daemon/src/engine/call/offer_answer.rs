@@ -155,6 +155,11 @@ impl Exchange {
         Self { carrier, sides }
     }
 
+    /// What has been said so far.
+    pub fn sides(&self) -> &Agreement {
+        &self.sides
+    }
+
     /// The PBX's offer, while nobody has answered it.
     pub fn unanswered_local(&self) -> Option<&LocalSession> {
         match (self.carrier.offerer(), self.sides.remote.is_empty()) {

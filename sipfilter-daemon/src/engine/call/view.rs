@@ -1,8 +1,13 @@
 //! What a report may show of a call: a snapshot that borrows and decides nothing.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
-use super::{Call, Phase, dialog::Stage};
+use super::{
+    Call, Phase,
+    dialog::Stage,
+    offer_answer::Exchange,
+    session::{LocalSession, RemoteSession},
+};
 use crate::engine::{CallNumber, Direction, EndReason, Instant, settings::ProviderId};
 
 /// A call's state, for people.
@@ -62,7 +67,45 @@ pub struct CallView<'a> {
     pub remote_media: Vec<SocketAddr>,
 }
 
+/// What both sides last said about where they receive media, agreed or not.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Endpoints {
+    /// The PBX, as packets from outside name its places.
+    pub local: Vec<SocketAddr>,
+    /// The provider.
+    pub remote: Vec<SocketAddr>,
+}
+
 impl Call {
+    /// Where both sides said they receive media, over all dialogs. A call that is over has none.
+    pub fn endpoints(&self) -> Endpoints {
+        let mut endpoints = Endpoints::default();
+        if self.is_ended() {
+            return endpoints;
+        }
+        let mut local: Vec<&LocalSession> = Vec::new();
+        let mut remote: Vec<&RemoteSession> = Vec::new();
+        for dialog in &self.dialogs {
+            local.extend(dialog.negotiation().last_local());
+            remote.extend(dialog.negotiation().last_remote());
+        }
+        if let Some(sides) = self.offer.as_ref().map(Exchange::sides) {
+            if local.is_empty() {
+                local.extend(sides.local.last().map(Arc::as_ref));
+            }
+            if remote.is_empty() {
+                remote.extend(sides.remote.last().map(Arc::as_ref));
+            }
+        }
+        for place in local.iter().flat_map(|session| &session.media) {
+            add(&mut endpoints.local, &place.rtp);
+        }
+        for place in remote.iter().flat_map(|session| &session.media) {
+            add(&mut endpoints.remote, place.declared.as_slice());
+        }
+        endpoints
+    }
+
     /// The call as a report may show it.
     pub fn view(&self) -> CallView<'_> {
         let state = match self.phase {
@@ -111,6 +154,14 @@ impl Call {
             pinholes: &self.planned.locals,
             local_media,
             remote_media,
+        }
+    }
+}
+
+fn add(list: &mut Vec<SocketAddr>, places: &[SocketAddr]) {
+    for place in places {
+        if !list.contains(place) {
+            list.push(*place);
         }
     }
 }

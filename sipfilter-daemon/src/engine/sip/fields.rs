@@ -48,6 +48,12 @@ pub(super) fn branch(value: &str) -> Option<&str> {
     }
 }
 
+/// The Call-ID of a Replaces value (RFC 3891 §3): what stands in front of the parameters.
+pub(super) fn call_id_of(value: &str) -> Option<&str> {
+    let call_id = value.split(';').next()?.trim_ascii();
+    (!call_id.is_empty()).then_some(call_id)
+}
+
 /// A CSeq value (§20.16): digits, white space, a method.
 pub(super) fn cseq(value: Cow<'_, str>) -> Result<CSeq<'_>, SipError> {
     let read = |text: &str| -> Option<(u32, usize)> {

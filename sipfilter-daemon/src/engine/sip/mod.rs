@@ -72,6 +72,19 @@ pub struct Message<'a> {
     pub session_expires: Option<u32>,
     /// A provider's own call identifier (`X-Twilio-CallSid` and the like): header name and value.
     pub provider_call_id: Option<(Cow<'a, str>, Cow<'a, str>)>,
+    /// Other calls that it names.
+    pub related: Related<'a>,
+}
+
+/// What a message says of other calls. It opens and closes nothing: a transfer's INVITE is a call of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Related<'a> {
+    /// The Call-ID in Replaces (RFC 3891 §3).
+    pub replaces: Option<Cow<'a, str>>,
+    /// Referred-By (RFC 3892 §3).
+    pub referred_by: Option<Cow<'a, str>>,
+    /// Refer-To (RFC 3515 §2.1).
+    pub refer_to: Option<Cow<'a, str>>,
 }
 
 /// The start line.

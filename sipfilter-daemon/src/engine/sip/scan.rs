@@ -6,9 +6,9 @@
 use std::borrow::Cow;
 
 use super::{
-    HeaderName, Message, SipError, Start,
+    HeaderName, Message, Related, SipError, Start,
     body::{self, Content},
-    fields::{branch, cseq, method_name, part_of, tag},
+    fields::{branch, call_id_of, cseq, method_name, part_of, tag},
     framing::Frame,
     lines::{Headers, RawHeader},
 };
@@ -58,6 +58,13 @@ pub(super) fn scan<'a>(frame: &Frame<'a>) -> Result<Message<'a>, SipError> {
             let name = String::from_utf8_lossy(header.name);
             (name, header.text())
         }),
+        related: Related {
+            replaces: found
+                .replaces
+                .and_then(|header| part_of(header.text(), call_id_of)),
+            referred_by: found.referred_by.map(|header| header.text()),
+            refer_to: found.refer_to.map(|header| header.text()),
+        },
     })
 }
 
@@ -73,6 +80,9 @@ struct Found<'a> {
     encoded: bool,
     session_expires: Option<RawHeader<'a>>,
     provider_call_id: Option<RawHeader<'a>>,
+    replaces: Option<RawHeader<'a>>,
+    referred_by: Option<RawHeader<'a>>,
+    refer_to: Option<RawHeader<'a>>,
 }
 
 impl<'a> Found<'a> {
@@ -94,6 +104,10 @@ impl<'a> Found<'a> {
                 Kind::ContentEncoding => found.encoded |= body::is_encoded(&header.text()),
                 Kind::SessionExpires => _ = found.session_expires.get_or_insert(header),
                 Kind::ProviderCallId => _ = found.provider_call_id.get_or_insert(header),
+                // These stand in reports and decide nothing: the first one will do.
+                Kind::Replaces => _ = found.replaces.get_or_insert(header),
+                Kind::ReferredBy => _ = found.referred_by.get_or_insert(header),
+                Kind::ReferTo => _ = found.refer_to.get_or_insert(header),
             }
         }
         Ok(found)
@@ -112,6 +126,9 @@ enum Kind {
     ContentEncoding,
     SessionExpires,
     ProviderCallId,
+    Replaces,
+    ReferredBy,
+    ReferTo,
 }
 
 impl Kind {
@@ -126,6 +143,8 @@ impl Kind {
             [b'c' | b'C'] => Some(Self::ContentType),
             [b'e' | b'E'] => Some(Self::ContentEncoding),
             [b'x' | b'X'] => Some(Self::SessionExpires),
+            [b'b' | b'B'] => Some(Self::ReferredBy),
+            [b'r' | b'R'] => Some(Self::ReferTo),
             [_, _] if is("To") => Some(Self::To),
             [_, _, _] if is("Via") => Some(Self::Via),
             [_, _, _, _] if is("From") => Some(Self::From),
@@ -134,6 +153,9 @@ impl Kind {
             [b'c' | b'C', ..] if is("Content-Type") => Some(Self::ContentType),
             [b'c' | b'C', ..] if is("Content-Encoding") => Some(Self::ContentEncoding),
             [b's' | b'S', ..] if is("Session-Expires") => Some(Self::SessionExpires),
+            [b'r' | b'R', ..] if is("Replaces") => Some(Self::Replaces),
+            [b'r' | b'R', ..] if is("Refer-To") => Some(Self::ReferTo),
+            [b'r' | b'R', ..] if is("Referred-By") => Some(Self::ReferredBy),
             [b'x' | b'X', ..] if PROVIDER_CALL_IDS.iter().any(|full| is(full)) => {
                 Some(Self::ProviderCallId)
             }

@@ -101,6 +101,7 @@ impl Model {
             sdp: (!self.body.is_empty()).then_some(&self.body),
             session_expires: None,
             provider_call_id: None,
+            related: Related::default(),
         }
     }
 }

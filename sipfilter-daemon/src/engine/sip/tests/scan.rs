@@ -48,6 +48,7 @@ fn an_invite_gives_its_dialog_and_its_sdp_without_copies() {
                 "X-Twilio-CallSid".into(),
                 "CA0123456789abcdef0123456789abcdef".into()
             )),
+            related: Related::default(),
         }
     );
 }
@@ -91,6 +92,7 @@ fn a_torture_message_gives_the_same_fields_as_a_plain_one() {
             sdp: Some(b"v=0\n"),
             session_expires: None,
             provider_call_id: None,
+            related: Related::default(),
         }
     );
 }
