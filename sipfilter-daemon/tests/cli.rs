@@ -124,3 +124,69 @@ fn providers_lists_the_catalogue_and_says_what_is_missing() {
         assert!(stdout(&table).starts_with("PROVIDER"));
     });
 }
+
+#[test]
+fn without_a_daemon_calls_and_calls_show_are_2_and_say_so() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let runtime = directory.path().to_str().expect("a plain path");
+    for arguments in [
+        &["calls"][..],
+        &["calls", "show", "1"],
+        &["--json", "calls", "show", "a/b?c"],
+    ] {
+        let output = sipfilterctl(&[&["--runtime-dir", runtime], arguments].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(stdout(&output), "", "{arguments:?}");
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("sipfilterd is not running"),
+            "{arguments:?}"
+        );
+    }
+    for arguments in [&["calls", "show"][..], &["calls", "shew", "1"]] {
+        let output = sipfilterctl(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("Usage:"),
+            "{arguments:?}"
+        );
+    }
+}
+
+/// A daemon that knows no call, as far as the control program can tell.
+#[test]
+fn a_call_that_the_daemon_does_not_know_is_1() {
+    use std::{
+        io::{Read, Write},
+        os::unix::net::UnixListener,
+    };
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let runtime = directory.path().to_str().expect("a plain path");
+    let listener = UnixListener::bind(directory.path().join("control.sock")).expect("a socket");
+    let daemon = std::thread::spawn(move || {
+        let mut requests = Vec::new();
+        for (status, error) in [("404 Not Found", "no call"), ("409 Conflict", "2 calls")] {
+            let (mut stream, _) = listener.accept().expect("a question");
+            let mut request = vec![0; 4_096];
+            let length = stream.read(&mut request).expect("its text");
+            requests.push(String::from_utf8_lossy(&request[..length]).into_owned());
+            let body = format!("{{\"error\":\"{error}\"}}");
+            write!(
+                stream,
+                "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            )
+            .expect("an answer");
+        }
+        requests
+    });
+    let output = sipfilterctl(&["--runtime-dir", runtime, "calls", "show", "a/b@c"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stdout(&output), "no call\n");
+    let output = sipfilterctl(&["--runtime-dir", runtime, "--json", "calls", "show", "7"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(json(&output)["error"], "2 calls");
+    let requests = daemon.join().expect("both were asked");
+    assert!(requests[0].starts_with("GET /v1/calls/a%2Fb%40c "));
+    assert!(requests[1].starts_with("GET /v1/calls/7 "));
+}

@@ -1,10 +1,10 @@
-//! `sipfilterctl calls`: the calls in progress, as the daemon knows them.
+//! `sipfilterctl calls`: the calls in progress, as the daemon knows them. What happened in one of them is `call_record`'s to show.
 
 use std::{io::Write, net::SocketAddr, path::Path};
 
 use serde::Serialize;
 
-use super::{CtlError, Outcome, client, output};
+use super::{CtlError, Outcome, call_record, client, output};
 use crate::view;
 
 /// The JSON answer.
@@ -13,11 +13,31 @@ struct Answer {
     calls: Vec<view::Call>,
 }
 
+/// Which calls.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Show one call's messages, pinholes and end; calls that are over are known for a while. Exit status 1 if there is no such call
+    Show {
+        /// The call's number, its Call-ID, or the beginning of its Call-ID
+        id: String,
+    },
+}
+
 pub(super) fn run(
+    args: &Args,
     runtime_dir: &Path,
     json: bool,
     out: &mut dyn Write,
 ) -> Result<Outcome, CtlError> {
+    if let Some(Command::Show { id }) = &args.command {
+        return call_record::run(id, runtime_dir, json, out);
+    }
     let calls: Vec<view::Call> = client::get(runtime_dir, "/v1/calls")?;
     if json {
         output::json(out, &Answer { calls })?;
@@ -66,7 +86,7 @@ fn table(out: &mut dyn Write, calls: &[view::Call]) -> Result<(), CtlError> {
     output::table(out, &head, rows)
 }
 
-fn addresses(list: &[SocketAddr]) -> String {
+pub(super) fn addresses(list: &[SocketAddr]) -> String {
     output::cell(
         &list.iter().map(SocketAddr::to_string).collect::<Vec<_>>(),
         "-",

@@ -7,7 +7,7 @@ use std::{
 };
 
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper::{Request, body::Bytes, client::conn::http1};
+use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -44,6 +44,9 @@ pub enum ClientError {
     /// The connection broke.
     #[error("the conversation with sipfilterd broke: {0}")]
     Http(#[from] hyper::Error),
+    /// It knows no such thing, or several.
+    #[error("{0}")]
+    Unknown(String),
     /// It refused.
     #[error("sipfilterd: {0}")]
     Refused(String),
@@ -112,6 +115,9 @@ async fn request<T: DeserializeOwned>(
         serde_json::from_slice(&bytes).map_err(unreadable)
     } else {
         let failure: view::Failure = serde_json::from_slice(&bytes).map_err(unreadable)?;
-        Err(ClientError::Refused(failure.error))
+        Err(match status {
+            StatusCode::NOT_FOUND | StatusCode::CONFLICT => ClientError::Unknown(failure.error),
+            _ => ClientError::Refused(failure.error),
+        })
     }
 }

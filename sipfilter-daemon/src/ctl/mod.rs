@@ -5,6 +5,7 @@
 //!
 //! To add a command: a module with `Args` and `run`, a variant of [`Command`], an arm in [`run`].
 
+mod call_record;
 mod calls;
 mod check_config;
 mod client;
@@ -57,8 +58,8 @@ pub struct Cli {
 pub enum Command {
     /// Show whether sipfilterd runs, where it filters and how much is going on; exit status 1 if it does not run
     Status,
-    /// List the calls in progress
-    Calls,
+    /// List the calls in progress, or show what happened in one
+    Calls(calls::Args),
     /// List the open pinholes and their traffic
     Pinholes,
     /// Show the kernel's counters by reason; works without the daemon
@@ -113,7 +114,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Outcome, CtlError> {
     let (runtime_dir, json) = (cli.runtime_dir.as_path(), cli.json);
     match &cli.command {
         Command::Status => status::run(runtime_dir, json, out),
-        Command::Calls => calls::run(runtime_dir, json, out),
+        Command::Calls(args) => calls::run(args, runtime_dir, json, out),
         Command::Pinholes => pinholes::run(runtime_dir, json, out),
         Command::Stats => stats::run(runtime_dir, json, out),
         Command::Maps(args) => maps::run(args, runtime_dir, json, out),

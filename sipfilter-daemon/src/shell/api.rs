@@ -11,7 +11,7 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{Path as Segment, State},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::get,
@@ -21,6 +21,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
+use super::record::LookupError;
 use crate::view;
 
 /// The socket's name in the runtime directory.
@@ -33,6 +34,11 @@ pub enum Question {
     Status(oneshot::Sender<view::Status>),
     /// Which calls are there?
     Calls(oneshot::Sender<Vec<view::Call>>),
+    /// What happened in this one? By number, Call-ID or its beginning.
+    Call(
+        String,
+        oneshot::Sender<Result<view::CallRecord, LookupError>>,
+    ),
     /// Which pinholes are open?
     Pinholes(oneshot::Sender<Vec<view::Pinhole>>),
 }
@@ -74,6 +80,7 @@ pub async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>) ->
             "/v1/calls",
             get(async |State(questions)| ask(questions, Question::Calls).await),
         )
+        .route("/v1/calls/{id}", get(call))
         .route(
             "/v1/pinholes",
             get(async |State(questions)| ask(questions, Question::Pinholes).await),
@@ -81,23 +88,50 @@ pub async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>) ->
         .fallback(async || {
             failure(
                 StatusCode::NOT_FOUND,
-                "no such resource; there are /v1/status, /v1/calls and /v1/pinholes",
+                "no such resource; there are /v1/status, /v1/calls, /v1/calls/{id} and /v1/pinholes",
             )
         })
         .with_state(questions);
     axum::serve(listener, routes).await
 }
 
+async fn call(
+    State(questions): State<mpsc::Sender<Question>>,
+    Segment(id): Segment<String>,
+) -> Response {
+    match answer(questions, |asker| Question::Call(id, asker)).await {
+        Some(Ok(record)) => Json(record).into_response(),
+        Some(Err(error @ LookupError::Unknown(_))) => {
+            failure(StatusCode::NOT_FOUND, &error.to_string())
+        }
+        Some(Err(error @ LookupError::Ambiguous { .. })) => {
+            failure(StatusCode::CONFLICT, &error.to_string())
+        }
+        None => shutting_down(),
+    }
+}
+
 async fn ask<T: serde::Serialize>(
     questions: mpsc::Sender<Question>,
     question: impl FnOnce(oneshot::Sender<T>) -> Question,
 ) -> Response {
-    let (answer, answered) = oneshot::channel();
-    if questions.send(question(answer)).await.is_ok()
-        && let Ok(value) = answered.await
-    {
-        return Json(value).into_response();
+    match answer(questions, question).await {
+        Some(value) => Json(value).into_response(),
+        None => shutting_down(),
     }
+}
+
+/// `None` if nobody answers any more.
+async fn answer<T>(
+    questions: mpsc::Sender<Question>,
+    question: impl FnOnce(oneshot::Sender<T>) -> Question,
+) -> Option<T> {
+    let (answer, answered) = oneshot::channel();
+    questions.send(question(answer)).await.ok()?;
+    answered.await.ok()
+}
+
+fn shutting_down() -> Response {
     failure(
         StatusCode::SERVICE_UNAVAILABLE,
         "sipfilterd is shutting down",

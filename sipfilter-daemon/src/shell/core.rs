@@ -2,17 +2,25 @@
 //!
 //! It decides nothing. Whatever an action leads to goes back into the engine as an input before anything else does.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sipfilter_common::reason::{Counter, Note};
 
-use super::{api::Question, clock, counters::Counters, datapath::Attached, map_writer::MapWriter};
+use super::{
+    api::Question,
+    clock,
+    counters::Counters,
+    datapath::Attached,
+    map_writer::MapWriter,
+    record::{LookupError, Records},
+};
 use crate::{
     config::Config,
     engine::{
-        CallState, CallView, Direction, Engine, Event, Input, Instant, Output,
+        CallNumber, CallState, CallView, Direction, EndReason, Engine, Event, Input, Instant,
+        Output,
         counters::Reading,
-        pinhole::{Pinhole, PinholeAction, Stream},
+        pinhole::{Pinhole, PinholeAction, Source, Stream},
         settings::{ProviderId, Settings},
     },
     view,
@@ -22,6 +30,7 @@ use crate::{
 pub struct Core {
     engine: Engine,
     writer: MapWriter,
+    records: Records,
     counters: Counters,
     settings: Settings,
     about: About,
@@ -54,6 +63,7 @@ impl Core {
         Self {
             engine: Engine::new(settings.clone(), hash_key),
             writer,
+            records: Records::default(),
             counters,
             settings,
             about,
@@ -64,13 +74,13 @@ impl Core {
     /// One input, and everything that follows from it.
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
         self.engine.handle(now, input);
-        self.drain();
+        self.drain(now);
     }
 
     /// What time alone brings about: the engine's timers, and pinholes that went idle.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.engine.handle_timeout(now);
-        self.drain();
+        self.drain(now);
         for local in self.writer.take_idle(now) {
             self.handle(now, Input::PinholeIdle { local });
         }
@@ -105,12 +115,14 @@ impl Core {
         let now = clock::now();
         let _ = match question {
             Question::Status(asker) => asker.send(self.status(now)).map_err(drop),
+            Question::Call(id, asker) => asker.send(self.record(&id, now)).map_err(drop),
             Question::Calls(asker) => asker.send(self.calls(now)).map_err(drop),
             Question::Pinholes(asker) => asker.send(self.pinholes(now)).map_err(drop),
         };
     }
 
-    fn drain(&mut self) {
+    /// `now` is the time of the input that all this follows from.
+    fn drain(&mut self, now: Instant) {
         while let Some(output) = self.engine.poll_output() {
             match output {
                 Output::Pinhole(action) => {
@@ -122,11 +134,26 @@ impl Core {
                         PinholeAction::Close { local, .. } => *local,
                     };
                     log_action(&action);
+                    self.records.handle_pinhole(&action, result, clock::now());
                     self.engine
                         .handle(clock::now(), Input::PinholeResult { local, result });
                 }
-                Output::Event(event) => self.log_event(&event),
+                Output::Event(event) => {
+                    self.log_event(&event);
+                    self.records.handle_event(&event, now, SystemTime::now());
+                    if let Event::Message { call, .. } = event {
+                        self.record_state(call, now);
+                    }
+                }
             }
+        }
+    }
+
+    /// Has the record take down what the engine may have forgotten when somebody asks.
+    fn record_state(&mut self, call: CallNumber, now: Instant) {
+        if let Some(view) = self.engine.call(call) {
+            let endpoints = self.engine.endpoints(call);
+            self.records.handle_state(&view, endpoints, now);
         }
     }
 
@@ -243,6 +270,15 @@ impl Core {
         }
     }
 
+    fn record(&self, id: &str, now: Instant) -> Result<view::CallRecord, LookupError> {
+        let record = self.records.find(id)?;
+        let state = match self.engine.call(record.number) {
+            Some(call) if record.end.is_none() => call.state,
+            _ => CallState::Ended(EndReason::Operator),
+        };
+        Ok(record.view(self.provider_name(record.provider), state.name(), now))
+    }
+
     fn pinholes(&self, now: Instant) -> Vec<view::Pinhole> {
         self.engine
             .pinholes()
@@ -255,14 +291,7 @@ impl Core {
         let last = traffic.ingress_last.max(traffic.egress_last);
         view::Pinhole {
             local: pinhole.local,
-            sources: pinhole
-                .sources
-                .iter()
-                .map(|source| view::Source {
-                    net: source.net,
-                    ports: format!("{}-{}", source.ports.0, source.ports.1),
-                })
-                .collect(),
+            sources: pinhole.sources.iter().map(source_view).collect(),
             stream: stream_name(pinhole.stream).to_owned(),
             provider: self.provider_name(pinhole.provider).to_owned(),
             call: pinhole.call.0,
@@ -297,14 +326,16 @@ fn counter_name(reading: &Reading) -> String {
     }
 }
 
-fn direction_name(direction: Direction) -> &'static str {
+/// `inbound` is a call that the provider makes.
+pub(super) fn direction_name(direction: Direction) -> &'static str {
     match direction {
         Direction::Ingress => "inbound",
         Direction::Egress => "outbound",
     }
 }
 
-fn stream_name(stream: Stream) -> &'static str {
+/// A stable name.
+pub(super) fn stream_name(stream: Stream) -> &'static str {
     match stream {
         Stream::Rtp => "rtp",
         Stream::Rtcp => "rtcp",
@@ -312,7 +343,16 @@ fn stream_name(stream: Stream) -> &'static str {
     }
 }
 
-fn seconds_since(then: Instant, now: Instant) -> f64 {
+/// A source for a report.
+pub(super) fn source_view(source: &Source) -> view::Source {
+    view::Source {
+        net: source.net,
+        ports: format!("{}-{}", source.ports.0, source.ports.1),
+    }
+}
+
+/// None if `then` is to come.
+pub(super) fn seconds_since(then: Instant, now: Instant) -> f64 {
     now.0
         .checked_sub(then.0)
         .unwrap_or(Duration::ZERO)

@@ -14,6 +14,7 @@ pub mod map_writer;
 pub mod pins;
 pub mod policy;
 pub mod privileges;
+pub mod record;
 pub mod runtime_dir;
 pub mod signals;
 pub mod watch;

@@ -2,9 +2,10 @@
 //! and none passes afterwards.
 
 use anyhow::{Result, ensure};
+use serde_json::json;
 use sipfilter_tests::lab::{
     address::Family,
-    call::{Call, Role},
+    call::{Call, Direction, Role},
     daemon::{Filter, Mode},
     sipp::{Answer, Cue, Progress},
     stage::Stage,
@@ -92,7 +93,41 @@ fn bye_of_either_side(mut stage: Stage) -> Result<()> {
     let odd = |call: &Call| !even(call);
     stage.talk(odd, PACKETS)?;
     stage.cue(odd, Role::Callee, Cue::Proceed, Progress::Ended)?;
-    nothing_is_left(&stage)
+    nothing_is_left(&stage)?;
+    for call in &stage.calls {
+        is_recorded(&stage, call)?;
+    }
+    Ok(())
+}
+
+/// `calls show` tells who talked to whom, what was open for it, and who ended it.
+fn is_recorded(stage: &Stage, call: &Call) -> Result<()> {
+    let Some(daemon) = &stage.daemon else {
+        return Ok(());
+    };
+    let record = daemon.ctl(&["calls", "show", &call.call_id(), "--json"])?;
+    let by_provider = (call.direction == Direction::Inbound) == (call.ends_by() == Role::Caller);
+    let (from, reason) = if by_provider {
+        ("provider", "bye_remote")
+    } else {
+        ("pbx", "bye_local")
+    };
+    let what = |kind: &str, key: &str, value: &str| {
+        let timeline = record["timeline"].as_array();
+        timeline.into_iter().flatten().any(|moment| {
+            moment["kind"] == kind
+                && moment[key] == value
+                && (kind != "message" || moment["from"] == from)
+        })
+    };
+    let is_told = record["local_media"] == json!([call.pbx_media])
+        && record["remote_media"] == json!([call.provider_media])
+        && record["end"]["reason"] == reason
+        && what("message", "method", "BYE")
+        && what("pinhole", "change", "opened")
+        && what("pinhole", "change", "closed");
+    ensure!(is_told, "the record of {call:?} says: {record}");
+    Ok(())
 }
 
 fn nothing_is_left(stage: &Stage) -> Result<()> {

@@ -1,0 +1,248 @@
+//! `sipfilterctl calls show ID`: one call from its first INVITE on, as a timeline.
+//!
+//! Text that came from a peer is printed without control characters, which a terminal would obey.
+
+use std::{fmt::Write as _, io::Write, net::SocketAddr, path::Path};
+
+use super::{
+    CtlError, Outcome,
+    client::{self, ClientError},
+    output,
+};
+use crate::view::{self, CallEnd, CallLink, CallRecord, Happening, Moment};
+
+pub(super) fn run(
+    id: &str,
+    runtime_dir: &Path,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, CtlError> {
+    let resource = format!("/v1/calls/{}", segment(id));
+    let record: CallRecord = match client::get(runtime_dir, &resource) {
+        Ok(record) => record,
+        Err(ClientError::Unknown(error)) => {
+            if json {
+                output::json(out, &view::Failure { error })?;
+            } else {
+                writeln!(out, "{error}")?;
+            }
+            return Ok(Outcome::No);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if json {
+        output::json(out, &record)?;
+    } else {
+        output::fields(out, fields(&record))?;
+        writeln!(out)?;
+        for moment in &record.timeline {
+            writeln!(out, "{}", line(moment))?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// A text as one segment of a path (RFC 3986 §2.1): Call-IDs may hold anything but white space.
+fn segment(text: &str) -> String {
+    let mut segment = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_~".contains(&byte) {
+            segment.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(segment, "%{byte:02X}");
+        }
+    }
+    segment
+}
+
+fn fields(record: &CallRecord) -> Vec<(String, String)> {
+    let mut fields = vec![
+        ("call".to_owned(), record.number.to_string()),
+        ("Call-ID".to_owned(), plain(&record.call_id)),
+    ];
+    for (name, value) in &record.provider_call_ids {
+        fields.push((plain(name), plain(value)));
+    }
+    let state = match &record.end {
+        Some(end) => format!("ended: {}", end_text(end)),
+        None => record.state.clone(),
+    };
+    for (name, value) in [
+        ("provider", record.provider.clone()),
+        ("direction", record.direction.clone()),
+        ("state", state),
+        ("started", record.started.clone()),
+        ("duration", output::duration(record.duration_seconds)),
+        ("local media", addresses(&record.local_media)),
+        ("remote media", addresses(&record.remote_media)),
+    ] {
+        fields.push((name.to_owned(), value));
+    }
+    fields.extend(record.links.iter().map(link));
+    fields
+}
+
+fn link(link: &CallLink) -> (String, String) {
+    let value = plain(&link.value);
+    let value = match link.call {
+        Some(call) => format!("{value} (call {call})"),
+        None => value,
+    };
+    (link.relation.replace('_', " "), value)
+}
+
+fn line(moment: &Moment) -> String {
+    // Wide enough for calls of more than a day.
+    let time = format!("{:>+10.3} s  ", moment.at_seconds);
+    let text = match &moment.what {
+        Happening::Message {
+            from,
+            method,
+            status,
+            sdp,
+        } => {
+            let arrow = if from == "pbx" {
+                "pbx ──► provider"
+            } else {
+                "provider ──► pbx"
+            };
+            let status = status.map_or(String::new(), |status| format!("{status} "));
+            let redirected = match status.starts_with('3') {
+                true => " (redirect)",
+                false => "",
+            };
+            let sdp = if *sdp { " (SDP)" } else { "" };
+            format!("{arrow}  {status}{}{redirected}{sdp}", plain(method))
+        }
+        Happening::Media { local, remote } => format!(
+            "media             pbx {}, provider {}",
+            addresses(local),
+            addresses(remote)
+        ),
+        Happening::Pinhole {
+            change,
+            local,
+            sources,
+            stream,
+            error,
+        } => {
+            let mut text = format!("pinhole {change:<8}  {local}");
+            if let Some(stream) = stream {
+                let sources: Vec<String> = sources.iter().map(output::source).collect();
+                text = format!("{text} {stream} from {}", sources.join(", "));
+            }
+            match error.as_deref() {
+                None => text,
+                Some("full") => text + ": NOT DONE, the kernel's table is full",
+                Some(_) => text + ": NOT DONE, the kernel refused; see the daemon's log",
+            }
+        }
+        Happening::Confirmed => "confirmed".to_owned(),
+        Happening::Refused { refusal } => format!("refused           {refusal}"),
+        Happening::Ended { end } => format!("ended             {}", end_text(end)),
+        Happening::Elided { lines } => return format!("{:>10}    {lines} lines left out", "…"),
+    };
+    time + &text
+}
+
+fn end_text(end: &CallEnd) -> String {
+    match (end.reason.as_str(), end.status) {
+        (_, Some(status @ 300..=399)) => format!("redirected ({status})"),
+        ("rejected", Some(status)) => format!("rejected ({status})"),
+        ("bye_local", _) => "BYE by the PBX".to_owned(),
+        ("bye_remote", _) => "BYE by the provider".to_owned(),
+        (reason, _) => reason.replace('_', " "),
+    }
+}
+
+fn addresses(list: &[SocketAddr]) -> String {
+    match list {
+        [] => "-".to_owned(),
+        _ => list
+            .iter()
+            .map(SocketAddr::to_string)
+            .collect::<Vec<_>>()
+            .join(" "),
+    }
+}
+
+fn plain(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(what: Happening) -> String {
+        line(&Moment {
+            at_seconds: 0.0314,
+            what,
+        })
+    }
+
+    #[test]
+    fn a_call_id_is_one_segment_of_a_path() {
+        assert_eq!(segment("a-Z_9~"), "a-Z_9~");
+        assert_eq!(segment("1/2?3%@é."), "1%2F2%3F3%25%40%C3%A9%2E");
+    }
+
+    #[test]
+    fn lines_are_read_at_a_glance() {
+        let message = |from: &str, status, sdp| Happening::Message {
+            from: from.to_owned(),
+            method: "INVITE".to_owned(),
+            status,
+            sdp,
+        };
+        let table = [
+            (
+                message("provider", None, true),
+                "    +0.031 s  provider ──► pbx  INVITE (SDP)",
+            ),
+            (
+                message("pbx", Some(200), true),
+                "    +0.031 s  pbx ──► provider  200 INVITE (SDP)",
+            ),
+            (
+                message("provider", Some(302), false),
+                "    +0.031 s  provider ──► pbx  302 INVITE (redirect)",
+            ),
+            (
+                Happening::Pinhole {
+                    change: "opened".to_owned(),
+                    local: "203.0.113.10:10000".parse().expect("an address"),
+                    sources: vec![view::Source {
+                        net: "198.51.100.20/32".parse().expect("a prefix"),
+                        ports: "40000-60000".to_owned(),
+                    }],
+                    stream: Some("rtp".to_owned()),
+                    error: Some("full".to_owned()),
+                },
+                "    +0.031 s  pinhole opened    203.0.113.10:10000 rtp from 198.51.100.20 ports 40000-60000: NOT DONE, the kernel's table is full",
+            ),
+            (
+                Happening::Ended {
+                    end: CallEnd {
+                        reason: "rejected".to_owned(),
+                        status: Some(301),
+                    },
+                },
+                "    +0.031 s  ended             redirected (301)",
+            ),
+            (
+                Happening::Elided { lines: 7 },
+                "         …    7 lines left out",
+            ),
+        ];
+        for (what, expected) in table {
+            assert_eq!(at(what), expected);
+        }
+    }
+
+    #[test]
+    fn a_peers_text_moves_no_cursor() {
+        assert_eq!(plain("a\u{1b}[2Jb\u{9b}"), "a\u{fffd}[2Jb\u{fffd}");
+    }
+}
