@@ -111,7 +111,7 @@ struct Kernel {
 impl Kernel {
     fn load() -> Self {
         assert!(
-            rustix_is_root(),
+            is_root(),
             "the kernel's half of the policy tests needs root: run `cargo xtask test` as root"
         );
         let mut datapath = Datapath::load(&KernelPolicy::new(&settings()), CAPACITY, None)
@@ -214,7 +214,7 @@ impl Kernel {
     }
 }
 
-fn rustix_is_root() -> bool {
+fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 

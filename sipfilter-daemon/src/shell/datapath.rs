@@ -390,10 +390,12 @@ fn link_type(interface: &str) -> Option<u16> {
 }
 
 fn is_occupied(error: &ProgramError) -> bool {
-    os_error(error).is_some_and(|code| {
-        code == rustix::io::Errno::BUSY.raw_os_error()
-            || code == rustix::io::Errno::EXIST.raw_os_error()
-    })
+    os_error(error).is_some_and(means_occupied)
+}
+
+fn means_occupied(code: i32) -> bool {
+    code == rustix::io::Errno::BUSY.raw_os_error()
+        || code == rustix::io::Errno::EXIST.raw_os_error()
 }
 
 fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
@@ -424,9 +426,7 @@ fn errno_hint(code: Option<i32>) -> &'static str {
         || code == rustix::io::Errno::ACCESS.raw_os_error()
     {
         "; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
-    } else if code == rustix::io::Errno::BUSY.raw_os_error()
-        || code == rustix::io::Errno::EXIST.raw_os_error()
-    {
+    } else if means_occupied(code) {
         "; another XDP program is attached: `ip -details link show` names it; stop its owner, or detach it with `ip link set dev … xdp off`"
     } else if code == rustix::io::Errno::OPNOTSUPP.raw_os_error() {
         "; the driver has no native XDP: set `mode = \"generic\"` or \"auto\" under [xdp]"
