@@ -1,0 +1,104 @@
+//! The packet policy. One reading of a packet against one set of tables gives one [`Verdict`].
+//!
+//! The rules stand in the order in which they are tried. Nothing here counts verdicts or copies packets: the shell around it does,
+//! from what the verdict says. What it does touch, through [`Tables`], is the state that the policy itself rests on: a pinhole's slot
+//! and the memory of first fragments.
+
+mod egress;
+mod ingress;
+mod media;
+mod signalling;
+
+use crate::{
+    addr::{Ipv4, Ipv6},
+    key::{FragmentKey, PinholeKey},
+    reason::{Action, Reason},
+    settings::Settings,
+    value::{Pinhole, ProviderRule, Slot},
+};
+
+pub use self::{egress::classify_egress, ingress::classify_ingress, media::is_expired};
+
+/// The tables of one address family.
+pub trait FamilyTables<A> {
+    /// The pinhole on a local address and port.
+    fn pinhole(&self, key: &PinholeKey<A>) -> Option<&Pinhole<A>>;
+
+    /// The rule of the longest signalling prefix that holds the address.
+    fn provider(&self, address: A) -> Option<&ProviderRule>;
+}
+
+/// Everything that the policy looks up.
+pub trait Tables: FamilyTables<Ipv4> + FamilyTables<Ipv6> {
+    /// The load-time constants.
+    fn settings(&self) -> &Settings;
+
+    /// Nanoseconds of the monotonic clock; a few milliseconds of imprecision do no harm.
+    fn now(&self) -> u64;
+
+    /// A pinhole's slot.
+    fn slot(&self, index: u32) -> Option<&Slot>;
+
+    /// Remembers what became of a datagram's first fragment.
+    fn remember_fragment(&self, key: &FragmentKey, fate: FragmentFate);
+
+    /// What became of the first fragment, if it was seen.
+    fn recall_fragment(&self, key: &FragmentKey) -> Option<FragmentFate>;
+}
+
+/// What later fragments inherit from the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum FragmentFate {
+    /// Drop them.
+    Drop = 0,
+    /// Pass them.
+    Pass = 1,
+    /// Pass them and copy them to the daemon.
+    PassAndCopy = 2,
+}
+
+impl FragmentFate {
+    /// From its number in the map; an unknown number is no fate at all.
+    pub const fn from_number(number: u32) -> Option<Self> {
+        match number {
+            0 => Some(Self::Drop),
+            1 => Some(Self::Pass),
+            2 => Some(Self::PassAndCopy),
+            _ => None,
+        }
+    }
+}
+
+/// What to do with a packet, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// The rule that decided.
+    pub reason: Reason,
+    /// The offset of the IP header, if the packet is to be copied to the daemon.
+    pub copy_from: Option<usize>,
+}
+
+impl Verdict {
+    #[inline(always)]
+    const fn plain(reason: Reason) -> Self {
+        Self {
+            reason,
+            copy_from: None,
+        }
+    }
+
+    #[inline(always)]
+    const fn copied(reason: Reason, start: usize) -> Self {
+        Self {
+            reason,
+            copy_from: Some(start),
+        }
+    }
+
+    /// Pass or drop.
+    #[inline(always)]
+    pub const fn action(&self) -> Action {
+        self.reason.action()
+    }
+}

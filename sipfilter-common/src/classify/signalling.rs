@@ -1,0 +1,31 @@
+//! Rule 4: who may speak SIP to the PBX, and which of it the daemon gets to read.
+
+use super::{FamilyTables, Tables, Verdict};
+use crate::{addr::Address, parse::Ip, reason::Reason, settings::Transport, value::ProviderRule};
+
+#[inline(always)]
+pub(super) fn judge_signalling<A: Address, T: Tables + FamilyTables<A>>(
+    tables: &T,
+    ip: &Ip<A>,
+    transport: Transport,
+) -> Verdict {
+    if allows(tables.provider(ip.source), transport) {
+        signalling(ip, transport, Reason::Signalling)
+    } else {
+        Verdict::plain(Reason::UnknownSource)
+    }
+}
+
+#[inline(always)]
+pub(super) fn allows(rule: Option<&ProviderRule>, transport: Transport) -> bool {
+    rule.is_some_and(|rule| rule.allows(transport))
+}
+
+/// TLS passes without a copy: nobody here can read it.
+#[inline(always)]
+pub(super) fn signalling<A>(ip: &Ip<A>, transport: Transport, reason: Reason) -> Verdict {
+    match transport {
+        Transport::Udp | Transport::Tcp => Verdict::copied(reason, ip.start),
+        Transport::Tls => Verdict::plain(reason),
+    }
+}
