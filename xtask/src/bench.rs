@@ -1,58 +1,107 @@
 //! `cargo xtask bench`: what things cost.
 //!
-//! It builds and starts the programs that measure; their standard output is theirs. What is not measured yet says so and ends with exit
-//! code 2, so that nothing is printed that looks like a figure.
+//! It installs what sipfilter is compared with, builds the programs that measure, and starts them; their standard output is theirs.
+//! Nothing here runs in CI but a smoke of the quickest one: figures of a shared machine are no reason to fail.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
-use clap::ValueEnum as _;
+use anyhow::{Result, bail};
 
-use crate::project::Project;
+use crate::project::{Project, step};
+use crate::setup::{self, Purpose};
 
-/// Measure something; without a name, list what there is.
+/// Measure what sipfilter costs; without a name, everything but `engine` (needs root).
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Which bench; without it, the list.
+    /// Which benches.
     #[arg(value_enum)]
-    bench: Option<Bench>,
-    /// One JSON document instead of a table.
+    benches: Vec<Bench>,
+    /// JSON instead of tables; the last line holds the ratios.
     #[arg(long)]
     json: bool,
+    /// How often each candidate is measured; figures are medians.
+    #[arg(long)]
+    rounds: Option<u16>,
+    /// Also write benchmarks.md, plots and raw results below this directory.
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Bench {
-    /// Time per packet and verdict in the kernel, by BPF_PROG_TEST_RUN (not measured yet).
-    Verdict,
-    /// Packets per second through a veth pair, by live frames (not measured yet).
-    Throughput,
-    /// Time, allocations and memory of SIP messages and whole calls in the engine, on the host.
+    /// Time, allocations and memory of SIP messages and whole calls in the engine, on the host (alone, without root).
     Engine,
+    /// Time per packet and verdict in the kernel, against xdp-filter.
+    Verdict,
+    /// Packets dropped per second, against nftables.
+    Flood,
 }
 
-/// Runs one bench, or lists them.
-pub fn run(project: &Project, Arguments { bench, json }: &Arguments) -> Result<ExitCode> {
-    match bench {
-        Some(Bench::Engine) => engine(project, *json),
-        Some(Bench::Verdict | Bench::Throughput) => {
-            eprintln!("error: this is not measured yet");
-            Ok(ExitCode::from(2))
+/// Builds and measures.
+pub fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
+    let Arguments {
+        benches,
+        json,
+        rounds,
+        report,
+    } = arguments;
+    if benches.contains(&Bench::Engine) {
+        if benches.len() > 1 {
+            bail!("`engine` prints its own document: run it alone");
         }
-        None => {
-            for value in Bench::value_variants()
-                .iter()
-                .filter_map(clap::ValueEnum::to_possible_value)
-            {
-                let about = value
-                    .get_help()
-                    .map(ToString::to_string)
-                    .unwrap_or_default();
-                eprintln!("{:<12} {about}", value.get_name());
-            }
-            Ok(ExitCode::from(2))
-        }
+        return engine(project, *json);
     }
+    if !project.is_root {
+        bail!(
+            "the benches load eBPF programs and make network namespaces, which needs root: run `sudo -E env PATH=\"$PATH\" \
+             cargo xtask bench`, or use a root shell (`cargo xtask bench engine` needs none)"
+        );
+    }
+    setup::ensure(project, &[Purpose::Build, Purpose::Lab, Purpose::Bench])?;
+    step("building the programs and the benches", || {
+        let packages = [
+            "--package",
+            "sipfilter-daemon",
+            "--package",
+            "sipfilter-tests",
+        ];
+        Ok(project
+            .cargo("build")
+            .args(["--release", "--bins"])
+            .args(packages)
+            .run()?)
+    })?;
+    let names = benches
+        .iter()
+        .filter_map(clap::ValueEnum::to_possible_value);
+    let mut options: Vec<OsString> = names.map(|name| name.get_name().into()).collect();
+    if *json {
+        options.push("--json".into());
+    }
+    if let Some(rounds) = rounds {
+        options.push(format!("--rounds={rounds}").into());
+    }
+    if let Some(report) = report {
+        options.push("--report".into());
+        options.push(report.into());
+    }
+    let bin = project.target.join("release");
+    let command = project
+        .shell
+        .cmd(bin.join("bench"))
+        .args(options)
+        .env("SIPFILTER_BIN_DIR", &bin)
+        .quiet()
+        .ignore_status();
+    let status = std::process::Command::from(command).status()?;
+    // A bench that was ended by a signal has no code, and has not measured anything.
+    let code = status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(2);
+    Ok(ExitCode::from(code))
 }
 
 /// The daemon's own bench target, optimised.

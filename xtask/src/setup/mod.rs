@@ -40,11 +40,13 @@ pub enum Purpose {
     Lab,
     /// `cargo xtask lint`.
     Lint,
+    /// The programs that `cargo xtask bench` compares with.
+    Bench,
 }
 
 /// Sets everything up, or only reports.
 pub fn run(project: &Project, Arguments { check }: &Arguments) -> Result<ExitCode> {
-    let all = [Purpose::Build, Purpose::Lab, Purpose::Lint];
+    let all = [Purpose::Build, Purpose::Lab, Purpose::Lint, Purpose::Bench];
     if !check {
         ensure(project, &all)?;
     }

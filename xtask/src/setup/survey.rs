@@ -28,6 +28,9 @@ const LAB_PROGRAMS: [(&str, &str); 13] = [
     ("tshark", "tshark"),
 ];
 
+/// What the benchmarks need besides the lab: what sipfilter is compared with.
+const BENCH_PROGRAMS: [(&str, &str); 1] = [("xdp-filter", "xdp-tools")];
+
 const EBPF_COMPILER: [&str; 3] = ["cargo-web", "rust-web-src", "rustc-web"];
 
 /// Where the kernel's pinned maps live.
@@ -97,6 +100,9 @@ pub fn look(project: &Project, purposes: &[Purpose]) -> Result<Vec<Item>> {
     if needs(Purpose::Lab) {
         items.extend(LAB_PROGRAMS.map(|(program, package)| lab_program(program, package)));
         items.push(bpffs());
+    }
+    if needs(Purpose::Bench) {
+        items.extend(BENCH_PROGRAMS.map(|(program, package)| lab_program(program, package)));
     }
     if needs(Purpose::Lint) {
         items.push(component(project, "rustfmt", "fmt"));
