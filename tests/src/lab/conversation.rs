@@ -7,6 +7,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     net::{IpAddr, SocketAddr},
+    ops::Add,
     path::PathBuf,
     process::{Child, Stdio},
     thread,
@@ -137,6 +138,8 @@ fn with_host(address: IpAddr, host: u16) -> IpAddr {
 pub struct Heard {
     /// Packets sent while it stood, both ways.
     pub sent: u32,
+    /// Of these, towards the PBX.
+    pub sent_inwards: u32,
     /// Those that arrived.
     pub delivered: u32,
     /// Packets sent to the PBX while it stood, each between an endpoint that was in force and one that was not.
@@ -147,6 +150,22 @@ pub struct Heard {
     pub sent_after: u32,
     /// Those that arrived.
     pub delivered_after: u32,
+}
+
+impl Add for Heard {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self {
+            sent: self.sent + more.sent,
+            sent_inwards: self.sent_inwards + more.sent_inwards,
+            delivered: self.delivered + more.delivered,
+            sent_beside: self.sent_beside + more.sent_beside,
+            delivered_beside: self.delivered_beside + more.delivered_beside,
+            sent_after: self.sent_after + more.sent_after,
+            delivered_after: self.delivered_after + more.delivered_after,
+        }
+    }
 }
 
 /// Runs a conversation to its end. `proxy` stands in front of the PBX's agent.
@@ -198,6 +217,7 @@ pub fn run_through(
             "{delivered} of {sent} packets were delivered at `{word}`"
         );
         heard.sent += sent;
+        heard.sent_inwards += PACKETS;
         heard.delivered += delivered;
         let (sent, delivered) = match sound {
             Sound::AudioUnsettled => (0, 0),

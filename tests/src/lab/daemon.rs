@@ -17,12 +17,14 @@ use serde_json::Value;
 use super::{
     address::{Family, PBX_RTP_FIRST, PBX_RTP_LAST, PROVIDER_RTP_FIRST, PROVIDER_RTP_LAST, Place},
     cleanup,
+    rehearsal::Reasons,
     topology::{Network, OUTER, Topology},
 };
 
 /// How long the daemon may take to load its programs, also on a busy machine.
 const START: Duration = Duration::from_secs(20);
 const STOP: Duration = Duration::from_secs(10);
+const SETTLE: Duration = Duration::from_secs(10);
 
 /// How the filter is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,6 +178,36 @@ impl Daemon {
         let answer = self.ctl(&["pinholes", "--json"])?;
         count_list(&answer, "pinholes")
             .with_context(|| format!("sipfilterctl pinholes --json holds no list: {answer}"))
+    }
+
+    /// The kernel's packet counters by reason, once nothing is counted any more.
+    ///
+    /// # Errors
+    /// As [`Daemon::ctl`], or where packets keep coming.
+    pub fn settled_reasons(&self) -> Result<Reasons> {
+        let deadline = Instant::now() + SETTLE;
+        let mut before = None;
+        loop {
+            let answer = self.ctl(&["stats", "--json"])?;
+            let counters = answer.get("counters").and_then(Value::as_array);
+            let reasons: Reasons = counters
+                .context("sipfilterctl stats --json holds no counters")?
+                .iter()
+                .filter(|counter| counter.get("kind").and_then(Value::as_str) != Some("note"))
+                .filter_map(|counter| {
+                    let name = counter.get("name")?.as_str()?;
+                    Some((name.to_owned(), counter.get("packets")?.as_u64()?))
+                })
+                .collect();
+            if before.as_ref() == Some(&reasons) {
+                return Ok(reasons);
+            }
+            if Instant::now() > deadline {
+                bail!("packets keep coming: {before:?}, then {reasons:?}");
+            }
+            before = Some(reasons);
+            thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Everything that it has logged.

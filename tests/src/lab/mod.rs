@@ -15,6 +15,7 @@ pub mod legs;
 pub mod link;
 pub mod namespace;
 pub mod privilege;
+pub mod rehearsal;
 pub mod rtp;
 pub mod scenario;
 pub mod scoreboard;

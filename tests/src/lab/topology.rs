@@ -18,6 +18,8 @@ use super::{
 
 /// The edge's outer interface: the one that the filter is attached to.
 pub const OUTER: &str = "outer0";
+/// The other end of its link, at the switch.
+pub const OUTER_PEER: &str = "p2";
 const INNER: &str = "inner0";
 const UPLINK: &str = "eth0";
 const UNTAGGED: &str = "lan0";
@@ -172,7 +174,7 @@ impl Network {
         self.switch.ip("link set p2 nomaster")?;
         self.switch.ip("link set plain0 master br0")?;
         join((&self.edge, UNTAGGED), (&self.edge, "plain1"))?;
-        for (namespace, tagged) in [(&self.switch, "p2"), (&self.edge, OUTER)] {
+        for (namespace, tagged) in [(&self.switch, OUTER_PEER), (&self.edge, OUTER)] {
             self.taggers
                 .push(Tagger::start(namespace, "plain1", tagged, &self.tags)?);
         }
@@ -184,7 +186,7 @@ impl Network {
         for (namespace, interface, port) in [
             (&self.provider, UPLINK, "p0"),
             (&self.stranger, UPLINK, "p1"),
-            (&self.edge, OUTER, "p2"),
+            (&self.edge, OUTER, OUTER_PEER),
         ] {
             join((namespace, interface), (&self.switch, port))?;
             self.switch.ip(&format!("link set {port} master br0"))?;

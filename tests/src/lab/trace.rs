@@ -116,23 +116,70 @@ fn passages(
     passages
 }
 
+/// Media that crossed one link, by what both sides had said by then.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Crossings {
+    /// Towards the PBX before SDP had gone both ways: an agent that answers may send before its answer does.
+    pub premature: u64,
+    /// Towards the PBX between that and its sender's BYE.
+    pub agreed: u64,
+    /// Towards the PBX behind its sender's BYE.
+    pub late: u64,
+    /// From the PBX behind a BYE of either side.
+    pub late_outwards: u64,
+}
+
+impl Crossings {
+    /// Counts the media among these frames, in their order. `provider` are all addresses that belong to the provider; each signals for
+    /// its own media.
+    #[must_use]
+    pub fn of<'a>(frames: impl Iterator<Item = &'a [u8]>, provider: &[IpAddr]) -> Self {
+        let mut this = Self::default();
+        for datagram in all_media(frames) {
+            if !provider.contains(&datagram.from) {
+                this.late_outwards += u64::from(datagram.behind_bye);
+            } else if datagram.behind_own_bye {
+                this.late += 1;
+            } else if datagram.behind_sdp {
+                this.agreed += 1;
+            } else {
+                this.premature += 1;
+            }
+        }
+        this
+    }
+}
+
 /// IP's protocol numbers.
 const UDP: u8 = 17;
 const TCP: u8 = 6;
+/// The beginning of every description (RFC 8866 §5.1).
+const SDP: &[u8] = b"v=0\r\n";
 
 #[derive(Debug)]
 struct Datagram<'a> {
     from: IpAddr,
     to: IpAddr,
     payload: &'a [u8],
+    /// Whether its sender has sent a BYE.
+    behind_own_bye: bool,
+    /// Whether anybody has.
+    behind_bye: bool,
+    /// Whether its sender has sent and been sent SDP.
+    behind_sdp: bool,
 }
 
-/// UDP between two ports that only media uses, but for what its sender sent after a BYE. A loopback's frames carry no Ethernet
-/// addresses; those are the lab's own commands.
+/// Media, but for what its sender sent after a BYE.
 fn media(frames: &[Vec<u8>]) -> impl Iterator<Item = Datagram<'_>> {
+    all_media(frames.iter().map(Vec::as_slice)).filter(|datagram| !datagram.behind_own_bye)
+}
+
+/// UDP between two ports that only media uses. A loopback's frames carry no Ethernet addresses; those are the lab's own commands.
+fn all_media<'a>(frames: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = Datagram<'a>> {
     let mut left: HashSet<IpAddr> = HashSet::new();
+    let mut described: HashSet<IpAddr> = HashSet::new();
+    let mut told: HashSet<IpAddr> = HashSet::new();
     frames
-        .iter()
         .filter(|frame| {
             frame
                 .get(..12)
@@ -155,6 +202,11 @@ fn media(frames: &[Vec<u8>]) -> impl Iterator<Item = Datagram<'_>> {
                     ),
                     _ => return None,
                 };
+            // SDP may be in a later fragment or segment of its message.
+            if transport.windows(SDP.len()).any(|bytes| bytes == SDP) {
+                described.insert(from);
+                told.insert(to);
+            }
             let header = match protocol {
                 UDP => 8,
                 TCP => usize::from(transport.get(12)? >> 4) * 4,
@@ -168,11 +220,16 @@ fn media(frames: &[Vec<u8>]) -> impl Iterator<Item = Datagram<'_>> {
                 let bytes = transport.get(at..at + 2)?;
                 Some(u16::from_be_bytes([bytes[0], bytes[1]]))
             };
-            let is_media = protocol == UDP
-                && port(0)? >= PBX_RTP_FIRST
-                && port(2)? >= PBX_RTP_FIRST
-                && !left.contains(&from);
-            is_media.then_some(Datagram { from, to, payload })
+            let is_media =
+                protocol == UDP && port(0)? >= PBX_RTP_FIRST && port(2)? >= PBX_RTP_FIRST;
+            is_media.then(|| Datagram {
+                from,
+                to,
+                payload,
+                behind_own_bye: left.contains(&from),
+                behind_bye: !left.is_empty(),
+                behind_sdp: described.contains(&from) && told.contains(&from),
+            })
         })
 }
 
@@ -190,6 +247,12 @@ mod tests {
         frame.extend(u16::try_from(8 + payload.len()).unwrap().to_be_bytes());
         frame.extend([0, 0]);
         frame.extend(payload);
+        frame
+    }
+
+    fn sip(from: [u8; 4], to: [u8; 4], payload: &[u8]) -> Vec<u8> {
+        let mut frame = frame(from, to, payload);
+        frame[34..36].copy_from_slice(&5060_u16.to_be_bytes());
         frame
     }
 
@@ -233,6 +296,27 @@ mod tests {
             .collect();
         let trace = Trace::of(&wire, &wire, &[provider.into()]);
         assert_eq!(trace.shape(Shape::Rtp).map(|rtp| rtp.sent), [1, 1]);
+    }
+
+    #[test]
+    fn media_is_agreed_between_sdp_both_ways_and_the_bye() {
+        let (provider, pbx) = ([198, 51, 100, 10], [203, 0, 113, 10]);
+        let inwards = frame(provider, pbx, &[0x80, 0, 0, 1]);
+        let outwards = frame(pbx, provider, &[0x80, 0, 0, 1]);
+        let offer = sip(pbx, provider, b"INVITE x SIP/2.0\r\n\r\nv=0\r\n");
+        let answer = sip(provider, pbx, b"SIP/2.0 200 OK\r\n\r\nv=0\r\n");
+        let bye = sip(provider, pbx, b"BYE sip:pbx SIP/2.0");
+        let wire = [
+            &offer, &inwards, &answer, &inwards, &inwards, &outwards, &bye, &inwards, &outwards,
+        ];
+        let crossings = Crossings::of(wire.into_iter().map(Vec::as_slice), &[provider.into()]);
+        let expect = Crossings {
+            premature: 1,
+            agreed: 2,
+            late: 1,
+            late_outwards: 1,
+        };
+        assert_eq!(crossings, expect);
     }
 
     #[test]

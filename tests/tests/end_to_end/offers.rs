@@ -2,6 +2,8 @@
 //! direction, over UDP, TCP and IPv6, and behind a proxy.
 //!
 //! Each group of conversations is held twice, first with an open firewall, then with the filter; within a lab all are held at once.
+//! Either time the simulator is shown what crossed the outer link: it must pass and drop exactly what the conversations meant it to,
+//! and count what the filter has counted.
 
 use std::{
     collections::BTreeSet,
@@ -18,10 +20,11 @@ use sipfilter_tests::lab::{
         Direction,
         Role::{self, Callee, Caller},
     },
-    capture::Capture,
+    capture::{Capture, LinkLayer},
     conversation::{self, Conversation, Heard, Plan},
     daemon::{self, Daemon, Filter, Mode},
     kamailio::Kamailio,
+    rehearsal::{Rehearsal, Slack},
     scenario::{
         Media,
         Method::{Ack, Bye, Invite, Prack, Update},
@@ -299,13 +302,11 @@ fn hold_all(group: Group, filter: Filter) -> Result<()> {
     let pbx: Vec<_> = pbx.into_iter().collect();
     let provider: Vec<_> = plans.iter().map(Plan::provider).collect();
     let config = daemon::config_with(&network, &[OUTER], Mode::Native, &pbx, &provider);
-    let (daemon, _capture) = match filter {
-        Filter::None => (None, Capture::start(&network, group.name, &config)?),
-        Filter::Sipfilter(_) => {
-            let daemon = Daemon::start_with(&network, "sipfilter", &config)?;
-            (Some(daemon), None)
-        }
+    let daemon = match filter {
+        Filter::None => None,
+        Filter::Sipfilter(_) => Some(Daemon::start_with(&network, "sipfilter", &config)?),
     };
+    let capture = Capture::start(&network)?;
     let proxy_at = SocketAddr::new(Place::PbxCallee.address(group.family), SIP_PORT);
     let _kamailio = group
         .proxy
@@ -332,7 +333,37 @@ fn hold_all(group: Group, filter: Filter) -> Result<()> {
             complaints.join("\n")
         );
     }
-    daemon.map_or(Ok(()), |daemon| nothing_is_left(&daemon))
+    if let Some(daemon) = &daemon {
+        nothing_is_left(daemon)?;
+    }
+    let live = daemon.as_ref().map(Daemon::settled_reasons).transpose()?;
+    let film = capture.finish()?;
+    let filtered = if live.is_some() { "_filtered" } else { "" };
+    film.keep(&format!("{}{filtered}", group.name), &config)?;
+    let rehearsal = Rehearsal::of(&network, &film, &config, LinkLayer::Ethernet)?;
+    let heard = results
+        .iter()
+        .filter_map(|(_, result)| result.as_ref().ok())
+        .fold(Heard::default(), |sum, heard| sum + *heard);
+    check_rehearsal(&rehearsal, heard)
+        .and_then(|()| live.map_or(Ok(()), |live| rehearsal.agree(&live, Slack::default())))
+        .with_context(|| format!("{heard:?}\n{}", rehearsal.lost_flows()))
+}
+
+/// A simulation passes all audio that the provider sent while it was agreed, and drops what it sent on purpose beside and behind that.
+fn check_rehearsal(rehearsal: &Rehearsal, heard: Heard) -> Result<()> {
+    let beside = u64::from(heard.sent_beside);
+    rehearsal.check_calls(beside)?;
+    let expect = (
+        u64::from(heard.sent_inwards),
+        beside + u64::from(heard.sent_after),
+    );
+    let (passed, dropped) = rehearsal.media();
+    ensure!(
+        (passed, dropped) == expect,
+        "the simulator passed {passed} and dropped {dropped} media packets, not {expect:?}"
+    );
+    Ok(())
 }
 
 fn hold_at_once(
