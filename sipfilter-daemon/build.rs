@@ -6,7 +6,7 @@
 use std::env;
 use std::error::Error;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use sipfilter_ebpf_toolchain::{BpfTarget, Toolchain, ToolsDir, Workspace, check_object};
@@ -40,7 +40,7 @@ fn embed() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-env-changed={GIVEN_OBJECT}");
     let object = match env::var_os(GIVEN_OBJECT).filter(|path| !path.is_empty()) {
         Some(path) => given(PathBuf::from(path))?,
-        None => build(&out_dir)?,
+        None => build()?,
     };
     fs::copy(&object, out_dir.join("sipfilter.bpf.o"))
         .map_err(|error| format!("cannot copy the eBPF object {}: {error}", object.display()))?;
@@ -58,37 +58,17 @@ fn given(path: PathBuf) -> Result<PathBuf, Box<dyn Error>> {
     Ok(path)
 }
 
-fn build(out_dir: &Path) -> Result<PathBuf, Box<dyn Error>> {
-    let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?)
-        .parent()
-        .ok_or("the daemon's package is not inside a workspace")?
-        .to_owned();
+fn build() -> Result<PathBuf, Box<dyn Error>> {
+    let (workspace, target) = (Workspace::of_build_script()?, BpfTarget::of_build_script()?);
     for source in SOURCES {
-        println!("cargo::rerun-if-changed={}", root.join(source).display());
+        let source = workspace.root.join(source);
+        println!("cargo::rerun-if-changed={}", source.display());
     }
     for name in ToolsDir::VARIABLES {
         println!("cargo::rerun-if-env-changed={name}");
     }
-    let target = BpfTarget {
-        arch: variable("CARGO_CFG_TARGET_ARCH")?,
-        big_endian: variable("CARGO_CFG_TARGET_ENDIAN")? == "big",
-    };
-    let workspace = Workspace {
-        root,
-        target_dir: target_dir(out_dir),
-    };
-    Ok(Toolchain::find(&ToolsDir::from_env()?)?.build(&workspace, &target)?)
-}
-
-/// A directory beside the outer cargo's profiles, so that debug and release builds of the daemon share one eBPF build.
-///
-/// Cargo marks the top of its target directory with `CACHEDIR.TAG`.
-fn target_dir(out_dir: &Path) -> PathBuf {
-    out_dir
-        .ancestors()
-        .find(|directory| directory.join("CACHEDIR.TAG").is_file())
-        .unwrap_or(out_dir)
-        .join("ebpf")
+    let toolchain = Toolchain::find(&ToolsDir::from_env()?)?;
+    Ok(toolchain.build("sipfilter-ebpf", &workspace, &target)?)
 }
 
 fn variable(name: &str) -> Result<String, String> {

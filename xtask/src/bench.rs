@@ -24,6 +24,9 @@ pub struct Arguments {
     /// How often each candidate is measured; figures are medians.
     #[arg(long)]
     rounds: Option<u16>,
+    /// Small tables and few packets, to see that it runs; the figures mean nothing.
+    #[arg(long)]
+    quick: bool,
     /// Also write benchmarks.md, plots and raw results below this directory.
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
@@ -45,6 +48,7 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
         benches,
         json,
         rounds,
+        quick,
         report,
     } = arguments;
     if benches.contains(&Bench::Engine) {
@@ -79,6 +83,9 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
     let mut options: Vec<OsString> = names.map(|name| name.get_name().into()).collect();
     if *json {
         options.push("--json".into());
+    }
+    if *quick {
+        options.push("--quick".into());
     }
     if let Some(rounds) = rounds {
         options.push(format!("--rounds={rounds}").into());

@@ -64,7 +64,10 @@ fn clippy_ebpf(project: &Project) -> Result<()> {
         "with {}, rustc {}",
         toolchain.compiler.origin, toolchain.compiler.version
     );
-    Ok(toolchain.clippy(&project.ebpf_workspace(), &BpfTarget::host())?)
+    for package in ["sipfilter-ebpf", "sipfilter-tests-ebpf"] {
+        toolchain.clippy(package, &project.ebpf_workspace(), &BpfTarget::host())?;
+    }
+    Ok(())
 }
 
 /// Private items too: most of this workspace is private to its binaries, and its documentation is for who works on it. Links from

@@ -31,6 +31,8 @@ pub enum Error {
     },
     /// Neither `SIPFILTER_TOOLS` nor `XDG_CACHE_HOME` nor `HOME` is set.
     NoToolsDir,
+    /// A variable that cargo sets for build scripts is not set.
+    NoBuildScript(&'static str),
     /// A program could not be started.
     Spawn {
         /// The program.
@@ -84,6 +86,7 @@ impl fmt::Display for Error {
             Self::NoToolsDir => f.write_str(
                 "no directory for the build tools: set SIPFILTER_TOOLS, XDG_CACHE_HOME or HOME to an absolute path",
             ),
+            Self::NoBuildScript(name) => write!(f, "{name} is not set: this is no build script"),
             Self::Spawn { program, source } => {
                 write!(f, "cannot run {}: {source}", program.display())
             }

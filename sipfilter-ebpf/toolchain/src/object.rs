@@ -12,8 +12,6 @@ use crate::compiler::LlvmMajor;
 use crate::environment;
 use crate::error::Error;
 
-const PACKAGE: &str = "sipfilter-ebpf";
-
 /// The first LLVM whose BPF back end can be told that the kernel's processor reads words at any address.
 const MISALIGNED_ACCESS: LlvmMajor = LlvmMajor(22);
 
@@ -36,7 +34,44 @@ pub struct BpfTarget {
     pub big_endian: bool,
 }
 
+impl Workspace {
+    /// For the build script of a package that lies directly in the workspace's root. The inner cargo's output goes beside the outer
+    /// cargo's profiles, so that debug and release builds share it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoBuildScript`] outside of a build script.
+    pub fn of_build_script() -> Result<Self, Error> {
+        let package = PathBuf::from(script_variable("CARGO_MANIFEST_DIR")?);
+        let out_dir = PathBuf::from(script_variable("OUT_DIR")?);
+        // Cargo marks the top of its target directory with `CACHEDIR.TAG`.
+        let top = out_dir
+            .ancestors()
+            .find(|directory| directory.join("CACHEDIR.TAG").is_file());
+        Ok(Self {
+            root: package.parent().unwrap_or(&package).to_owned(),
+            target_dir: top.unwrap_or(&out_dir).join("ebpf"),
+        })
+    }
+}
+
+fn script_variable(name: &'static str) -> Result<String, Error> {
+    env::var(name).map_err(|_| Error::NoBuildScript(name))
+}
+
 impl BpfTarget {
+    /// The machine for which the build script's package is compiled.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoBuildScript`] outside of a build script.
+    pub fn of_build_script() -> Result<Self, Error> {
+        Ok(Self {
+            arch: script_variable("CARGO_CFG_TARGET_ARCH")?,
+            big_endian: script_variable("CARGO_CFG_TARGET_ENDIAN")? == "big",
+        })
+    }
+
     /// The machine that this code was compiled for.
     pub fn host() -> Self {
         Self {
@@ -75,34 +110,50 @@ pub enum CargoVerb {
 }
 
 impl Toolchain {
-    /// Builds the object and returns its path.
+    /// Builds a package's object and returns its path.
     ///
     /// # Errors
     ///
     /// [`Error::Spawn`] and [`Error::Build`] when the inner cargo did not run or failed, [`Error::NotEbpf`] when what came
     /// out is something else.
-    pub fn build(&self, workspace: &Workspace, target: &BpfTarget) -> Result<PathBuf, Error> {
-        self.run(CargoVerb::Build, workspace, target)?;
+    pub fn build(
+        &self,
+        package: &str,
+        workspace: &Workspace,
+        target: &BpfTarget,
+    ) -> Result<PathBuf, Error> {
+        self.run(CargoVerb::Build, package, workspace, target)?;
         let object = workspace
             .target_dir
             .join(target.triple())
             .join("release")
-            .join(PACKAGE);
+            .join(package);
         check_object(&object)?;
         Ok(object)
     }
 
-    /// Lints the eBPF crate on its own target.
+    /// Lints an eBPF package on its own target.
     ///
     /// # Errors
     ///
     /// [`Error::Spawn`] and [`Error::Lint`].
-    pub fn clippy(&self, workspace: &Workspace, target: &BpfTarget) -> Result<(), Error> {
-        self.run(CargoVerb::Clippy, workspace, target)
+    pub fn clippy(
+        &self,
+        package: &str,
+        workspace: &Workspace,
+        target: &BpfTarget,
+    ) -> Result<(), Error> {
+        self.run(CargoVerb::Clippy, package, workspace, target)
     }
 
-    fn run(&self, verb: CargoVerb, workspace: &Workspace, target: &BpfTarget) -> Result<(), Error> {
-        let mut command = self.command(verb, workspace, target);
+    fn run(
+        &self,
+        verb: CargoVerb,
+        package: &str,
+        workspace: &Workspace,
+        target: &BpfTarget,
+    ) -> Result<(), Error> {
+        let mut command = self.command(verb, package, workspace, target);
         // A build script's standard output is a list of orders to the outer cargo; nothing of ours may get into it.
         let status = command
             .stdout(Stdio::null())
@@ -121,7 +172,13 @@ impl Toolchain {
         }
     }
 
-    fn command(&self, verb: CargoVerb, workspace: &Workspace, target: &BpfTarget) -> Command {
+    fn command(
+        &self,
+        verb: CargoVerb,
+        package: &str,
+        workspace: &Workspace,
+        target: &BpfTarget,
+    ) -> Command {
         let compiler = &self.compiler;
         let mut command = Command::new(&compiler.cargo);
         environment::clean(&mut command);
@@ -137,7 +194,7 @@ impl Toolchain {
                 "-Z",
                 "build-std=core",
                 "--package",
-                PACKAGE,
+                package,
             ])
             .args(["--target", target.triple()])
             .arg("--target-dir")

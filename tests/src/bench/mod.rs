@@ -7,9 +7,11 @@
 pub mod flood;
 pub mod machine;
 pub mod outcome;
+pub mod programs;
 pub mod report;
 pub mod statistics;
 pub mod verdict;
+pub mod xdp_filter;
 
 use std::path::Path;
 
@@ -24,6 +26,8 @@ use outcome::{Outcome, Recorded};
 pub struct Options {
     /// How often each candidate is measured.
     pub rounds: usize,
+    /// Small tables and few packets, to see that it runs; the figures mean nothing.
+    pub quick: bool,
 }
 
 /// One sub-bench.

@@ -22,6 +22,9 @@ struct Arguments {
     /// How often each candidate is measured; figures are medians.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
+    /// Small tables and few packets, to see that it runs; the figures mean nothing.
+    #[arg(long, conflicts_with = "report")]
+    quick: bool,
     /// Also write benchmarks.md, plots and raw results below this directory.
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
     cleanup::prepare();
     let options = Options {
         rounds: arguments.rounds.into(),
+        quick: arguments.quick,
     };
     let output = Output {
         json: arguments.json,

@@ -1,0 +1,167 @@
+//! Baselines (`pass`, `drop`, `leave`), and packets that differ each time (`vary`, `generate`).
+//!
+//! `vary` and `generate` rewrite addresses and ports from one pseudo-random sequence. They write whole words, as the filters read
+//! them: a narrow write in front of a wide read would stall the processor and be taken for the filter's time.
+
+use aya_ebpf::{
+    bindings::{TC_ACT_UNSPEC, xdp_action},
+    helpers::bpf_redirect,
+    macros::{classifier, map, xdp},
+    maps::{Array, ProgramArray},
+    programs::{TcContext, XdpContext},
+};
+
+/// How packets differ; `tests/src/bench/programs.rs` has the same layout.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Plan {
+    /// The sequence's state; not zero.
+    state: u32,
+    /// 4 or 6.
+    family: u32,
+    /// Destination addresses minus one; a power of two minus one. They differ in the last bits.
+    address_mask: u32,
+    /// How many destination ports.
+    ports: u32,
+    /// The first of them.
+    first_port: u32,
+    /// Source addresses minus one; a power of two minus one.
+    source_mask: u32,
+    /// Where `generate` sends packets.
+    interface: u32,
+    /// Fills up to eight bytes.
+    zero: u32,
+}
+
+#[map]
+static PLAN: Array<Plan> = Array::with_max_entries(1, 0);
+
+#[map]
+static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+#[map]
+static NEXT_FRAGS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// Ethernet's header.
+const ETHERNET: usize = 14;
+
+/// Passes everything.
+#[xdp]
+pub fn pass(_context: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// Drops everything.
+#[xdp]
+pub fn drop(_context: XdpContext) -> u32 {
+    xdp_action::XDP_DROP
+}
+
+/// Lets everything leave.
+#[classifier]
+pub fn leave(_context: TcContext) -> i32 {
+    TC_ACT_UNSPEC
+}
+
+/// Gives the packet the next addresses and ports, and goes on with the program in `NEXT`.
+#[xdp]
+pub fn vary(context: XdpContext) -> u32 {
+    rewrite(&context);
+    // SAFETY: no value with a destructor is alive.
+    unsafe { NEXT.tail_call(&context, 0) };
+    xdp_action::XDP_ABORTED
+}
+
+/// The same for programs that take frames in pieces: the kernel lets both kinds call only their own.
+#[xdp(frags)]
+pub fn vary_frags(context: XdpContext) -> u32 {
+    rewrite(&context);
+    // SAFETY: as above.
+    unsafe { NEXT_FRAGS.tail_call(&context, 0) };
+    xdp_action::XDP_ABORTED
+}
+
+/// Gives the packet the next addresses and ports and sends it.
+#[xdp]
+pub fn generate(context: XdpContext) -> u32 {
+    match rewrite(&context) {
+        // SAFETY: the helper takes numbers.
+        Some(interface) => (unsafe { bpf_redirect(interface, 0) }) as u32,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+#[inline(always)]
+fn rewrite(context: &XdpContext) -> Option<u32> {
+    let plan = PLAN.get_ptr_mut(0)?;
+    // SAFETY: only one program runs at a time with this plan, on one processor.
+    let plan = unsafe { &mut *plan };
+    let random = next(plan.state);
+    plan.state = random;
+    let port = (plan.first_port + (random >> 4).checked_rem(plan.ports)?) as u16;
+    // The next number's bits, so that addresses and ports do not depend on each other.
+    let other = next(random ^ 0x9e37_79b9);
+    let (destination_bits, source_bits) =
+        (other & plan.address_mask, (other >> 8) & plan.source_mask);
+    if plan.family == 4 {
+        low_bits::<{ ETHERNET + 12 }>(context, plan.source_mask, source_bits)?;
+        low_bits::<{ ETHERNET + 16 }>(context, plan.address_mask, destination_bits)?;
+        ports::<{ ETHERNET + 20 }>(context, port)?;
+    } else {
+        low_bits::<{ ETHERNET + 20 }>(context, plan.source_mask, source_bits)?;
+        low_bits::<{ ETHERNET + 36 }>(context, plan.address_mask, destination_bits)?;
+        ports::<{ ETHERNET + 40 }>(context, port)?;
+    }
+    Some(plan.interface)
+}
+
+/// Marsaglia's xorshift.
+#[inline(always)]
+fn next(mut state: u32) -> u32 {
+    state ^= state << 13;
+    state ^= state >> 17;
+    state ^ (state << 5)
+}
+
+/// Replaces the masked bits of the word at `OFFSET`.
+#[inline(always)]
+fn low_bits<const OFFSET: usize>(context: &XdpContext, mask: u32, bits: u32) -> Option<()> {
+    let word = word::<OFFSET>(context)?;
+    // SAFETY: the word lies in the packet, as just checked; the kernel's machine writes words at any address.
+    unsafe {
+        let host = u32::from_be(word.read_unaligned());
+        word.write_unaligned(((host & !mask) | bits).to_be());
+    }
+    Some(())
+}
+
+/// Replaces the second port of the two at `OFFSET`.
+#[inline(always)]
+fn ports<const OFFSET: usize>(context: &XdpContext, destination: u16) -> Option<()> {
+    let word = word::<OFFSET>(context)?;
+    // SAFETY: as above.
+    unsafe {
+        let host = u32::from_be(word.read_unaligned());
+        // The compiler would write two bytes only.
+        let both = core::hint::black_box((host & 0xffff_0000) | u32::from(destination));
+        word.write_unaligned(both.to_be());
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn word<const OFFSET: usize>(context: &XdpContext) -> Option<*mut u32> {
+    let start = context.data() + OFFSET;
+    (start + 4 <= context.data_end()).then_some(start as *mut u32)
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // Nothing here panics; the verifier refuses an object in which that is possible.
+    loop {}
+}
+
+/// The kernel lends its GPL-only helpers to programs with this licence.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
