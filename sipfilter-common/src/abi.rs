@@ -3,7 +3,7 @@
 //! Any change to a key, a value, a record header, a reason's number or the meaning of a field raises [`ABI_VERSION`].
 
 /// The version of everything in this crate that lies in kernel memory.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u16 = 3;
 
 /// Names of the programs in the object.
 pub mod program {
@@ -33,10 +33,14 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
     /// Ring buffer of signalling copies.
     pub const SIGNALLING: &str = "SIGNALLING";
-    /// Every map above: what is pinned.
+    /// Every map that is pinned.
     pub const ALL: [&str; 9] = [
         STAMP, PINHOLES4, PINHOLES6, SLOTS, PROVIDERS4, PROVIDERS6, FRAGMENTS, COUNTERS, SIGNALLING,
     ];
+    /// Longest-prefix match on IPv4 sources: [`crate::value::AllowList`]. Made anew at each load, not pinned.
+    pub const ALLOWED4: &str = "ALLOWED4";
+    /// The same for IPv6.
+    pub const ALLOWED6: &str = "ALLOWED6";
     /// The load-time constants ([`crate::settings::Settings`]), a global of the object.
     pub const SETTINGS: &str = "SETTINGS";
 }
@@ -47,6 +51,8 @@ pub const DEFAULT_PINHOLES: u32 = 65_536;
 pub const MAX_PINHOLES: u32 = 4_194_304;
 /// Signalling prefixes per family.
 pub const PROVIDER_PREFIXES: u32 = 4_096;
+/// Source prefixes per family that the allow-list of strict scope may name.
+pub const ALLOWED_PREFIXES: u32 = 1_024;
 /// Datagrams whose first fragment is remembered at once.
 pub const FRAGMENTED_DATAGRAMS: u32 = 4_096;
 /// Bytes in the ring buffer of signalling copies.
@@ -73,6 +79,7 @@ mod user {
         value::Pinhole<addr::Ipv6>,
         value::SlotCounts,
         value::ProviderRule,
+        value::AllowList,
         value::Count,
         value::Stamp,
         settings::Settings,

@@ -15,7 +15,7 @@ use crate::{
     classify::{FamilyTables, FragmentFate, Tables},
     key::{FragmentKey, PinholeKey},
     settings::Settings,
-    value::{Pinhole, ProviderRule, Slot},
+    value::{AllowList, Pinhole, ProviderRule, Slot},
 };
 
 /// Tables that a test fills by hand.
@@ -31,10 +31,15 @@ pub struct HostTables {
     pub slots: Vec<Slot>,
     /// The clock.
     pub now: Cell<u64>,
-    providers4: Vec<(u8, Ipv4, ProviderRule)>,
-    providers6: Vec<(u8, Ipv6, ProviderRule)>,
+    providers4: Prefixes<Ipv4, ProviderRule>,
+    providers6: Prefixes<Ipv6, ProviderRule>,
+    allowed4: Prefixes<Ipv4, AllowList>,
+    allowed6: Prefixes<Ipv6, AllowList>,
     fragments: RefCell<Fragments>,
 }
+
+/// A longest-prefix match: lengths, networks and values.
+type Prefixes<A, V> = Vec<(u8, A, V)>;
 
 /// As many first fragments as the kernel remembers; the oldest goes first.
 #[derive(Debug, Default)]
@@ -68,6 +73,8 @@ impl HostTables {
             now: Cell::new(0),
             providers4: Vec::new(),
             providers6: Vec::new(),
+            allowed4: Vec::new(),
+            allowed6: Vec::new(),
             fragments: RefCell::default(),
         }
     }
@@ -79,13 +86,21 @@ impl HostTables {
             IpAddr::V6(network) => self.providers6.push((length, network.into(), rule)),
         }
     }
+
+    /// Adds a source prefix of the allow-list of strict scope.
+    pub fn add_allowed(&mut self, network: IpAddr, length: u8, list: AllowList) {
+        match network {
+            IpAddr::V4(network) => self.allowed4.push((length, network.into(), list)),
+            IpAddr::V6(network) => self.allowed6.push((length, network.into(), list)),
+        }
+    }
 }
 
-fn longest_match<A: Address>(
-    prefixes: &[(u8, A, ProviderRule)],
+fn longest_match<A: Address, V>(
+    prefixes: &[(u8, A, V)],
     address: A,
     mask: impl Fn(u8) -> A,
-) -> Option<&ProviderRule> {
+) -> Option<&V> {
     prefixes
         .iter()
         .filter(|(length, network, _)| address.matches(*network, mask(*length)))
@@ -101,6 +116,10 @@ impl FamilyTables<Ipv4> for HostTables {
     fn provider(&self, address: Ipv4) -> Option<&ProviderRule> {
         longest_match(&self.providers4, address, Ipv4::mask)
     }
+
+    fn allowed(&self, address: Ipv4) -> Option<&AllowList> {
+        longest_match(&self.allowed4, address, Ipv4::mask)
+    }
 }
 
 impl FamilyTables<Ipv6> for HostTables {
@@ -110,6 +129,10 @@ impl FamilyTables<Ipv6> for HostTables {
 
     fn provider(&self, address: Ipv6) -> Option<&ProviderRule> {
         longest_match(&self.providers6, address, Ipv6::mask)
+    }
+
+    fn allowed(&self, address: Ipv6) -> Option<&AllowList> {
+        longest_match(&self.allowed6, address, Ipv6::mask)
     }
 }
 

@@ -22,6 +22,10 @@ const ETHERTYPE_QINQ_OLD: u16 = 0x9100;
 const ETHERNET_HEADER: usize = 14;
 const VLAN_TAG: usize = 4;
 const UDP_HEADER: usize = 8;
+/// Offset of the flags in a TCP header, and two of them (RFC 9293 §3.1).
+const TCP_FLAGS: usize = 13;
+const TCP_SYN: u8 = 1 << 1;
+const TCP_ACK: u8 = 1 << 4;
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
 
@@ -255,6 +259,20 @@ impl<A> Ip<A> {
             source: u16::from_be_bytes([ports[0], ports[1]]),
             destination: u16::from_be_bytes([ports[2], ports[3]]),
         })
+    }
+
+    /// Whether a TCP segment asks for a connection: SYN without ACK (RFC 9293 §3.5).
+    ///
+    /// # Errors
+    /// [`Malformed`] if the packet ends before the flags.
+    #[inline(always)]
+    pub fn opens_connection<R: Reader>(&self, reader: &R) -> Result<bool, Malformed> {
+        let at = self.transport + TCP_FLAGS;
+        if at >= self.end {
+            return Err(Malformed);
+        }
+        let flags = reader.byte(at).ok_or(Malformed)?;
+        Ok(flags & (TCP_SYN | TCP_ACK) == TCP_SYN)
     }
 
     /// Where the payload of a UDP header begins and ends (RFC 768); in a first fragment it ends with the fragment.

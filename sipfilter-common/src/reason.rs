@@ -27,7 +27,7 @@ macro_rules! reasons {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// What it means for the packet.
+            /// What the rule calls for; [`crate::settings::Modes`] says whether it is done.
             #[inline(always)]
             pub const fn action(self) -> Action {
                 match self { $(Self::$variant => Action::$action,)* }
@@ -71,6 +71,8 @@ reasons! {
     EgressMedia = 15, "egress_media", Pass;
     /// Leaving: everything else.
     EgressOther = 16, "egress_other", Pass;
+    /// In strict scope: neither voice, nor on the allow-list, nor part of what goes on already.
+    OutOfScope = 17, "out_of_scope", Drop;
 }
 
 macro_rules! notes {

@@ -3,7 +3,10 @@
 //! Every field is read by [`constant`], a volatile load: the compiler must not fold the zeros that stand in the object file,
 //! while the kernel's verifier, which sees the frozen section, prunes what the loaded values rule out.
 
-use crate::addr::{Ipv4, Ipv6};
+use crate::{
+    addr::{Ipv4, Ipv6},
+    reason::{Action, Reason},
+};
 
 /// Protected addresses per family.
 pub const MAX_PROTECTED: usize = 16;
@@ -52,6 +55,54 @@ pub struct Ports {
     pub tls: [u16; MAX_PORTS],
 }
 
+/// A deviation from how the policy is applied by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u16)]
+pub enum Mode {
+    /// Everything is judged and counted, nothing is dropped.
+    Observe = 1,
+    /// What is neither voice nor allowed is dropped.
+    Strict = 1 << 1,
+}
+
+/// The modes that are on, one bit each ([`Mode`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(transparent)]
+pub struct Modes(u16);
+
+impl Modes {
+    /// None: the rules are enforced, on voice alone.
+    pub const DEFAULT: Self = Self(0);
+
+    /// These and one more.
+    #[must_use]
+    pub const fn with(self, mode: Mode) -> Self {
+        Self(self.0 | mode as u16)
+    }
+
+    /// Whether a mode is on.
+    #[inline(always)]
+    pub const fn has(self, mode: Mode) -> bool {
+        self.0 & mode as u16 != 0
+    }
+
+    /// What the rules call for, whether or not they are enforced.
+    #[inline(always)]
+    pub const fn ruling(self, reason: Reason) -> Action {
+        reason.action()
+    }
+
+    /// What becomes of a packet.
+    #[inline(always)]
+    pub const fn action(self, reason: Reason) -> Action {
+        if self.has(Mode::Observe) {
+            Action::Pass
+        } else {
+            self.ruling(reason)
+        }
+    }
+}
+
 /// The policy's constants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
@@ -72,8 +123,10 @@ pub struct Settings {
     pub pbx: Ports,
     /// SIP ports of the providers, all together.
     pub providers: Ports,
+    /// How the policy is applied.
+    pub modes: Modes,
     /// Fills up to the alignment of 8 that maps like.
-    pub zero: u32,
+    pub zero: u16,
 }
 
 impl Settings {
@@ -95,8 +148,15 @@ impl Settings {
             tcp: [0; MAX_PORTS],
             tls: [0; MAX_PORTS],
         },
+        modes: Modes::DEFAULT,
         zero: 0,
     };
+
+    /// The modes, as loaded.
+    #[inline(always)]
+    pub fn modes(&self) -> Modes {
+        constant(&self.modes)
+    }
 
     /// Whether media may be negotiated for this local port.
     #[inline(always)]

@@ -5,7 +5,7 @@
 use core::cell::Cell;
 
 use crate::addr::{Address, Ipv4, Ipv6};
-use crate::settings::Transport;
+use crate::settings::{Modes, Transport};
 
 /// The most sources that one pinhole can name.
 pub const MAX_SOURCES: usize = 4;
@@ -199,6 +199,48 @@ impl ProviderRule {
     }
 }
 
+/// The most entries that strict scope holds for one source prefix.
+pub const MAX_ALLOWED: usize = 16;
+
+/// What strict scope lets in from one source prefix: the union over every prefix that holds this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct AllowList {
+    /// The entries; unused places match nothing ([`Allowed::NOTHING`]).
+    pub entries: [Allowed; MAX_ALLOWED],
+}
+
+/// One protocol and a range of destination ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(C)]
+pub struct Allowed {
+    /// IANA protocol number.
+    pub protocol: u16,
+    /// First port; 0 to 65535 for a protocol whose ports are not read.
+    pub min: u16,
+    /// Last port; below the first in an unused place.
+    pub max: u16,
+}
+
+impl Allowed {
+    /// A place that matches nothing.
+    pub const NOTHING: Self = Self {
+        protocol: 0,
+        min: 1,
+        max: 0,
+    };
+}
+
+impl AllowList {
+    /// Whether a packet of this protocol may come to this port.
+    #[inline(always)]
+    pub fn admits(&self, protocol: u8, port: u16) -> bool {
+        self.entries.iter().any(|entry| {
+            entry.protocol == u16::from(protocol) && port >= entry.min && port <= entry.max
+        })
+    }
+}
+
 /// One counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -214,7 +256,9 @@ pub struct Count {
 #[repr(C)]
 pub struct Stamp {
     /// [`crate::abi::ABI_VERSION`] of the writer.
-    pub abi_version: u32,
+    pub abi_version: u16,
+    /// How the policy is applied, for readers of the counters. It may change without any other map's becoming wrong.
+    pub modes: Modes,
     /// Entries in the slot array and in each pinhole map.
     pub pinholes: u32,
     /// Hash of the policy (addresses, ports, providers) that the maps were filled from.
@@ -230,5 +274,6 @@ const _: () = {
     assert!(size_of::<Slot>() == 64 && size_of::<SlotCounts>() == 64);
     assert!(size_of::<ProviderRule>() == 4);
     assert!(size_of::<Count>() == 16);
+    assert!(size_of::<AllowList>() == 6 * MAX_ALLOWED);
     assert!(size_of::<Stamp>() == 16);
 };

@@ -350,5 +350,6 @@ fn settings() -> Settings {
         }],
         limits: Limits::default(),
         timers: Timers::default(),
+        filtering: Default::default(),
     }
 }

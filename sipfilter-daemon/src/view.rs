@@ -27,6 +27,15 @@ pub struct Status {
     pub protected: Vec<IpAddr>,
     /// Local RTP ports, `first-last`.
     pub rtp_ports: String,
+    /// `enforce` or `observe`: the latter drops nothing.
+    #[serde(default)]
+    pub enforcement: String,
+    /// `voice` or `strict`.
+    #[serde(default)]
+    pub scope: String,
+    /// Packets that the rules call to drop, since the counters began. Where `enforcement` is `observe`, they passed.
+    #[serde(default)]
+    pub packets_to_drop: u64,
     /// The trunks' providers.
     pub providers: Vec<String>,
     /// Calls in progress.
@@ -243,7 +252,7 @@ pub struct Source {
 pub struct Counter {
     /// The reason or note.
     pub name: String,
-    /// `pass`, `drop` or `note`.
+    /// `pass`, `drop`, `would drop` (it is only observed) or `note`.
     pub kind: String,
     /// Packets.
     pub packets: u64,

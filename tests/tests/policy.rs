@@ -17,7 +17,10 @@ use sipfilter_common::{
     settings::Settings as Constants,
 };
 use sipfilter_daemon::{
-    engine::pinhole::{PinholeAction, PinholeResult},
+    engine::{
+        pinhole::{PinholeAction, PinholeResult},
+        settings::Settings,
+    },
     shell::{
         clock,
         counters::Counters,
@@ -26,7 +29,10 @@ use sipfilter_daemon::{
         policy::{KernelPinhole, KernelPolicy},
     },
 };
-use sipfilter_tests::policy::cases::{Case, Way, cases, pinholes, settings};
+use sipfilter_tests::policy::{
+    cases::{Case, Way, cases, pinholes, settings},
+    scenes::{Scene, scenes},
+};
 
 const CAPACITY: u32 = 64;
 const XDP_DROP: u32 = 1;
@@ -34,11 +40,14 @@ const XDP_PASS: u32 = 2;
 /// `TC_ACT_UNSPEC`: whatever else is attached decides.
 const TC_GO_ON: u32 = u32::MAX;
 
-fn host_tables() -> HostTables {
-    let policy = KernelPolicy::new(&settings());
+fn host_tables(settings: &Settings) -> HostTables {
+    let policy = KernelPolicy::new(settings);
     let mut tables = HostTables::new(policy.settings, CAPACITY as usize);
     for (prefix, rule) in &policy.providers {
         tables.add_provider(prefix.network(), prefix.prefix_len(), *rule);
+    }
+    for (prefix, list) in &policy.allowed {
+        tables.add_allowed(prefix.network(), prefix.prefix_len(), *list);
     }
     for (slot, pinhole) in pinholes().iter().enumerate() {
         match KernelPinhole::new(pinhole, slot as u32, 1, clock::to_kernel(pinhole.idle)) {
@@ -52,25 +61,31 @@ fn host_tables() -> HostTables {
 
 #[test]
 fn the_host_gives_every_case_its_verdict() {
-    let tables = host_tables();
-    for case in cases() {
-        let frame = case.frame.as_slice();
-        let verdict = match case.way {
-            Way::In => classify_ingress(&frame, &tables),
-            Way::Out => classify_egress(&frame, &tables),
-        };
-        assert_eq!(
-            (verdict.reason, verdict.copy_from),
-            (case.reason, case.copy_from),
-            "{}",
-            case.name
-        );
+    for scene in scenes() {
+        let tables = host_tables(&scene.settings);
+        for case in &scene.cases {
+            let frame = case.frame.as_slice();
+            let verdict = match case.way {
+                Way::In => classify_ingress(&frame, &tables),
+                Way::Out => classify_egress(&frame, &tables),
+            };
+            assert_eq!(
+                (verdict.reason, verdict.action, verdict.copy_from),
+                (case.reason, scene.action(case.reason), case.copy_from),
+                "{}: {}",
+                scene.name,
+                case.name
+            );
+        }
     }
 }
 
 #[test]
 fn the_cases_reach_every_reason() {
-    let reached: BTreeSet<_> = cases().iter().map(|case| case.reason).collect();
+    let reached: BTreeSet<_> = scenes()
+        .iter()
+        .flat_map(|scene| scene.cases.iter().map(|case| case.reason))
+        .collect();
     let missing: Vec<_> = Reason::ALL
         .iter()
         .filter(|reason| !reached.contains(reason))
@@ -81,7 +96,7 @@ fn the_cases_reach_every_reason() {
 
 #[test]
 fn truncated_anywhere_no_packet_passes_where_the_whole_one_is_dropped() {
-    let tables = host_tables();
+    let tables = host_tables(&settings());
     for case in cases()
         .iter()
         .filter(|case| case.way == Way::In && case.reason.action() == Action::Drop)
@@ -91,7 +106,7 @@ fn truncated_anywhere_no_packet_passes_where_the_whole_one_is_dropped() {
             let frame = &case.frame[..length];
             let verdict = classify_ingress(&frame, &tables);
             assert_eq!(
-                verdict.action(),
+                verdict.action,
                 Action::Drop,
                 "{} cut to {length} bytes: {}",
                 case.name,
@@ -110,11 +125,15 @@ struct Kernel {
 
 impl Kernel {
     fn load() -> Self {
+        Self::load_with(&settings())
+    }
+
+    fn load_with(settings: &Settings) -> Self {
         assert!(
             is_root(),
             "the kernel's half of the policy tests needs root: run `cargo xtask test` as root"
         );
-        let mut datapath = Datapath::load(&KernelPolicy::new(&settings()), CAPACITY, None)
+        let mut datapath = Datapath::load(&KernelPolicy::new(settings), CAPACITY, None)
             .expect("the programs load");
         let mut writer = MapWriter::new(&mut datapath, CAPACITY).expect("the maps are there");
         for pinhole in pinholes() {
@@ -163,10 +182,10 @@ impl Kernel {
     }
 
     /// Runs one case and checks verdict, counters and copy.
-    fn check(&mut self, case: &Case) {
+    fn check(&mut self, scene: &Scene, case: &Case) {
         let before = self.counts();
         let returned = self.run(case.way, &case.frame);
-        let expected = match (case.way, case.reason.action()) {
+        let expected = match (case.way, scene.action(case.reason)) {
             (Way::In, Action::Pass) => XDP_PASS,
             (Way::In, Action::Drop) => XDP_DROP,
             (Way::Out, Action::Pass) => TC_GO_ON,
@@ -220,9 +239,11 @@ fn is_root() -> bool {
 
 #[test]
 fn the_kernel_gives_every_case_the_same_verdict() {
-    let mut kernel = Kernel::load();
-    for case in cases() {
-        kernel.check(&case);
+    for scene in scenes() {
+        let mut kernel = Kernel::load_with(&scene.settings);
+        for case in &scene.cases {
+            kernel.check(&scene, case);
+        }
     }
 }
 
@@ -359,6 +380,6 @@ fn an_empty_policy_lets_everything_through() {
         .filter(|case| case.way == Way::In && case.reason != Reason::Malformed)
     {
         let verdict = classify_ingress(&case.frame.as_slice(), &tables);
-        assert_eq!(verdict.action(), Action::Pass, "{}", case.name);
+        assert_eq!(verdict.action, Action::Pass, "{}", case.name);
     }
 }

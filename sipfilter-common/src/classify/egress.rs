@@ -1,7 +1,7 @@
 //! What leaves: which of it is signalling to copy, and whose media it is.
 
 use super::{
-    FamilyTables, Tables, Verdict,
+    FamilyTables, Finding, Tables, Verdict,
     signalling::{allows, signalling},
 };
 use crate::{
@@ -16,8 +16,13 @@ use crate::{
 /// Reads a packet that leaves: what to copy, and whose media it is. Nothing is dropped on the way out.
 #[inline(always)]
 pub fn classify_egress<R: Reader, T: Tables>(reader: &R, tables: &T) -> Verdict {
+    judge_frame(reader, tables).under(tables.settings())
+}
+
+#[inline(always)]
+fn judge_frame<R: Reader, T: Tables>(reader: &R, tables: &T) -> Finding {
     let judged = match parse_ethernet(reader) {
-        Err(Malformed) | Ok(Network::Other) => return Verdict::plain(Reason::EgressOther),
+        Err(Malformed) | Ok(Network::Other) => return Finding::plain(Reason::EgressOther),
         Ok(Network::Ipv4(start)) => {
             parse_ipv4(reader, start).map(|ip| judge_egress(reader, tables, &ip))
         }
@@ -25,7 +30,7 @@ pub fn classify_egress<R: Reader, T: Tables>(reader: &R, tables: &T) -> Verdict 
             parse_ipv6(reader, start).map(|ip| judge_egress(reader, tables, &ip))
         }
     };
-    judged.unwrap_or(Verdict::plain(Reason::EgressOther))
+    judged.unwrap_or(Finding::plain(Reason::EgressOther))
 }
 
 #[inline(always)]
@@ -33,18 +38,18 @@ fn judge_egress<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     reader: &R,
     tables: &T,
     ip: &Ip<A>,
-) -> Verdict
+) -> Finding
 where
     Settings: Protects<A>,
 {
     if !tables.settings().is_protected(ip.source) {
-        return Verdict::plain(Reason::EgressOther);
+        return Finding::plain(Reason::EgressOther);
     }
     if let Fragment::Later { .. } = ip.fragment {
         // Without ports, only the destination tells signalling from the rest.
         return match tables.provider(ip.destination) {
-            Some(_) => Verdict::copied(Reason::EgressSignalling, ip.start),
-            None => Verdict::plain(Reason::EgressOther),
+            Some(_) => Finding::copied(Reason::EgressSignalling, ip.start),
+            None => Finding::plain(Reason::EgressOther),
         };
     }
     let judged = match ip.protocol {
@@ -52,7 +57,7 @@ where
         TCP => egress_tcp(reader, tables, ip),
         _ => Err(Malformed),
     };
-    judged.unwrap_or(Verdict::plain(Reason::EgressOther))
+    judged.unwrap_or(Finding::plain(Reason::EgressOther))
 }
 
 #[inline(always)]
@@ -60,7 +65,7 @@ fn egress_udp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     reader: &R,
     tables: &T,
     ip: &Ip<A>,
-) -> Result<Verdict, Malformed> {
+) -> Result<Finding, Malformed> {
     let ports = ip.ports(reader)?;
     let settings = tables.settings();
     if settings.is_media_port(ports.source) {
@@ -68,17 +73,17 @@ fn egress_udp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
             .pinhole(&PinholeKey::new(ip.source, ports.source))
             .and_then(|pinhole| tables.slot(pinhole.slot))
         else {
-            return Ok(Verdict::plain(Reason::EgressOther));
+            return Ok(Finding::plain(Reason::EgressOther));
         };
         slot.count_egress(ip.length(), tables.now());
-        return Ok(Verdict::plain(Reason::EgressMedia));
+        return Ok(Finding::plain(Reason::EgressMedia));
     }
     if (settings.pbx.is_udp(ports.source) || settings.providers.is_udp(ports.destination))
         && allows(tables.provider(ip.destination), Transport::Udp)
     {
         return Ok(signalling(ip, Transport::Udp, Reason::EgressSignalling));
     }
-    Ok(Verdict::plain(Reason::EgressOther))
+    Ok(Finding::plain(Reason::EgressOther))
 }
 
 #[inline(always)]
@@ -86,7 +91,7 @@ fn egress_tcp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     reader: &R,
     tables: &T,
     ip: &Ip<A>,
-) -> Result<Verdict, Malformed> {
+) -> Result<Finding, Malformed> {
     let ports = ip.ports(reader)?;
     let settings = tables.settings();
     let transport = settings
@@ -97,6 +102,6 @@ fn egress_tcp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
         Some(transport) if allows(tables.provider(ip.destination), transport) => {
             signalling(ip, transport, Reason::EgressSignalling)
         }
-        _ => Verdict::plain(Reason::EgressOther),
+        _ => Finding::plain(Reason::EgressOther),
     })
 }

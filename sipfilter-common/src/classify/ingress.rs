@@ -3,8 +3,9 @@
 //! What the rules for signalling and media say stands in their own files; here is only who is asked, and in which order.
 
 use super::{
-    FamilyTables, FragmentFate, Tables, Verdict,
+    FamilyTables, Finding, FragmentFate, Tables, Verdict,
     media::judge_media,
+    scope,
     signalling::{allows, judge_signalling, signalling},
 };
 use crate::{
@@ -19,9 +20,14 @@ use crate::{
 /// Judges a packet from outside.
 #[inline(always)]
 pub fn classify_ingress<R: Reader, T: Tables>(reader: &R, tables: &T) -> Verdict {
+    judge_frame(reader, tables).under(tables.settings())
+}
+
+#[inline(always)]
+fn judge_frame<R: Reader, T: Tables>(reader: &R, tables: &T) -> Finding {
     let judged = match parse_ethernet(reader) {
         // A frame too short for an Ethernet header is no IP packet; drivers do not deliver such.
-        Err(Malformed) | Ok(Network::Other) => return Verdict::plain(Reason::NotIp),
+        Err(Malformed) | Ok(Network::Other) => return Finding::plain(Reason::NotIp),
         Ok(Network::Ipv4(start)) => {
             parse_ipv4(reader, start).map(|ip| judge_ingress(reader, tables, &ip))
         }
@@ -29,7 +35,7 @@ pub fn classify_ingress<R: Reader, T: Tables>(reader: &R, tables: &T) -> Verdict
             parse_ipv6(reader, start).map(|ip| judge_ingress(reader, tables, &ip))
         }
     };
-    judged.unwrap_or(Verdict::plain(Reason::Malformed))
+    judged.unwrap_or(Finding::plain(Reason::Malformed))
 }
 
 #[inline(always)]
@@ -37,34 +43,35 @@ fn judge_ingress<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     reader: &R,
     tables: &T,
     ip: &Ip<A>,
-) -> Verdict
+) -> Finding
 where
     Settings: Protects<A>,
 {
     if !tables.settings().is_protected(ip.destination) {
-        return Verdict::plain(Reason::NotProtected);
+        return Finding::plain(Reason::NotProtected);
     }
     match ip.fragment {
         Fragment::Whole => judge_transport(reader, tables, ip),
         Fragment::First { id } => {
-            let verdict = judge_transport(reader, tables, ip);
-            let fate = match (verdict.action(), verdict.copy_from) {
+            let finding = judge_transport(reader, tables, ip);
+            // The rule's word, not what is done: an observer counts the whole datagram as one that would be gone.
+            let fate = match (finding.reason.action(), finding.copy_from) {
                 (Action::Drop, _) => FragmentFate::Drop,
                 (Action::Pass, None) => FragmentFate::Pass,
                 (Action::Pass, Some(_)) => FragmentFate::PassAndCopy,
             };
             tables.remember_fragment(&fragment_key(ip, id), fate);
-            verdict
+            finding
         }
         Fragment::Later { id } => match tables.recall_fragment(&fragment_key(ip, id)) {
-            Some(FragmentFate::Drop) => Verdict::plain(Reason::StrayFragment),
-            Some(FragmentFate::Pass) => Verdict::plain(Reason::Fragment),
-            Some(FragmentFate::PassAndCopy) => Verdict::copied(Reason::Fragment, ip.start),
+            Some(FragmentFate::Drop) => Finding::plain(Reason::StrayFragment),
+            Some(FragmentFate::Pass) => Finding::plain(Reason::Fragment),
+            Some(FragmentFate::PassAndCopy) => Finding::copied(Reason::Fragment, ip.start),
             // A provider's fragments may overtake the first one; anybody else's may not.
             None if tables.provider(ip.source).is_some() => {
-                Verdict::copied(Reason::Fragment, ip.start)
+                Finding::copied(Reason::Fragment, ip.start)
             }
-            None => Verdict::plain(Reason::StrayFragment),
+            None => Finding::plain(Reason::StrayFragment),
         },
     }
 }
@@ -84,13 +91,13 @@ fn judge_transport<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     reader: &R,
     tables: &T,
     ip: &Ip<A>,
-) -> Verdict {
+) -> Finding {
     let judged = match ip.protocol {
         UDP => judge_udp(reader, tables, ip),
         TCP => judge_tcp(reader, tables, ip),
-        _ => Ok(Verdict::plain(Reason::OtherProtocol)),
+        _ => Ok(Finding::plain(scope::judge_other_protocol(tables, ip))),
     };
-    judged.unwrap_or(Verdict::plain(Reason::Malformed))
+    judged.unwrap_or(Finding::plain(Reason::Malformed))
 }
 
 #[inline(always)]
@@ -98,7 +105,7 @@ fn judge_tcp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     reader: &R,
     tables: &T,
     ip: &Ip<A>,
-) -> Result<Verdict, Malformed> {
+) -> Result<Finding, Malformed> {
     let ports = ip.ports(reader)?;
     if let Some(transport) = tables.settings().pbx.over_tcp(ports.destination) {
         return Ok(judge_signalling(tables, ip, transport));
@@ -110,7 +117,7 @@ fn judge_tcp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     {
         return Ok(signalling(ip, transport, Reason::Signalling));
     }
-    Ok(Verdict::plain(Reason::OtherTraffic))
+    scope::judge_other_tcp(reader, tables, ip, &ports).map(Finding::plain)
 }
 
 #[inline(always)]
@@ -118,16 +125,16 @@ fn judge_udp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     reader: &R,
     tables: &T,
     ip: &Ip<A>,
-) -> Result<Verdict, Malformed> {
+) -> Result<Finding, Malformed> {
     let ports = ip.ports(reader)?;
     let (payload, payload_end) = ip.udp_payload(reader)?;
     if tables.settings().pbx.is_udp(ports.destination) {
         return Ok(judge_signalling(tables, ip, Transport::Udp));
     }
     if !tables.settings().is_media_port(ports.destination) {
-        return Ok(Verdict::plain(Reason::OtherTraffic));
+        return Ok(Finding::plain(scope::judge_other_udp(tables, ip, &ports)));
     }
-    Ok(Verdict::plain(judge_media(
+    Ok(Finding::plain(judge_media(
         reader,
         tables,
         ip,

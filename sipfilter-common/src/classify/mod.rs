@@ -7,6 +7,7 @@
 mod egress;
 mod ingress;
 mod media;
+mod scope;
 mod signalling;
 
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
     key::{FragmentKey, PinholeKey},
     reason::{Action, Reason},
     settings::Settings,
-    value::{Pinhole, ProviderRule, Slot},
+    value::{AllowList, Pinhole, ProviderRule, Slot},
 };
 
 pub use self::{egress::classify_egress, ingress::classify_ingress, media::is_expired};
@@ -26,6 +27,9 @@ pub trait FamilyTables<A> {
 
     /// The rule of the longest signalling prefix that holds the address.
     fn provider(&self, address: A) -> Option<&ProviderRule>;
+
+    /// What strict scope lets in from the longest prefix that holds the address.
+    fn allowed(&self, address: A) -> Option<&AllowList>;
 }
 
 /// Everything that the policy looks up.
@@ -75,11 +79,20 @@ impl FragmentFate {
 pub struct Verdict {
     /// The rule that decided.
     pub reason: Reason,
+    /// What becomes of the packet. Where nothing is enforced it passes, whatever the rule calls for.
+    pub action: Action,
     /// The offset of the IP header, if the packet is to be copied to the daemon.
     pub copy_from: Option<usize>,
 }
 
-impl Verdict {
+/// What the rules say of a packet, before it is asked whether they are enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Finding {
+    reason: Reason,
+    copy_from: Option<usize>,
+}
+
+impl Finding {
     #[inline(always)]
     const fn plain(reason: Reason) -> Self {
         Self {
@@ -96,9 +109,13 @@ impl Verdict {
         }
     }
 
-    /// Pass or drop.
+    /// The only place where a reason becomes an action.
     #[inline(always)]
-    pub const fn action(&self) -> Action {
-        self.reason.action()
+    fn under(self, settings: &Settings) -> Verdict {
+        Verdict {
+            reason: self.reason,
+            action: settings.modes().action(self.reason),
+            copy_from: self.copy_from,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Rule 4: who may speak SIP to the PBX, and which of it the daemon gets to read.
 
-use super::{FamilyTables, Tables, Verdict};
+use super::{FamilyTables, Finding, Tables};
 use crate::{addr::Address, parse::Ip, reason::Reason, settings::Transport, value::ProviderRule};
 
 #[inline(always)]
@@ -8,11 +8,11 @@ pub(super) fn judge_signalling<A: Address, T: Tables + FamilyTables<A>>(
     tables: &T,
     ip: &Ip<A>,
     transport: Transport,
-) -> Verdict {
+) -> Finding {
     if allows(tables.provider(ip.source), transport) {
         signalling(ip, transport, Reason::Signalling)
     } else {
-        Verdict::plain(Reason::UnknownSource)
+        Finding::plain(Reason::UnknownSource)
     }
 }
 
@@ -23,9 +23,9 @@ pub(super) fn allows(rule: Option<&ProviderRule>, transport: Transport) -> bool 
 
 /// TLS passes without a copy: nobody here can read it.
 #[inline(always)]
-pub(super) fn signalling<A>(ip: &Ip<A>, transport: Transport, reason: Reason) -> Verdict {
+pub(super) fn signalling<A>(ip: &Ip<A>, transport: Transport, reason: Reason) -> Finding {
     match transport {
-        Transport::Udp | Transport::Tcp => Verdict::copied(reason, ip.start),
-        Transport::Tls => Verdict::plain(reason),
+        Transport::Udp | Transport::Tcp => Finding::copied(reason, ip.start),
+        Transport::Tls => Finding::plain(reason),
     }
 }

@@ -14,6 +14,7 @@ mod provider;
 mod raw;
 mod reference;
 mod resolve;
+mod scope;
 mod summary;
 mod tuning;
 mod values;
@@ -30,7 +31,7 @@ use std::{
 pub use catalogue::Origin;
 pub use diagnostic::{Diagnostic, Severity, SourceFile};
 pub use resolve::ResolveError;
-pub use summary::{ProviderSummary, Summary, providers};
+pub use summary::{AllowSummary, ProviderSummary, Summary, providers};
 pub use tuning::{Log, LogFormat, LogLevel, XdpMode};
 
 use catalogue::{Catalogue, Profile};
@@ -162,6 +163,7 @@ fn check(doc: &mut Document, path: &Path, raw: &RawConfig) -> Option<Config> {
     let own = own_providers(doc, &raw.provider, &catalogue);
     let trunks = trunks(doc, &raw.trunk, &catalogue, &own);
     warn_of_unused(doc, raw);
+    let filtering = scope::check(doc, raw, pbx.as_ref().map(|(pbx, _)| pbx));
     let limits = tuning::limits(doc, &raw.limits);
     let timers = tuning::timers(doc, &raw.timers);
     let log = tuning::log(doc, &raw.log);
@@ -176,6 +178,7 @@ fn check(doc: &mut Document, path: &Path, raw: &RawConfig) -> Option<Config> {
             providers,
             limits,
             timers,
+            filtering,
         },
         origins,
         catalogue: directory,

@@ -20,6 +20,9 @@ pub(super) type Ports = Spanned<Vec<Spanned<u16>>>;
 pub(super) struct RawConfig {
     pub interfaces: Option<Texts>,
     pub catalogue: Option<Text>,
+    pub enforcement: Option<Text>,
+    pub scope: Option<Text>,
+    pub strict: RawStrict,
     pub pbx: Option<Spanned<RawPbx>>,
     pub trunk: Vec<Spanned<RawTrunk>>,
     pub provider: Vec<Spanned<RawProvider>>,
@@ -27,6 +30,20 @@ pub(super) struct RawConfig {
     pub timers: RawTimers,
     pub log: RawLog,
     pub xdp: RawXdp,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawStrict {
+    pub allow: Vec<Spanned<RawAllow>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawAllow {
+    pub protocol: Option<Text>,
+    pub ports: Option<Texts>,
+    pub from: Option<Texts>,
 }
 
 #[derive(Debug, Default, Deserialize)]

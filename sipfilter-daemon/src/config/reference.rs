@@ -6,6 +6,13 @@
 pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("interfaces", "interfaces = [\"eth0\"]"),
     ("catalogue", "catalogue = \"/etc/sipfilter\""),
+    ("enforcement", "enforcement = \"observe\""),
+    ("scope", "scope = \"strict\""),
+    ("strict", "sections of its own, [[strict.allow]]"),
+    ("strict.allow", "a section of its own, [[strict.allow]]"),
+    ("strict.allow.protocol", "protocol = \"tcp\""),
+    ("strict.allow.ports", "ports = [\"22\", \"8000-8100\"]"),
+    ("strict.allow.from", "from = [\"192.0.2.0/24\"]"),
     ("pbx", "a section of its own, [pbx]"),
     ("pbx.preset", "preset = \"asterisk\""),
     ("pbx.rtp_ports", "rtp_ports = \"10000-20000\""),
@@ -159,6 +166,8 @@ mod tests {
     fn keys_of_the_file() -> BTreeSet<String> {
         [
             keys_of::<raw::RawConfig>(""),
+            keys_of::<raw::RawStrict>("strict."),
+            keys_of::<raw::RawAllow>("strict.allow."),
             keys_of::<raw::RawPbx>("pbx."),
             keys_of::<raw::RawSignallingPorts>("pbx.signalling."),
             keys_of::<raw::RawTrunk>("trunk."),

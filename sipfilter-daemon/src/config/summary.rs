@@ -12,8 +12,9 @@ use super::{
     document::Document,
     provider::{Facts, Keyword},
     raw::RawProvider,
+    scope::protocol_name,
 };
-use crate::engine::settings::{Provider, SignallingPorts};
+use crate::engine::settings::{Allow, Provider, Scope, SignallingPorts};
 
 /// A whole configuration as it takes effect.
 #[derive(Debug, Clone, Serialize)]
@@ -22,6 +23,12 @@ pub struct Summary {
     pub interfaces: Vec<String>,
     /// How the kernel program is attached.
     pub xdp_mode: String,
+    /// `enforce` or `observe`.
+    pub enforcement: &'static str,
+    /// `voice` or `strict`.
+    pub scope: &'static str,
+    /// What strict scope lets in.
+    pub allow: Vec<AllowSummary>,
     /// The PBX preset, if one is used.
     pub preset: Option<String>,
     /// Protected addresses; empty means the interfaces' own.
@@ -42,6 +49,27 @@ pub struct Summary {
     pub timers: BTreeMap<&'static str, String>,
     /// Log format and level.
     pub log: super::Log,
+}
+
+/// One line of the allow-list of strict scope.
+#[derive(Debug, Clone, Serialize)]
+pub struct AllowSummary {
+    /// `tcp`, `udp`, another name or a number.
+    pub protocol: String,
+    /// Port ranges; empty for a protocol whose ports are not read.
+    pub ports: Vec<String>,
+    /// Source prefixes; empty for anywhere.
+    pub from: Vec<String>,
+}
+
+impl AllowSummary {
+    fn new(rule: &Allow) -> Self {
+        Self {
+            protocol: protocol_name(rule.protocol),
+            ports: rule.ports.iter().map(range).collect(),
+            from: rule.from.iter().map(ToString::to_string).collect(),
+        }
+    }
 }
 
 /// One provider, of the catalogue or in use.
@@ -156,10 +184,18 @@ impl Config {
         let pbx = &self.settings.pbx;
         let limits = &self.settings.limits;
         let timers = &self.settings.timers;
+        let filtering = &self.settings.filtering;
+        let (scope, allow) = match &filtering.scope {
+            Scope::Voice => ("voice", Vec::new()),
+            Scope::Strict(rules) => ("strict", rules.iter().map(AllowSummary::new).collect()),
+        };
         let duration = |value| humantime::format_duration(value).to_string();
         Summary {
             interfaces: self.interfaces.clone(),
             xdp_mode: self.xdp.to_string(),
+            enforcement: filtering.enforcement.as_word(),
+            scope,
+            allow,
             preset: self.preset.clone(),
             addresses: pbx.addresses.iter().map(ToString::to_string).collect(),
             rtp_ports: range(&pbx.rtp_ports),

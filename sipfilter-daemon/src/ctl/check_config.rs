@@ -78,6 +78,23 @@ pub(super) fn run(args: &Args, json: bool, out: &mut dyn Write) -> Result<Outcom
     Ok(outcome)
 }
 
+fn scope(summary: &Summary) -> String {
+    let rules = summary.allow.iter().map(|rule| {
+        let mut words = vec![rule.protocol.clone()];
+        words.extend(rule.ports.iter().cloned());
+        words.push("from".to_owned());
+        if rule.from.is_empty() {
+            words.push("anywhere".to_owned());
+        }
+        words.extend(rule.from.iter().cloned());
+        words.join(" ")
+    });
+    std::iter::once(summary.scope.to_owned())
+        .chain(rules)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
 fn summary(out: &mut dyn Write, summary: &Summary) -> Result<(), CtlError> {
     let ports = summary
         .signalling
@@ -92,6 +109,14 @@ fn summary(out: &mut dyn Write, summary: &Summary) -> Result<(), CtlError> {
     let mut fields = vec![
         ("interfaces", summary.interfaces.join(" ")),
         ("xdp mode", summary.xdp_mode.clone()),
+        (
+            "enforcement",
+            match summary.enforcement {
+                "observe" => "observe: NOTHING IS DROPPED".to_owned(),
+                word => word.to_owned(),
+            },
+        ),
+        ("scope", scope(summary)),
         (
             "pbx preset",
             summary.preset.clone().unwrap_or_else(|| "none".to_owned()),

@@ -46,7 +46,7 @@ enum Action {
 /// The JSON answer of `dump`.
 #[derive(Serialize)]
 struct Dump {
-    abi_version: u32,
+    abi_version: u16,
     pinhole_capacity: u32,
     policy: String,
     providers: Vec<Provider>,
@@ -111,7 +111,7 @@ fn dump(pins: &Pins, json: bool, out: &mut dyn Write) -> Result<(), CtlError> {
         policy: format!("{:016x}", stamp.policy),
         providers: providers(pins)?,
         pinholes: pinholes(pins)?,
-        counters: stats::read(pins)?,
+        counters: stats::read(pins)?.0,
     };
     if json {
         return output::json(out, &dump);

@@ -189,6 +189,13 @@ fn people(out: &mut dyn Write, path: &Path, report: &Report) -> Result<(), CtlEr
         ("passed", report.passed.to_string()),
         ("dropped", report.dropped.to_string()),
     ];
+    if report.settings.observing {
+        fields.push((
+            "enforcement",
+            "observe: NOTHING IS DROPPED; what stands as dropped here is what the rules call for"
+                .to_owned(),
+        ));
+    }
     for (name, count, hint) in [
         (
             "cut when captured",

@@ -3,7 +3,7 @@
 use std::{io::Write, path::Path};
 
 use serde::Serialize;
-use sipfilter_common::abi::map;
+use sipfilter_common::{abi::map, settings::Mode};
 
 use super::{CtlError, Outcome, output};
 use crate::{
@@ -17,6 +17,8 @@ use crate::{
 /// The JSON answer.
 #[derive(Serialize)]
 struct Answer {
+    /// Nothing is dropped: what the rules call for is only counted.
+    observing: bool,
     counters: Vec<view::Counter>,
 }
 
@@ -25,20 +27,37 @@ pub(super) fn run(
     json: bool,
     out: &mut dyn Write,
 ) -> Result<Outcome, CtlError> {
-    let counters = read(&Pins::of_runtime_dir(runtime_dir))?;
+    let (counters, observing) = read(&Pins::of_runtime_dir(runtime_dir))?;
     if json {
-        output::json(out, &Answer { counters })?;
+        let answer = Answer {
+            observing,
+            counters,
+        };
+        output::json(out, &answer)?;
     } else {
+        if observing {
+            let packets: u64 = counters
+                .iter()
+                .filter(|counter| counter.kind == "would drop")
+                .map(|counter| counter.packets)
+                .sum();
+            writeln!(
+                out,
+                "NOTHING IS DROPPED (enforcement = \"observe\"): {packets} packets would have been\n"
+            )?;
+        }
         table(out, &counters)?;
     }
     Ok(Outcome::Done)
 }
 
-/// Every counter, from the pinned map.
-pub(super) fn read(pins: &Pins) -> Result<Vec<view::Counter>, PinError> {
+/// Every counter, from the pinned map, and whether drops are only observed.
+pub(super) fn read(pins: &Pins) -> Result<(Vec<view::Counter>, bool), PinError> {
+    let modes = pins.stamp()?.modes;
     let map = pins.open(map::COUNTERS)?;
     Counters::try_from(map)
-        .and_then(|counters| counters.view())
+        .and_then(|counters| counters.view(modes))
+        .map(|counters| (counters, modes.has(Mode::Observe)))
         .map_err(|source| pins.map_error(map::COUNTERS, source))
 }
 

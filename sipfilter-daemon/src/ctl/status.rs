@@ -29,7 +29,7 @@ struct Answer {
 #[derive(Serialize)]
 struct Pinned {
     directory: String,
-    abi_version: u32,
+    abi_version: u16,
     pinhole_capacity: u32,
     policy: String,
 }
@@ -94,6 +94,16 @@ impl Pinned {
     }
 }
 
+fn enforcement(status: &view::Status) -> String {
+    match status.enforcement.as_str() {
+        "observe" => format!(
+            "observe: NOTHING IS DROPPED; {} packets would have been (`sipfilterctl stats` says why)",
+            status.packets_to_drop
+        ),
+        word => format!("{word}: {} packets dropped", status.packets_to_drop),
+    }
+}
+
 fn show(out: &mut dyn Write, status: &view::Status) -> Result<(), CtlError> {
     let interfaces: Vec<_> = status
         .interfaces
@@ -118,6 +128,8 @@ fn show(out: &mut dyn Write, status: &view::Status) -> Result<(), CtlError> {
         ("filtering on", output::cell(&interfaces, "-")),
         ("protected", output::cell(&protected, "-")),
         ("rtp ports", status.rtp_ports.clone()),
+        ("enforcement", enforcement(status)),
+        ("scope", status.scope.clone()),
         ("providers", output::cell(&status.providers, "-")),
         ("calls", status.calls.to_string()),
         ("pinholes", status.pinholes.to_string()),

@@ -17,6 +17,48 @@ pub struct Settings {
     pub limits: Limits,
     /// How long things last.
     pub timers: Timers,
+    /// How the packet policy is applied.
+    pub filtering: Filtering,
+}
+
+/// How the packet policy is applied. The engine does not look at it: what it opens is the same in every mode.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filtering {
+    /// Whether drops are carried out.
+    pub enforcement: Enforcement,
+    /// Whether more than voice is judged.
+    pub scope: Scope,
+}
+
+/// Whether drops are carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Enforcement {
+    /// They are.
+    #[default]
+    Enforce,
+    /// Everything is judged and counted, nothing is dropped.
+    Observe,
+}
+
+/// How far the filter reaches.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Scope {
+    /// Voice alone.
+    #[default]
+    Voice,
+    /// Everything to a protected address: what is neither voice nor on this list is dropped.
+    Strict(Vec<Allow>),
+}
+
+/// One line of the allow-list of strict scope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allow {
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Destination ports, for UDP and TCP; empty for every other protocol.
+    pub ports: Vec<RangeInclusive<u16>>,
+    /// Where it may come from; empty for anywhere.
+    pub from: Vec<IpNet>,
 }
 
 /// A provider's index in [`Settings::providers`].

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use sipfilter_common::reason::{Counter, Note};
+use sipfilter_common::reason::{Action, Counter, Note, Reason};
 
 use super::{
     api::Question,
@@ -13,6 +13,7 @@ use super::{
     datapath::Attached,
     map_writer::MapWriter,
     record::{LookupError, Records},
+    scope::modes,
 };
 use crate::{
     config::Config,
@@ -199,7 +200,19 @@ impl Core {
             .map_or("?", |provider| &provider.name)
     }
 
+    /// What the rules call to drop, by the kernel's counters; what cannot be read counts as nothing.
+    fn packets_to_drop(&self) -> u64 {
+        let modes = modes(&self.settings.filtering);
+        Reason::ALL
+            .iter()
+            .filter(|reason| modes.ruling(**reason) == Action::Drop)
+            .filter_map(|reason| self.counters.read(Counter::Reason(*reason)).ok())
+            .map(|count| count.packets)
+            .sum()
+    }
+
     fn status(&self, now: Instant) -> view::Status {
+        let summary = self.about.config.summary();
         let pbx = &self.settings.pbx;
         view::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -221,6 +234,9 @@ impl Core {
                 .collect(),
             protected: pbx.addresses.clone(),
             rtp_ports: format!("{}-{}", pbx.rtp_ports.start(), pbx.rtp_ports.end()),
+            enforcement: summary.enforcement.to_owned(),
+            scope: summary.scope.to_owned(),
+            packets_to_drop: self.packets_to_drop(),
             providers: self
                 .settings
                 .providers

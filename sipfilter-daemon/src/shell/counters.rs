@@ -3,6 +3,7 @@
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
 use sipfilter_common::{
     reason::{Action, Counter},
+    settings::Modes,
     value::Count,
 };
 
@@ -32,17 +33,17 @@ impl Counters {
         }))
     }
 
-    /// Every counter, in order of its number.
+    /// Every counter, in order of its number. `modes` are those that the programs counted under.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn view(&self) -> Result<Vec<view::Counter>, MapError> {
+    pub fn view(&self, modes: Modes) -> Result<Vec<view::Counter>, MapError> {
         Counter::all()
             .map(|counter| {
                 let count = self.read(counter)?;
                 Ok(view::Counter {
                     name: counter.name().to_owned(),
-                    kind: kind(counter).to_owned(),
+                    kind: kind(counter, modes).to_owned(),
                     packets: count.packets,
                     bytes: count.bytes,
                 })
@@ -51,11 +52,12 @@ impl Counters {
     }
 }
 
-fn kind(counter: Counter) -> &'static str {
+fn kind(counter: Counter, modes: Modes) -> &'static str {
     match counter {
-        Counter::Reason(reason) => match reason.action() {
-            Action::Pass => "pass",
-            Action::Drop => "drop",
+        Counter::Reason(reason) => match (modes.ruling(reason), modes.action(reason)) {
+            (_, Action::Drop) => "drop",
+            (Action::Drop, Action::Pass) => "would drop",
+            (Action::Pass, Action::Pass) => "pass",
         },
         Counter::Note(_) => "note",
     }

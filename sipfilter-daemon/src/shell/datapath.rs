@@ -3,11 +3,11 @@
 //! It does not decide what is open (the engine does) and does not touch pinholes after the load (`map_writer` does).
 //! Invariant: nothing is attached before every map is filled and stamped.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Array, LpmTrie, MapData, MapError, lpm_trie::Key},
+    maps::{Array, LpmTrie, MapData, MapError, PerCpuArray, PerCpuValues, lpm_trie::Key},
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as AyaXdpMode, tc,
         tc::TcAttachOptions, xdp::XdpError,
@@ -18,7 +18,8 @@ use ipnet::IpNet;
 use sipfilter_common::{
     abi::{self, ABI_VERSION, map, program},
     addr::{Ipv4, Ipv6},
-    value::{ProviderRule, Stamp},
+    reason::COUNTERS,
+    value::{Count, Stamp},
 };
 
 use crate::{config::XdpMode, error_text};
@@ -113,6 +114,9 @@ pub enum Found {
     Nothing,
     /// Maps of the same version, policy and size: in use again, with the pinholes in them.
     Same,
+    /// The same, but filled while the policy was applied in another way: only the counters, which would mix what was dropped with
+    /// what was not, are set to zero.
+    OtherModes,
     /// Maps of another version, policy or size: removed and made anew.
     Different(Stamp),
 }
@@ -138,6 +142,7 @@ impl Datapath {
             abi_version: ABI_VERSION,
             pinholes,
             policy: policy.hash(),
+            modes: policy.settings.modes,
         };
         let found = match pins {
             Some(pins) => prepare_pins(pins, &stamp)?,
@@ -159,7 +164,11 @@ impl Datapath {
             load_program(&mut ebpf, name)?;
         }
         let mut datapath = Self { ebpf, found };
-        datapath.fill_providers(policy)?;
+        datapath.fill((map::PROVIDERS4, map::PROVIDERS6), &policy.providers)?;
+        datapath.fill((map::ALLOWED4, map::ALLOWED6), &policy.allowed)?;
+        if found == Found::OtherModes {
+            datapath.zero_counters()?;
+        }
         datapath.write_stamp(stamp)?;
         Ok(datapath)
     }
@@ -291,25 +300,50 @@ impl Datapath {
         })
     }
 
-    fn fill_providers(&mut self, policy: &KernelPolicy) -> Result<(), DatapathError> {
-        let mut four: LpmTrie<MapData, Ipv4, ProviderRule> = self.take(map::PROVIDERS4)?;
-        let mut six: LpmTrie<MapData, Ipv6, ProviderRule> = self.take(map::PROVIDERS6)?;
-        for (prefix, rule) in &policy.providers {
+    /// Fills a pair of longest-prefix matches, one for each family.
+    fn fill<V: aya::Pod>(
+        &mut self,
+        (name4, name6): (&'static str, &'static str),
+        entries: &BTreeMap<IpNet, V>,
+    ) -> Result<(), DatapathError> {
+        let mut four: LpmTrie<MapData, Ipv4, V> = self.take(name4)?;
+        let mut six: LpmTrie<MapData, Ipv6, V> = self.take(name6)?;
+        for (prefix, value) in entries {
             let length = u32::from(prefix.prefix_len());
             let (name, inserted) = match prefix {
                 IpNet::V4(net) => (
-                    map::PROVIDERS4,
-                    four.insert(&Key::new(length, net.network().into()), rule, 0),
+                    name4,
+                    four.insert(&Key::new(length, net.network().into()), value, 0),
                 ),
                 IpNet::V6(net) => (
-                    map::PROVIDERS6,
-                    six.insert(&Key::new(length, net.network().into()), rule, 0),
+                    name6,
+                    six.insert(&Key::new(length, net.network().into()), value, 0),
                 ),
             };
             inserted.map_err(|source| DatapathError::Map {
                 name,
                 source: Box::new(source),
             })?;
+        }
+        Ok(())
+    }
+
+    /// The programs are not attached yet, so nobody counts meanwhile.
+    fn zero_counters(&mut self) -> Result<(), DatapathError> {
+        let failed = |source| DatapathError::Map {
+            name: map::COUNTERS,
+            source: Box::new(source),
+        };
+        let counters = self
+            .ebpf
+            .map_mut(map::COUNTERS)
+            .ok_or(DatapathError::Missing(map::COUNTERS))?;
+        let mut counters = PerCpuArray::<_, Count>::try_from(counters).map_err(failed)?;
+        for place in 0..COUNTERS {
+            let cpus = counters.get(&place, 0).map_err(failed)?.len();
+            let zero = PerCpuValues::try_from(vec![Count::default(); cpus])
+                .map_err(|error| failed(error.into()))?;
+            counters.set(place, zero, 0).map_err(failed)?;
         }
         Ok(())
     }
@@ -328,9 +362,17 @@ fn prepare_pins(pins: &Pins, stamp: &Stamp) -> Result<Found, PinError> {
     pins.create()?;
     let found = match pins.stamp() {
         Ok(found)
-            if found == *stamp && abi::map::ALL.iter().all(|name| pins.path(name).exists()) =>
+            if (Stamp {
+                modes: stamp.modes,
+                ..found
+            }) == *stamp
+                && abi::map::ALL.iter().all(|name| pins.path(name).exists()) =>
         {
-            return Ok(Found::Same);
+            return Ok(if found.modes == stamp.modes {
+                Found::Same
+            } else {
+                Found::OtherModes
+            });
         }
         Ok(found) => Found::Different(found),
         // A run that died before it pinned the stamp leaves nothing worth keeping.

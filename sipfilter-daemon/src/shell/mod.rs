@@ -16,6 +16,8 @@ pub mod policy;
 pub mod privileges;
 pub mod record;
 pub mod runtime_dir;
+pub mod scope;
+pub mod sessions;
 pub mod signals;
 pub mod watch;
 
@@ -41,7 +43,7 @@ use self::{
     runtime_dir::RuntimeDir,
     signals::Termination,
 };
-use crate::config::Config;
+use crate::{config::Config, engine::settings::Enforcement};
 
 /// How often losses of the ring buffer are looked for.
 const LOSS_CHECK: Duration = Duration::from_secs(1);
@@ -63,13 +65,21 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     if let Some(warning) = ephemeral::overlap(&settings) {
         tracing::warn!("{warning}");
     }
+    if settings.filtering.enforcement == Enforcement::Observe {
+        tracing::warn!(
+            "enforcement = \"observe\": everything is judged and counted, and NOTHING IS DROPPED"
+        );
+    }
+    for warning in sessions::not_allowed(&settings) {
+        tracing::warn!("{warning}");
+    }
     privileges::check()?;
     let runtime_dir = RuntimeDir::lock(runtime_dir)?;
     let mut termination = Termination::new().context("cannot handle signals")?;
     let pins = Pins::of_runtime_dir(runtime_dir.path());
     let mut datapath = Datapath::load(&policy, capacity, Some(&pins))?;
     report_found(datapath.found, &pins);
-    let datapath_is_new = datapath.found != Found::Same;
+    let datapath_is_new = !matches!(datapath.found, Found::Same | Found::OtherModes);
     let _logger = spawn_kernel_logger(&mut datapath);
     let writer = MapWriter::new(&mut datapath, capacity)?;
     let counters = datapath.take(map::COUNTERS)?;
@@ -130,6 +140,9 @@ fn report_found(found: Found, pins: &Pins) {
         Found::Nothing => {}
         Found::Same => {
             tracing::info!(path = %pins.directory().display(), "took over the pinned maps of an earlier run")
+        }
+        Found::OtherModes => {
+            tracing::info!(path = %pins.directory().display(), "took over the pinned maps of an earlier run; the counters begin at zero, because enforcement or scope changed")
         }
         Found::Different(stamp) => tracing::warn!(
             path = %pins.directory().display(),

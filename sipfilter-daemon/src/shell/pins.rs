@@ -46,7 +46,7 @@ pub enum PinError {
         /// The instance's directory.
         path: PathBuf,
         /// The version found.
-        found: u32,
+        found: u16,
     },
     /// A file-system operation failed.
     #[error("{path}: {source}")]

@@ -11,10 +11,11 @@ use ipnet::IpNet;
 use sipfilter_common::{
     addr::{Ipv4, Ipv6},
     key::PinholeKey,
-    settings::{self as kernel, MAX_PORTS, MAX_PROTECTED, PortRange},
-    value::{self, MAX_SOURCES, ProviderRule, Shapes, Source},
+    settings::{self as kernel, MAX_PORTS, MAX_PROTECTED, Modes, PortRange},
+    value::{self, AllowList, MAX_SOURCES, ProviderRule, Shapes, Source},
 };
 
+use super::scope;
 use crate::engine::{
     pinhole::{Pinhole, Stream},
     settings::{Settings, SignallingPorts, Transport},
@@ -27,6 +28,8 @@ pub struct KernelPolicy {
     pub settings: kernel::Settings,
     /// Signalling prefixes and what each allows, most specific rules complete in themselves.
     pub providers: BTreeMap<IpNet, ProviderRule>,
+    /// The allow-list of strict scope by source prefix, each complete in itself.
+    pub allowed: BTreeMap<IpNet, AllowList>,
 }
 
 impl KernelPolicy {
@@ -35,13 +38,19 @@ impl KernelPolicy {
         Self {
             settings: constants(settings),
             providers: provider_rules(settings),
+            allowed: scope::allow_lists(settings),
         }
     }
 
-    /// A number that changes whenever the policy does.
+    /// A number that changes whenever anything does that pinned maps rest on: not with modes and allow-list, which change nothing
+    /// about an open pinhole.
     pub fn hash(&self) -> u64 {
+        let settings = kernel::Settings {
+            modes: Modes::DEFAULT,
+            ..self.settings
+        };
         // The debug form names every field and value; the hash only has to tell policies apart on one machine.
-        fnv1a(format!("{self:?}").as_bytes())
+        fnv1a(format!("{settings:?} {:?}", self.providers).as_bytes())
     }
 }
 
@@ -94,6 +103,7 @@ fn constants(settings: &Settings) -> kernel::Settings {
             .iter()
             .map(|provider| &provider.signalling_ports),
     );
+    constants.modes = scope::modes(&settings.filtering);
     constants
 }
 

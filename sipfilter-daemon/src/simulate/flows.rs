@@ -65,6 +65,8 @@ pub struct Judged<'a> {
     pub kind: Kind,
     /// The verdict.
     pub reason: Reason,
+    /// What it calls for.
+    pub ruling: Action,
     /// Whose pinhole it passed.
     pub call: Option<CallNumber>,
     /// What it missed.
@@ -89,7 +91,7 @@ impl Flows {
             protocol: judged.packet.protocol,
             kind: judged.kind,
         };
-        let is_passed = judged.reason.action() == Action::Pass;
+        let is_passed = judged.ruling == Action::Pass;
         let index = match self.index.get(&key) {
             Some(index) => *index,
             None if self.flows.len() < MAX_FLOWS => {

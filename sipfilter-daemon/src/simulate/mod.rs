@@ -34,7 +34,11 @@ use std::{
 
 use sipfilter_common::reason::{Action, Reason};
 
-use crate::engine::{Direction, Event, Instant, pinhole::Stream, settings::Settings};
+use crate::engine::{
+    Direction, Event, Instant,
+    pinhole::Stream,
+    settings::{Enforcement, Settings},
+};
 
 pub use capture_file::CaptureError;
 pub use report::Report;
@@ -163,7 +167,8 @@ impl Run {
                 .unzip(),
             _ => (None, None::<Stream>),
         };
-        let miss = match reason.action() {
+        let ruling = self.world.tables().settings.modes().ruling(reason);
+        let miss = match ruling {
             Action::Pass => None,
             Action::Drop => self.history.nearest(&self.world, &packet, reason),
         };
@@ -178,6 +183,7 @@ impl Run {
             packet,
             kind: Kind::of(&packet, reason, stream),
             reason,
+            ruling,
             call,
             miss,
         };
@@ -225,10 +231,11 @@ impl Run {
             self.calls.refresh(&view);
         }
         let clock = self.clock.unwrap_or_default();
+        let modes = self.world.tables().settings.modes();
         let dropped = self
             .reasons
             .iter()
-            .filter(|(reason, _)| reason.action() == Action::Drop)
+            .filter(|(reason, _)| modes.ruling(**reason) == Action::Drop)
             .map(|(_, count)| count)
             .sum();
         let judged = self.ingress + self.egress;
@@ -268,6 +275,7 @@ fn settings_report(settings: &Settings) -> SettingsReport {
     SettingsReport {
         pbx: settings.pbx.addresses.clone(),
         rtp_ports: format!("{}-{}", ports.start(), ports.end()),
+        observing: settings.filtering.enforcement == Enforcement::Observe,
         providers: settings
             .providers
             .iter()

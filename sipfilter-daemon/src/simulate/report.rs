@@ -73,6 +73,8 @@ pub struct SettingsReport {
     pub pbx: Vec<IpAddr>,
     /// Local RTP ports, `first-last`.
     pub rtp_ports: String,
+    /// The configuration says `enforcement = "observe"`: what counts as dropped here is what the rules call for, and passes.
+    pub observing: bool,
     /// Providers.
     pub providers: Vec<String>,
 }

@@ -161,6 +161,7 @@ fn nothing_configured() -> Settings {
         providers: Vec::new(),
         limits: Limits::default(),
         timers: Timers::default(),
+        filtering: Default::default(),
     }
 }
 

@@ -67,6 +67,9 @@ impl World {
         for (prefix, rule) in policy.providers {
             tables.add_provider(prefix.network(), prefix.prefix_len(), rule);
         }
+        for (prefix, list) in policy.allowed {
+            tables.add_allowed(prefix.network(), prefix.prefix_len(), list);
+        }
         Self {
             tables,
             engine: Engine::new(settings.clone(), hash_key),

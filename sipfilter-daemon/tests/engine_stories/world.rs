@@ -39,6 +39,7 @@ pub fn settings() -> Settings {
         ],
         limits: Limits::default(),
         timers: Timers::default(),
+        filtering: Default::default(),
     }
 }
 

@@ -80,7 +80,7 @@ impl Edge {
         };
         if let Some(start) = verdict.copy_from {
             assert_eq!(start, ETHERNET);
-            assert_eq!(verdict.action(), Action::Pass);
+            assert_eq!(verdict.action, Action::Pass);
             if copied {
                 let bytes = &frame[start..];
                 self.input(

@@ -634,6 +634,7 @@ fn settings() -> Settings {
         ],
         limits: Limits::default(),
         timers: Timers::default(),
+        filtering: Default::default(),
     }
 }
 

@@ -16,7 +16,7 @@ use sipfilter_common::{
     key::{FragmentKey, PinholeKey},
     reason::{COUNTERS as COUNTER_PLACES, Counter},
     settings::Settings,
-    value::{Count, Pinhole, ProviderRule, Slot, SlotCounts, Stamp},
+    value::{AllowList, Count, Pinhole, ProviderRule, Slot, SlotCounts, Stamp},
 };
 
 /// Filled by the loader; nothing is protected until it is.
@@ -47,6 +47,12 @@ static PROVIDERS6: LpmTrie<Ipv6, ProviderRule> =
     LpmTrie::with_max_entries(abi::PROVIDER_PREFIXES, 0);
 
 #[map]
+static ALLOWED4: LpmTrie<Ipv4, AllowList> = LpmTrie::with_max_entries(abi::ALLOWED_PREFIXES, 0);
+
+#[map]
+static ALLOWED6: LpmTrie<Ipv6, AllowList> = LpmTrie::with_max_entries(abi::ALLOWED_PREFIXES, 0);
+
+#[map]
 static FRAGMENTS: LruHashMap<FragmentKey, u32> =
     LruHashMap::with_max_entries(abi::FRAGMENTED_DATAGRAMS, 0);
 
@@ -70,6 +76,11 @@ impl FamilyTables<Ipv4> for KernelTables {
     fn provider(&self, address: Ipv4) -> Option<&ProviderRule> {
         PROVIDERS4.get(Key::new(32, address))
     }
+
+    #[inline(always)]
+    fn allowed(&self, address: Ipv4) -> Option<&AllowList> {
+        ALLOWED4.get(Key::new(32, address))
+    }
 }
 
 impl FamilyTables<Ipv6> for KernelTables {
@@ -82,6 +93,11 @@ impl FamilyTables<Ipv6> for KernelTables {
     #[inline(always)]
     fn provider(&self, address: Ipv6) -> Option<&ProviderRule> {
         PROVIDERS6.get(Key::new(128, address))
+    }
+
+    #[inline(always)]
+    fn allowed(&self, address: Ipv6) -> Option<&AllowList> {
+        ALLOWED6.get(Key::new(128, address))
     }
 }
 

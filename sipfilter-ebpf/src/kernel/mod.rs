@@ -28,7 +28,7 @@ pub fn sipfilter_ingress(context: XdpContext) -> u32 {
     let packet = XdpPacket::new(&context);
     let verdict = classify_ingress(&packet, &KernelTables);
     finish(&packet, &verdict, INGRESS);
-    match verdict.action() {
+    match verdict.action {
         Action::Pass => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,
     }
@@ -40,7 +40,7 @@ pub fn sipfilter_egress(context: TcContext) -> i32 {
     let packet = SkbPacket::new(&context);
     let verdict = classify_egress(&packet, &KernelTables);
     finish(&packet, &verdict, EGRESS);
-    match verdict.action() {
+    match verdict.action {
         Action::Pass => TC_ACT_UNSPEC,
         Action::Drop => TC_ACT_SHOT,
     }

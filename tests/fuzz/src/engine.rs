@@ -368,5 +368,6 @@ fn settings(on_offer: bool, prefix: u8) -> Settings {
             pinholes: 8,
         },
         timers: Timers::default(),
+        filtering: Default::default(),
     }
 }

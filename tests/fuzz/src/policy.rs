@@ -31,14 +31,14 @@ pub fn run(bytes: &[u8]) {
     justify(bytes, &tables, ingress);
     let egress = classify_egress(&bytes, &tables);
     assert_eq!(
-        egress.action(),
+        egress.action,
         Action::Pass,
         "nothing is dropped on the way out"
     );
     for verdict in [ingress, egress] {
         if let Some(start) = verdict.copy_from {
             assert!(start <= bytes.len());
-            assert_eq!(verdict.action(), Action::Pass);
+            assert_eq!(verdict.action, Action::Pass);
         }
     }
 

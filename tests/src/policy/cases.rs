@@ -45,8 +45,8 @@ const RTCP: &[u8] = &[0x81, 200, 0, 6, 1, 2, 3, 4];
 const DTLS: &[u8] = &[22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const STUN: &[u8] = &[0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xa4, 0x42];
 
-const PBX4: &str = "203.0.113.10";
-const PBX6: &str = "[2001:db8:1::10]";
+pub(super) const PBX4: &str = "203.0.113.10";
+pub(super) const PBX6: &str = "[2001:db8:1::10]";
 
 /// The settings of the scene: a UDP and TCP provider with one prefix per family, and a TLS-only one inside a wider prefix.
 pub fn settings() -> Settings {
@@ -86,6 +86,7 @@ pub fn settings() -> Settings {
         ],
         limits: Limits::default(),
         timers: Timers::default(),
+        filtering: Default::default(),
     }
 }
 
@@ -208,11 +209,11 @@ fn case(name: &'static str, way: Way, frame: &Frame, reason: Reason, copied: boo
     }
 }
 
-fn inward(name: &'static str, frame: Frame, reason: Reason) -> Case {
+pub(super) fn inward(name: &'static str, frame: Frame, reason: Reason) -> Case {
     case(name, Way::In, &frame, reason, reason == Reason::Signalling)
 }
 
-fn outward(name: &'static str, frame: Frame, reason: Reason) -> Case {
+pub(super) fn outward(name: &'static str, frame: Frame, reason: Reason) -> Case {
     case(
         name,
         Way::Out,
@@ -222,7 +223,7 @@ fn outward(name: &'static str, frame: Frame, reason: Reason) -> Case {
     )
 }
 
-fn raw(name: &'static str, way: Way, frame: Vec<u8>, reason: Reason) -> Case {
+pub(super) fn raw(name: &'static str, way: Way, frame: Vec<u8>, reason: Reason) -> Case {
     Case {
         name,
         way,
@@ -232,7 +233,7 @@ fn raw(name: &'static str, way: Way, frame: Vec<u8>, reason: Reason) -> Case {
     }
 }
 
-fn arp() -> Vec<u8> {
+pub(super) fn arp() -> Vec<u8> {
     let mut frame = vec![0xff; 6];
     frame.extend([0x02, 0, 0, 0, 0, 2, 0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
     frame.resize(60, 0);

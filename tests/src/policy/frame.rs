@@ -29,6 +29,8 @@ pub struct Frame {
     fragment: Option<Fragment>,
     payload: Vec<u8>,
     padding: usize,
+    /// TCP's, PSH and ACK unless said otherwise.
+    flags: u8,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +55,7 @@ impl Frame {
             fragment: None,
             payload: payload.to_vec(),
             padding: 0,
+            flags: 0x18,
         }
     }
 
@@ -62,6 +65,12 @@ impl Frame {
             protocol: TCP,
             ..Self::udp(source, destination, payload)
         }
+    }
+
+    /// Sets the flags of a TCP header.
+    pub fn flags(mut self, flags: u8) -> Self {
+        self.flags = flags;
+        self
     }
 
     /// Another protocol, whose header is the payload's beginning.
@@ -158,7 +167,8 @@ impl Frame {
                 bytes.extend((8 + self.payload.len() as u16).to_be_bytes());
                 bytes.extend([0, 0]);
             } else {
-                bytes.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x18, 0xff, 0xff, 0, 0, 0, 0]);
+                let flags = self.flags;
+                bytes.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
             }
         }
         bytes.extend(&self.payload);
