@@ -7,7 +7,8 @@ use sipfilter_daemon::{
     engine::settings::{Enforcement, Scope},
 };
 
-const REST: &str = "interfaces = [\"eth0\"]\n[pbx]\npreset = \"asterisk\"\n[[trunk]]\nprovider = \"vapi-us\"\n";
+const REST: &str =
+    "interfaces = [\"eth0\"]\n[pbx]\npreset = \"asterisk\"\n[[trunk]]\nprovider = \"vapi-us\"\n";
 
 /// What is said of a file that begins with `top` and ends with `end`, without the lines' numbers.
 #[track_caller]
