@@ -7,7 +7,7 @@ use super::{
     Context, Effects, describe,
     message::{Form, Seen, Verb},
     offer_answer::{Carrier, Exchange, Finality, Negotiation},
-    timers::{SETTLE, earliest},
+    timers::{earliest, settle_after},
     transaction::{Invite, OfferIn, Progress, Sides},
 };
 use crate::engine::{Direction, Instant};
@@ -235,7 +235,7 @@ impl Dialog {
                 match early.filter(|carrier| self.negotiation.is_open(carrier)) {
                     Some(carrier) => {
                         if let Some(answer) = describe(seen, &self.negotiation, context, effects) {
-                            let until = context.now + SETTLE;
+                            let until = context.now + settle_after(seen.sender);
                             self.negotiation
                                 .answer(&carrier, answer, Finality::Final, until);
                         }
@@ -272,7 +272,7 @@ impl Dialog {
             self.negotiation.reject(&carrier);
             return;
         }
-        let until = context.now + SETTLE;
+        let until = context.now + settle_after(seen.sender);
         match describe(seen, &self.negotiation, context, effects) {
             Some(answer) => self
                 .negotiation
@@ -330,13 +330,13 @@ impl Dialog {
                         &delayed,
                         answer,
                         Finality::Final,
-                        context.now + SETTLE,
+                        context.now + settle_after(seen.sender),
                     );
                 }
                 None => self.negotiation.reject(&delayed),
             }
         } else if is_news {
-            self.negotiation.finish();
+            self.negotiation.acknowledge(requester, seen.cseq);
         }
     }
 

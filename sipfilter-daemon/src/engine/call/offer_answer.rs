@@ -209,6 +209,8 @@ enum Standing {
     Settling {
         agreed: Agreement,
         before: Vec<Agreement>,
+        /// Whose offer was answered: what proves that the answer has arrived.
+        carrier: Carrier,
         until: Instant,
     },
 }
@@ -231,6 +233,12 @@ impl Negotiation {
 
     /// An offer is out. The same carrier's earlier offer is replaced; others stay until each is answered or rejected (glare).
     pub fn offer(&mut self, exchange: Exchange) {
+        // Nobody makes an offer who still waits for an answer (RFC 3264 §4).
+        if let Standing::Settling { carrier, .. } = &self.standing
+            && carrier.offerer() == exchange.carrier.offerer()
+        {
+            self.finish();
+        }
         if let Some(known) = self
             .open
             .iter_mut()
@@ -285,7 +293,12 @@ impl Negotiation {
                 let exchange = self.open.remove(index);
                 if exchange.is_answer_side(&answer) {
                     let provisional = exchange.sides.clone();
-                    self.agree(exchange.answered(answer), Some(provisional), until);
+                    self.agree(
+                        *carrier,
+                        exchange.answered(answer),
+                        Some(provisional),
+                        until,
+                    );
                 }
             }
         }
@@ -303,7 +316,7 @@ impl Negotiation {
         // A first offer without any answer was answered in a message that we did not see; it stays until the call tells more.
         if complete {
             let exchange = self.open.remove(index);
-            self.agree(exchange.sides, None, until);
+            self.agree(*carrier, exchange.sides, None, until);
         } else if self.agreed().is_some() {
             self.open.remove(index);
         }
@@ -313,6 +326,17 @@ impl Negotiation {
     pub fn reject(&mut self, carrier: &Carrier) {
         if let Some(index) = self.position(carrier) {
             self.open.remove(index);
+        }
+    }
+
+    /// The ACK to this INVITE's 2xx is seen: who sent it has the answer that stood there. Of an answer to an UPDATE or PRACK it says
+    /// nothing, since nobody waits for that one before the ACK.
+    pub fn acknowledge(&mut self, requester: Direction, cseq: u32) {
+        if let Standing::Settling { carrier, .. } = &self.standing
+            && (carrier.verb, carrier.offer_in) == (Verb::Invite, OfferIn::Request)
+            && (carrier.requester, carrier.cseq) == (requester, cseq)
+        {
+            self.finish();
         }
     }
 
@@ -378,7 +402,13 @@ impl Negotiation {
             .position(|exchange| exchange.carrier.is_same(carrier))
     }
 
-    fn agree(&mut self, agreed: Agreement, provisional: Option<Agreement>, until: Instant) {
+    fn agree(
+        &mut self,
+        carrier: Carrier,
+        agreed: Agreement,
+        provisional: Option<Agreement>,
+        until: Instant,
+    ) {
         let mut before: Vec<Agreement> = Vec::new();
         match std::mem::take(&mut self.standing) {
             Standing::Nothing => {}
@@ -400,6 +430,7 @@ impl Negotiation {
             Standing::Settling {
                 agreed,
                 before,
+                carrier,
                 until,
             }
         };

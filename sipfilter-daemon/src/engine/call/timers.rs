@@ -2,12 +2,22 @@
 
 use std::time::Duration;
 
-use crate::engine::Instant;
+use crate::engine::{Direction, Instant};
 
-/// How long what was agreed before an answer may still be heard after it, where no ACK will say that it has arrived: the other side
-/// acts on the answer only then, and a lost one is repeated a few times (RFC 3261 §17.1.2.2: after 0.5, 1.5, 3.5 and 7.5 s). It closes
-/// nothing that is in force, so it may be generous.
-pub const SETTLE: Duration = Duration::from_secs(8);
+/// How long what was agreed before the PBX's answer may still be heard after it, where no ACK will say that it has arrived: the
+/// provider acts on the answer only then, and asks again for a lost one a few times (RFC 3261 §17.1.2.2: after 0.5, 1.5, 3.5 and 7.5 s).
+const ANSWERED_BY_PBX: Duration = Duration::from_secs(8);
+/// The same after the provider's answer. It knows both sides at once and sends as they say; only what is under way is late, and what its
+/// media servers send until they are told.
+const ANSWERED_BY_PROVIDER: Duration = Duration::from_secs(2);
+
+/// How long what was agreed before an answer by this side counts beside it, where no ACK tells.
+pub fn settle_after(answerer: Direction) -> Duration {
+    match answerer {
+        Direction::Egress => ANSWERED_BY_PBX,
+        Direction::Ingress => ANSWERED_BY_PROVIDER,
+    }
+}
 
 /// The earlier of two deadlines, either of which may not be armed.
 pub fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
