@@ -8,18 +8,22 @@ use sipfilter_daemon::engine::Direction;
 
 use crate::{
     call::Call,
-    wire::{Component, Desc, Hold, Side, Sip, frame, media},
-    world::{Kind, PBX, Packet, World, address, media_address, pbx, signalling},
+    frames::{TcpHeader, tcp, udp},
+    places::{PBX, address, media_address, pbx, signalling},
+    wire::{Component, Desc, Hold, Medium, Section, Shape, Side, Sip, media, udptl},
+    world::{Kind, Packet, World},
 };
 
 impl World {
     /// One attack of a random kind.
     pub fn attack(&mut self) {
-        match self.random.below(8) {
+        match self.random.below(10) {
             0..=2 => self.send_media_as_stranger(),
             3 => self.send_media_to_a_wrong_port(),
             4 => self.call_with_a_providers_address(),
             5 | 6 => self.join_a_call(),
+            7 => self.send_junk_as_a_provider(),
+            8 => self.break_into_a_connection(),
             _ => self.replay(),
         }
     }
@@ -27,8 +31,50 @@ impl World {
     fn hostile(&mut self, source: SocketAddr, destination: SocketAddr, payload: &[u8]) {
         self.send_frame(Packet {
             direction: Direction::Ingress,
-            frame: frame(source, destination, payload),
-            kind: Kind::Hostile,
+            frame: udp(source, destination, payload),
+            kind: Kind::Hostile(Shape::Rtp),
+        });
+    }
+
+    /// Not RTP, from an address and to a place that some call has negotiated: welcome as fax only.
+    fn send_junk_as_a_provider(&mut self) {
+        let places: Vec<(SocketAddr, SocketAddr)> = self
+            .calls
+            .iter()
+            .flat_map(|call| &call.dialogs)
+            .filter_map(|dialog| dialog.ends[Side::Provider as usize].flow(0, Component::Rtp))
+            .map(|(from, to, _)| (from, to))
+            .collect();
+        if places.is_empty() {
+            return;
+        }
+        let (source, destination) = *self.random.pick(&places);
+        let junk = udptl(self.random.next());
+        self.send_frame(Packet {
+            direction: Direction::Ingress,
+            frame: udp(source, destination, &junk),
+            kind: Kind::Hostile(Shape::Other),
+        });
+    }
+
+    /// Data, a reset or a new beginning for somebody else's connection, by who can only guess its sequence numbers.
+    fn break_into_a_connection(&mut self) {
+        if self.links.is_empty() {
+            return;
+        }
+        let link = self.random.below(self.links.len());
+        let (source, destination, sequence) = self.links[link].somewhere_else(Side::Provider);
+        let header = TcpHeader {
+            sequence,
+            acknowledgment: self.random.percent(50).then(|| self.random.next() as u32),
+            syn: self.random.percent(20),
+            rst: self.random.percent(30),
+        };
+        let evil = b"BYE sip:100@example.com SIP/2.0\r\nContent-Length: 0\r\n\r\n";
+        self.send_frame(Packet {
+            direction: Direction::Ingress,
+            frame: tcp(source, destination, header, evil),
+            kind: Kind::Hostile(Shape::Other),
         });
     }
 
@@ -68,7 +114,10 @@ impl World {
         Desc {
             version: self.version,
             address: address("192.0.2.66"),
-            ports: vec![20_000],
+            sections: vec![Section {
+                medium: Medium::Audio,
+                port: 20_000,
+            }],
             mux: false,
             hold: Hold::None,
         }
@@ -87,6 +136,7 @@ impl World {
             to_tag: None,
             call_id: &format!("evil-{version}"),
             cseq: (1, "INVITE"),
+            reliable: "",
             sdp: Some(&evil),
         };
         self.hostile(
@@ -131,7 +181,7 @@ impl World {
         }
         let index = self.random.below(self.overheard.len());
         let packet = Packet {
-            kind: Kind::Hostile,
+            kind: Kind::Hostile(Shape::Other),
             ..self.overheard[index].clone()
         };
         self.send_frame(packet);
@@ -148,6 +198,7 @@ fn forge(call: &Call, kind: usize, evil: &Desc) -> String {
         to_tag,
         call_id: &call.call_id,
         cseq: (cseq + 1, method),
+        reliable: "",
         sdp,
     };
     let response = |status: u16, to_tag| Sip {
@@ -157,6 +208,7 @@ fn forge(call: &Call, kind: usize, evil: &Desc) -> String {
         to_tag,
         call_id: &call.call_id,
         cseq: (cseq, "INVITE"),
+        reliable: "",
         sdp: Some(evil),
     };
     let is_caller = call.plan.caller == Side::Provider;

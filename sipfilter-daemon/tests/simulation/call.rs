@@ -4,7 +4,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::wire::{Component, Desc, Hold, Side};
+use crate::{
+    tcp::LinkId,
+    wire::{Component, Desc, Hold, Medium, Shape, Side},
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub usize);
@@ -22,6 +25,8 @@ pub enum Method {
     Update,
     Bye,
     Cancel,
+    /// RFC 3262.
+    Prack,
 }
 
 impl Method {
@@ -31,6 +36,7 @@ impl Method {
             Self::Update => "UPDATE",
             Self::Bye => "BYE",
             Self::Cancel => "CANCEL",
+            Self::Prack => "PRACK",
         }
     }
 }
@@ -50,9 +56,40 @@ pub struct Msg {
     pub form: Form,
     pub dialog: Option<DialogId>,
     pub sdp: Option<Desc>,
+    /// A provisional response that is repeated until its PRACK arrives (RFC 3262).
+    pub is_reliable: bool,
 }
 
-/// A final response that is repeated until its ACK arrives.
+/// What a request says about media.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    Nothing,
+    Offer(Desc),
+    /// Only in a PRACK: to the offer of a reliable provisional response.
+    Answer(Desc),
+}
+
+impl Body {
+    pub fn of(offer: Option<Desc>) -> Self {
+        offer.map_or(Self::Nothing, Self::Offer)
+    }
+
+    pub fn offer(&self) -> Option<&Desc> {
+        match self {
+            Self::Offer(offer) => Some(offer),
+            Self::Nothing | Self::Answer(_) => None,
+        }
+    }
+
+    pub fn sdp(&self) -> Option<&Desc> {
+        match self {
+            Self::Offer(desc) | Self::Answer(desc) => Some(desc),
+            Self::Nothing => None,
+        }
+    }
+}
+
+/// A response that is repeated until its ACK, or its PRACK, arrives.
 #[derive(Debug, Clone)]
 pub struct Final {
     pub msg: Msg,
@@ -69,7 +106,7 @@ pub struct Tx {
     pub method: Method,
     pub cseq: u32,
     pub branch: String,
-    pub offer: Option<Desc>,
+    pub body: Body,
     /// The client: has it had any response, has it had a final one, what ACKs did it send?
     pub answered: bool,
     pub done: bool,
@@ -78,7 +115,39 @@ pub struct Tx {
     pub seen: bool,
     pub provisionals: Vec<Msg>,
     pub finals: Vec<Final>,
+    /// One for each dialog at most.
+    pub reliables: Vec<Final>,
     pub cancelled: bool,
+}
+
+impl Tx {
+    /// A transaction that nobody has heard of yet.
+    pub fn new(
+        call: CallId,
+        dialog: Option<DialogId>,
+        by: Side,
+        (method, cseq): (Method, u32),
+        branch: String,
+        body: Body,
+    ) -> Self {
+        Self {
+            call,
+            dialog,
+            by,
+            method,
+            cseq,
+            branch,
+            body,
+            answered: false,
+            done: false,
+            acks: Vec::new(),
+            seen: false,
+            provisionals: Vec::new(),
+            finals: Vec::new(),
+            reliables: Vec::new(),
+            cancelled: false,
+        }
+    }
 }
 
 /// One side's view of one dialog.
@@ -87,6 +156,8 @@ pub struct End {
     pub exists: bool,
     pub alive: bool,
     pub confirmed: bool,
+    /// The first offer is answered for good though the call still rings: it may be changed by UPDATE (RFC 3311).
+    pub early: bool,
     /// An offer of either side is under way.
     pub busy: bool,
     /// My description in force: where I send from.
@@ -99,6 +170,8 @@ pub struct End {
     pub listen: Vec<Desc>,
     /// The other side's that may still be used: from where I expect media.
     pub heard: Vec<Desc>,
+    /// My answer to an UPDATE may not have arrived: an ACK, which is for an INVITE's, proves nothing of it.
+    pub unproven: bool,
 }
 
 impl End {
@@ -116,6 +189,8 @@ impl End {
         self.heard.push(offer.clone());
         self.mine = Some(answer);
         self.peer = Some(offer);
+        // Who offers has had the last answer.
+        self.unproven = false;
     }
 
     /// The other side answers my offer.
@@ -129,6 +204,7 @@ impl End {
 
     /// What was agreed before is history.
     pub fn settle(&mut self) {
+        self.unproven = false;
         self.listen = self.mine.iter().chain(&self.offered).cloned().collect();
         self.heard = self.peer.iter().cloned().collect();
     }
@@ -147,8 +223,12 @@ impl End {
         };
     }
 
-    /// Where I send media from and to, if I may.
-    pub fn flow(&self, stream: usize, component: Component) -> Option<(SocketAddr, SocketAddr)> {
+    /// Where I send media from and to, and what, if I may.
+    pub fn flow(
+        &self,
+        stream: usize,
+        component: Component,
+    ) -> Option<(SocketAddr, SocketAddr, Medium)> {
         let (mine, peer) = (self.mine.as_ref()?, self.peer.as_ref()?);
         if !self.alive || peer.hold == Hold::NoAddress {
             return None;
@@ -157,27 +237,19 @@ impl End {
             Component::Rtcp if mine.mux && peer.mux => Component::Rtp,
             component => component,
         };
-        Some((
-            mine.socket(stream, component)?,
-            peer.socket(stream, component)?,
-        ))
+        let (from, medium) = mine.socket(stream, component)?;
+        let (to, _) = peer.socket(stream, component)?;
+        Some((from, to, medium))
     }
 
     /// Whether I am ready for a packet here, from this address.
-    pub fn expects(&self, destination: SocketAddr, source: SocketAddr) -> bool {
-        let is = |desc: &Desc, place: SocketAddr| {
-            (0..desc.ports.len()).any(|stream| {
-                [Component::Rtp, Component::Rtcp]
-                    .into_iter()
-                    .any(|component| desc.socket(stream, component) == Some(place))
-            })
-        };
+    pub fn expects(&self, destination: SocketAddr, source: SocketAddr, shape: Shape) -> bool {
         self.alive
             && self
                 .listen
                 .iter()
-                .any(|desc| desc.hold != Hold::NoAddress && is(desc, destination))
-            && self.heard.iter().any(|desc| is(desc, source))
+                .any(|desc| desc.hold != Hold::NoAddress && desc.names(destination, shape))
+            && self.heard.iter().any(|desc| desc.names(source, shape))
     }
 }
 
@@ -209,6 +281,8 @@ pub struct Plan {
     pub changes: usize,
     pub streams: usize,
     pub mux: bool,
+    /// Provisional responses want a PRACK.
+    pub reliable: bool,
 }
 
 #[derive(Debug)]
@@ -217,6 +291,8 @@ pub struct Call {
     pub call_id: String,
     pub from_tag: String,
     pub cseq: [u32; 2],
+    /// The TCP connection that carries its SIP, if not UDP does.
+    pub link: Option<LinkId>,
     pub first: Option<TxId>,
     pub dialogs: Vec<Dialog>,
     pub cancelled: bool,

@@ -24,7 +24,7 @@ use sipfilter_daemon::{
     shell::policy::{KernelPinhole, KernelPolicy},
 };
 
-use crate::wire::ETHERNET;
+use crate::frames::ETHERNET;
 
 const SLOTS: usize = 1024;
 

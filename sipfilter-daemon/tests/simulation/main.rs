@@ -13,8 +13,12 @@ mod agents;
 mod attackers;
 mod call;
 mod edge;
+mod frames;
+mod messages;
+mod places;
 mod random;
 mod shadow;
+mod tcp;
 mod wire;
 mod world;
 
@@ -124,6 +128,8 @@ fn the_promises_hold_over_a_bad_network() {
     }
     // A simulation in which nothing happens proves nothing.
     assert!(tally.calls > 2 * seeds && tally.confirmed > seeds);
+    assert!(tally.early_changes > seeds / 8 && tally.reliable > seeds / 2 && tally.forked > seeds);
+    assert!(tally.streamed > 5 * seeds && tally.fax > 2 * seeds);
     assert!(tally.wanted > 100 * seeds && tally.refused > seeds && tally.hostile > seeds);
 }
 

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::{
     call::{Call, CallId, DialogId, Form, Method, Msg, Tx},
-    wire::{Component, Desc, Side},
+    wire::{Desc, Shape, Side},
 };
 
 /// How long after it was replaced a description may still let media in: as long as the answer that replaced it may be repeated
@@ -96,8 +96,10 @@ impl Shadow {
                     }
                 }
             }
-            (Method::Invite | Method::Update, Form::Response(status)) if !is_first => {
-                match (&tx.offer, &msg.sdp) {
+            (Method::Invite | Method::Update | Method::Prack, Form::Response(status))
+                if !is_first =>
+            {
+                match (tx.body.offer(), &msg.sdp) {
                     (Some(offer), _) if status >= 300 => shade.refuse(now, offer),
                     (Some(offer), Some(answer)) => {
                         shade.settle(now, msg.dialog, [offer, answer]);
@@ -111,7 +113,7 @@ impl Shadow {
                     .iter()
                     .find(|answer| answer.status == 200)
                     .and_then(|answer| answer.msg.sdp.as_ref());
-                if let (None, Some(answer), Some(offer)) = (&tx.offer, &msg.sdp, offer) {
+                if let (None, Some(answer), Some(offer)) = (tx.body.offer(), &msg.sdp, offer) {
                     shade.settle(now, msg.dialog, [offer, answer]);
                 }
             }
@@ -127,6 +129,7 @@ impl Shadow {
         rules: &[Rule],
         source: SocketAddr,
         destination: SocketAddr,
+        shape: Shape,
     ) -> bool {
         self.calls.iter().zip(calls).any(|(shade, call)| {
             let rule = &rules[call.plan.provider];
@@ -142,7 +145,7 @@ impl Shadow {
             if !rule.prefixes.is_empty() && !listed {
                 return false;
             }
-            let asked = live(Side::Pbx).any(|known| is_place(&known.desc, destination));
+            let asked = live(Side::Pbx).any(|known| known.desc.names(destination, shape));
             let described = live(Side::Provider)
                 .any(|known| rule.by_prefix || known.desc.address == source.ip());
             // After a restart, the PBX's re-offer is the first that is heard of a call.
@@ -172,8 +175,14 @@ impl Shade {
     }
 
     fn settle(&mut self, now: Duration, dialog: Option<DialogId>, pair: [&Desc; 2]) {
+        // The first offer is every dialog's.
+        let is_alone = self.descriptions.iter().all(|known| {
+            known
+                .dialog
+                .is_none_or(|of| Some(of) == dialog || self.dialogs_over.contains(&of))
+        });
         for known in &mut self.descriptions {
-            let concerned = known.dialog == dialog || known.dialog.is_none();
+            let concerned = known.dialog == dialog || is_alone && known.dialog.is_none();
             if concerned && !pair.contains(&&known.desc) {
                 known.replaced.get_or_insert(now);
             }
@@ -187,11 +196,4 @@ impl Shade {
             }
         }
     }
-}
-
-fn is_place(desc: &Desc, place: SocketAddr) -> bool {
-    (0..desc.ports.len()).any(|stream| {
-        desc.socket(stream, Component::Rtp) == Some(place)
-            || desc.socket(stream, Component::Rtcp) == Some(place)
-    })
 }

@@ -1,4 +1,4 @@
-//! What goes over the wire: session descriptions, SIP as text, RTP and RTCP, all in Ethernet frames with IP and UDP.
+//! What goes over the wire: session descriptions, SIP as text, RTP, RTCP and UDPTL.
 //!
 //! An agent keeps the structured form beside the text that the filter reads; the text says nothing else.
 
@@ -23,13 +23,32 @@ impl Side {
     }
 }
 
+/// What a stream carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Medium {
+    Audio,
+    Video,
+    /// T.38 over UDPTL.
+    Fax,
+}
+
+/// One `m=` line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Section {
+    pub medium: Medium,
+    /// 0: there is no such stream (RFC 3264 §6).
+    pub port: u16,
+}
+
+/// What a description is made of, before it has addresses and ports: each section's medium, and whether it is there.
+pub type Layout = Vec<(Medium, bool)>;
+
 /// One side's session description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desc {
     pub version: u64,
     pub address: IpAddr,
-    /// RTP's port, of each stream.
-    pub ports: Vec<u16>,
+    pub sections: Vec<Section>,
     pub mux: bool,
     pub hold: Hold,
 }
@@ -58,30 +77,64 @@ impl Desc {
         let mut text = format!(
             "v=0\r\no=- 1 {version} IN {family} {address}\r\ns=-\r\nc=IN {family} {shown}\r\nt=0 0\r\n"
         );
-        for (index, port) in self.ports.iter().enumerate() {
-            let kind = if index == 0 { "audio" } else { "video" };
-            let _ = write!(text, "m={kind} {port} RTP/AVP 8 101\r\n");
+        for Section { medium, port } in &self.sections {
+            let _ = match medium {
+                Medium::Audio => write!(text, "m=audio {port} RTP/AVP 8 101\r\n"),
+                Medium::Video => write!(text, "m=video {port} RTP/AVP 8 101\r\n"),
+                Medium::Fax => write!(text, "m=image {port} udptl t38\r\na=T38FaxVersion:0\r\n"),
+            };
             text.push_str(match self.hold {
                 Hold::None => "a=sendrecv\r\n",
                 Hold::SendOnly => "a=sendonly\r\n",
                 Hold::Inactive | Hold::NoAddress => "a=inactive\r\n",
             });
-            if self.mux {
+            if self.mux && *medium != Medium::Fax {
                 text.push_str("a=rtcp-mux\r\n");
             }
         }
         text
     }
 
-    /// Where packets of the component go or come from.
-    pub fn socket(&self, stream: usize, component: Component) -> Option<SocketAddr> {
-        let port = *self.ports.get(stream)?;
-        let port = match component {
-            Component::Rtp => port,
-            Component::Rtcp => port + 1,
-        };
-        Some(SocketAddr::new(self.address, port))
+    pub fn layout(&self) -> Layout {
+        self.sections
+            .iter()
+            .map(|section| (section.medium, section.port != 0))
+            .collect()
     }
+
+    /// Where packets of the component go or come from, and what they carry.
+    pub fn socket(&self, stream: usize, component: Component) -> Option<(SocketAddr, Medium)> {
+        let Section { medium, port } = *self.sections.get(stream)?;
+        let port = match (component, medium) {
+            _ if port == 0 => return None,
+            (Component::Rtp, _) => port,
+            (Component::Rtcp, Medium::Fax) => return None,
+            (Component::Rtcp, _) => port + 1,
+        };
+        Some((SocketAddr::new(self.address, port), medium))
+    }
+
+    /// Whether it names this place for this kind of packet. Fax, of which no byte is known, is only where fax was negotiated; where it
+    /// was, anything may be fax.
+    pub fn names(&self, place: SocketAddr, shape: Shape) -> bool {
+        (0..self.sections.len()).any(|stream| {
+            [Component::Rtp, Component::Rtcp]
+                .into_iter()
+                .filter_map(|component| self.socket(stream, component))
+                .any(|(known, medium)| {
+                    known == place && (shape == Shape::Rtp || medium == Medium::Fax)
+                })
+        })
+    }
+}
+
+/// What a packet looks like (RFC 7983).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// RTP or RTCP.
+    Rtp,
+    /// Neither: UDPTL, or anything at all.
+    Other,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +152,8 @@ pub struct Sip<'a> {
     pub to_tag: Option<&'a str>,
     pub call_id: &'a str,
     pub cseq: (u32, &'a str),
+    /// A provisional response that wants a PRACK, or the PRACK (RFC 3262).
+    pub reliable: &'a str,
     pub sdp: Option<&'a Desc>,
 }
 
@@ -109,8 +164,14 @@ impl Sip<'_> {
             .map_or(String::new(), |tag| format!(";tag={tag}"));
         let mut text = format!(
             "{}\r\nVia: SIP/2.0/UDP host.example;branch={}\r\nMax-Forwards: 70\r\nFrom: <sip:1@example.com>;tag={}\r\n\
-             To: <sip:2@example.com>{to}\r\nCall-ID: {}\r\nCSeq: {} {}\r\n",
-            self.start, self.branch, self.from_tag, self.call_id, self.cseq.0, self.cseq.1
+             To: <sip:2@example.com>{to}\r\nCall-ID: {}\r\nCSeq: {} {}\r\n{}",
+            self.start,
+            self.branch,
+            self.from_tag,
+            self.call_id,
+            self.cseq.0,
+            self.cseq.1,
+            self.reliable
         );
         match self.sdp {
             None => text.push_str("Content-Length: 0\r\n\r\n"),
@@ -127,44 +188,19 @@ impl Sip<'_> {
     }
 }
 
-/// How long the Ethernet header is.
-pub const ETHERNET: usize = 14;
-
-/// A UDP datagram in an Ethernet frame. Nobody here checks checksums.
-pub fn frame(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(payload.len() + 8).expect("a datagram");
-    let mut frame = vec![0; 12];
-    match (source.ip(), destination.ip()) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            frame.extend([0x08, 0x00, 0x45, 0]);
-            frame.extend((length + 20).to_be_bytes());
-            frame.extend([0, 0, 0, 0, 64, 17, 0, 0]);
-            frame.extend(source.octets());
-            frame.extend(destination.octets());
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
-            frame.extend(length.to_be_bytes());
-            frame.extend([17, 64]);
-            frame.extend(source.octets());
-            frame.extend(destination.octets());
-        }
-        _ => panic!("two address families in one packet"),
-    }
-    frame.extend(source.port().to_be_bytes());
-    frame.extend(destination.port().to_be_bytes());
-    frame.extend(length.to_be_bytes());
-    frame.extend([0, 0]);
-    frame.extend_from_slice(payload);
-    frame
-}
-
 /// RTP with 20 bytes of nothing, or an RTCP receiver report (RFC 3550 §5.1, §6.4.2).
 pub fn media(component: Component) -> Vec<u8> {
     let mut payload = match component {
         Component::Rtp => vec![0x80, 8],
         Component::Rtcp => vec![0x80, 201],
     };
+    payload.resize(32, 0);
+    payload
+}
+
+/// UDPTL (ITU-T T.38 §9): a sequence number, then a length. It begins like anything, RTP not excepted; here never like RTP.
+pub fn udptl(sequence: u64) -> Vec<u8> {
+    let mut payload = vec![(sequence % 0x80) as u8, (sequence / 0x80) as u8, 1];
     payload.resize(32, 0);
     payload
 }

@@ -6,29 +6,25 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::Duration,
 };
 
 use sipfilter_common::reason::{Action, Reason};
-use sipfilter_daemon::engine::{
-    Direction,
-    settings::{
-        EarlyMedia, Limits, Media, MediaSource, Pbx, Provider, Settings, SignallingPorts, Timers,
-        Transport,
-    },
-};
+use sipfilter_daemon::engine::Direction;
 
 use crate::{
     agents::Timer,
     call::{Call, CallId, DialogId, Form, Msg, Tx},
     edge::Edge,
+    frames::{sockets, udp},
+    messages::{describe, text},
+    places::{pbx, rules, settings, signalling},
     random::Random,
     shadow::{Rule, Shadow},
-    wire::{Component, ETHERNET, Side, Sip, frame, media},
+    tcp::{Link, Segment},
+    wire::{Component, Medium, Shape, Side, media, udptl},
 };
-
-pub const PBX: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
 
 /// How a run is disturbed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -60,6 +56,16 @@ pub struct Tally {
     /// Everything that attackers sent.
     pub hostile: u64,
     pub restarts: u64,
+    /// UPDATEs while a call rings.
+    pub early_changes: u64,
+    /// Messages over TCP.
+    pub streamed: u64,
+    /// Fax that passed.
+    pub fax: u64,
+    /// Dialogs of calls that have several.
+    pub forked: u64,
+    /// Provisional responses that wanted a PRACK.
+    pub reliable: u64,
 }
 
 impl Tally {
@@ -71,12 +77,18 @@ impl Tally {
         self.refused += other.refused;
         self.hostile += other.hostile;
         self.restarts += other.restarts;
+        self.early_changes += other.early_changes;
+        self.streamed += other.streamed;
+        self.fax += other.fax;
+        self.forked += other.forked;
+        self.reliable += other.reliable;
     }
 }
 
 pub enum Event {
     Edge(Packet),
     Arrive(Msg),
+    ArriveSegment(Segment),
     Timer(Timer),
     Media(CallId, DialogId, Side),
     Attack,
@@ -94,8 +106,9 @@ pub struct Packet {
 #[derive(Clone)]
 pub enum Kind {
     Sip(Msg),
-    Media(CallId, DialogId),
-    Hostile,
+    Segment(Segment),
+    Media(CallId, DialogId, Shape),
+    Hostile(Shape),
 }
 
 struct Due {
@@ -135,6 +148,7 @@ pub struct World {
     pub rules: Vec<Rule>,
     pub calls: Vec<Call>,
     pub txs: Vec<Tx>,
+    pub links: Vec<Link>,
     /// The PBX's ports in use.
     pub ports: BTreeMap<u16, (CallId, DialogId)>,
     pub version: u64,
@@ -175,6 +189,7 @@ impl World {
             rules: rules(),
             calls: Vec::new(),
             txs: Vec::new(),
+            links: Vec::new(),
             ports: BTreeMap::new(),
             version: 0,
             overheard: Vec::new(),
@@ -216,6 +231,7 @@ impl World {
         match event {
             Event::Edge(packet) => self.cross(packet),
             Event::Arrive(msg) => self.receive(msg),
+            Event::ArriveSegment(segment) => self.arrive(segment),
             Event::Timer(timer) => self.handle_timer(timer),
             Event::Media(call, dialog, side) => self.send_media(call, dialog, side),
             Event::Attack => {
@@ -234,6 +250,7 @@ impl World {
                 for call in &mut self.calls {
                     call.tainted = true;
                 }
+                self.miss_links();
                 let after = self.faults.restarts * 1_000;
                 self.again(after, after, Event::Restart);
             }
@@ -318,13 +335,17 @@ impl World {
             Form::Response(_) => tx.by.other(),
         };
         let payload = text(call, tx, &msg).into_bytes();
+        if let Some(link) = call.link {
+            self.write(link, sender, &payload, msg);
+            return;
+        }
         let v6 = call.plan.v6;
         let (pbx, provider) = (pbx(v6), signalling(call.plan.provider, v6));
         let (direction, source, destination) = match sender {
             Side::Provider => (Direction::Ingress, provider, pbx),
             Side::Pbx => (Direction::Egress, pbx, provider),
         };
-        let frame = frame(source, destination, &payload);
+        let frame = udp(source, destination, &payload);
         self.send_frame(Packet {
             direction,
             frame,
@@ -357,21 +378,22 @@ impl World {
 
     fn cross(&mut self, packet: Packet) {
         match &packet.kind {
-            Kind::Media(call, dialog) => {
-                let (call, dialog) = (*call, *dialog);
-                self.cross_media(&packet, Some((call, dialog)));
+            Kind::Media(call, dialog, shape) => {
+                let (call, dialog, shape) = (*call, *dialog, *shape);
+                self.cross_media(&packet, Some((call, dialog)), shape);
             }
-            Kind::Hostile => {
+            Kind::Hostile(shape) => {
                 self.tally.hostile += 1;
-                if ports(&packet.frame).1 == 5060 {
+                if !(10_000..20_000).contains(&sockets(&packet.frame).1.port()) {
                     self.note(|| "ATTACK by SIP".to_owned());
                     self.edge
                         .cross(self.now, packet.direction, &packet.frame, true);
                     self.note_actions();
                 } else {
-                    self.cross_media(&packet, None);
+                    self.cross_media(&packet, None, *shape);
                 }
             }
+            Kind::Segment(segment) => self.cross_tcp(&packet, *segment),
             Kind::Sip(msg) => {
                 let msg = msg.clone();
                 self.cross_sip(&packet, msg);
@@ -380,20 +402,8 @@ impl World {
     }
 
     fn cross_sip(&mut self, packet: &Packet, msg: Msg) {
-        self.tally.messages += 1;
-        let tx = &self.txs[msg.tx.0];
-        let call = tx.call;
         let copied = !self.random.percent(self.faults.capture_loss);
-        if self.trace.is_some() {
-            let line = describe(&self.calls[call.0], call, tx, &msg);
-            let lost = if copied { "" } else { " (capture lost)" };
-            self.note(|| format!("{line}{lost}"));
-        }
-        if !copied {
-            self.calls[call.0].tainted = true;
-        }
-        self.calls[call.0].known = true;
-        self.shadow.cross(self.now, &self.txs[msg.tx.0], &msg);
+        self.note_message(&msg, copied);
         let reason = self
             .edge
             .cross(self.now, packet.direction, &packet.frame, copied);
@@ -413,8 +423,51 @@ impl World {
         }
     }
 
+    fn cross_tcp(&mut self, packet: &Packet, segment: Segment) {
+        let copied = !self.random.percent(self.faults.capture_loss);
+        if !copied {
+            self.taint(segment.link());
+        }
+        for msg in self.cross_segment(segment, copied) {
+            self.tally.streamed += 1;
+            self.note_message(&msg, copied);
+        }
+        let reason = self
+            .edge
+            .cross(self.now, packet.direction, &packet.frame, copied);
+        self.note_actions();
+        match (packet.direction, reason) {
+            (Direction::Ingress, Reason::Signalling) => {
+                let delay = Duration::from_micros(self.random.between(100, 2_000));
+                self.after(delay, Event::ArriveSegment(segment));
+            }
+            (Direction::Egress, Reason::EgressSignalling) => {
+                self.through_the_internet(|| Event::ArriveSegment(segment));
+            }
+            (_, reason) => self.fail(|| format!("SIP over TCP was judged {}", reason.name())),
+        }
+    }
+
+    /// The filter can know of this message now.
+    fn note_message(&mut self, msg: &Msg, copied: bool) {
+        self.tally.messages += 1;
+        self.tally.reliable += u64::from(msg.is_reliable);
+        let tx = &self.txs[msg.tx.0];
+        let call = tx.call;
+        if self.trace.is_some() {
+            let line = describe(&self.calls[call.0], call, tx, msg);
+            let lost = if copied { "" } else { " (capture lost)" };
+            self.note(|| format!("{line}{lost}"));
+        }
+        if !copied {
+            self.calls[call.0].tainted = true;
+        }
+        self.calls[call.0].known = true;
+        self.shadow.cross(self.now, &self.txs[msg.tx.0], msg);
+    }
+
     /// Promises 1 to 3, for one packet.
-    fn cross_media(&mut self, packet: &Packet, of: Option<(CallId, DialogId)>) {
+    fn cross_media(&mut self, packet: &Packet, of: Option<(CallId, DialogId)>, shape: Shape) {
         let (source, destination) = sockets(&packet.frame);
         let reason = self
             .edge
@@ -425,11 +478,17 @@ impl World {
             }
             return;
         }
-        let permitted =
-            self.shadow
-                .permits(self.now, &self.calls, &self.rules, source, destination);
-        let wanted =
-            of.is_some_and(|(call, dialog)| self.is_wanted(call, dialog, source, destination));
+        let permitted = self.shadow.permits(
+            self.now,
+            &self.calls,
+            &self.rules,
+            source,
+            destination,
+            shape,
+        );
+        let wanted = of.is_some_and(|(call, dialog)| {
+            self.is_wanted(call, dialog, (source, destination), shape)
+        });
         match reason.action() {
             Action::Pass if !permitted => self.fail(|| {
                 format!("promise 1: {source} > {destination} of {of:?} passed, but no live call asked for it")
@@ -438,7 +497,10 @@ impl World {
                 let reason = reason.name();
                 format!("promise 2: {source} > {destination} of {of:?} was dropped ({reason}), though both sides agreed on it")
             }),
-            Action::Pass => self.tally.wanted += u64::from(wanted),
+            Action::Pass => {
+                self.tally.wanted += u64::from(wanted);
+                self.tally.fax += u64::from(wanted && shape == Shape::Other);
+            }
             Action::Drop => self.tally.refused += 1,
         }
     }
@@ -448,21 +510,29 @@ impl World {
         &mut self,
         call: CallId,
         dialog: DialogId,
-        source: SocketAddr,
-        destination: SocketAddr,
+        (source, destination): (SocketAddr, SocketAddr),
+        shape: Shape,
     ) -> bool {
         let call = &self.calls[call.0];
         let [provider, pbx] = &call.dialogs[dialog.0].ends;
         let flows = |component| {
-            (0..2).any(|stream| provider.flow(stream, component) == Some((source, destination)))
+            let streams = provider.mine.as_ref().map_or(0, |desc| desc.sections.len());
+            (0..streams).any(|stream| {
+                provider
+                    .flow(stream, component)
+                    .is_some_and(|(from, to, medium)| {
+                        (from, to, shape_of(medium)) == (source, destination, shape)
+                    })
+            })
         };
         !call.tainted
             && (flows(Component::Rtp) || flows(Component::Rtcp))
-            && pbx.expects(destination, source)
+            && pbx.expects(destination, source, shape)
     }
 
     fn send_media(&mut self, call: CallId, dialog: DialogId, side: Side) {
-        let streams = self.calls[call.0].plan.streams;
+        let end = self.calls[call.0].dialogs[dialog.0].end(side);
+        let streams = end.mine.as_ref().map_or(1, |desc| desc.sections.len());
         let stream = self.random.below(streams);
         let component = if self.random.percent(15) {
             Component::Rtcp
@@ -473,211 +543,29 @@ impl World {
         if end.exists && !end.alive {
             return;
         }
-        if let Some((source, destination)) = end.flow(stream, component) {
+        if let Some((source, destination, medium)) = end.flow(stream, component) {
             let direction = match side {
                 Side::Provider => Direction::Ingress,
                 Side::Pbx => Direction::Egress,
             };
+            let shape = shape_of(medium);
+            let payload = match shape {
+                Shape::Rtp => media(component),
+                Shape::Other => udptl(self.order),
+            };
             self.send_frame(Packet {
                 direction,
-                frame: frame(source, destination, &media(component)),
-                kind: Kind::Media(call, dialog),
+                frame: udp(source, destination, &payload),
+                kind: Kind::Media(call, dialog, shape),
             });
         }
         self.again(20, 200, Event::Media(call, dialog, side));
     }
 }
 
-pub fn text(call: &Call, tx: &Tx, msg: &Msg) -> String {
-    let method = match msg.form {
-        Form::Ack(_) => "ACK",
-        _ => tx.method.name(),
-    };
-    let start = match msg.form {
-        Form::Response(status) => format!("SIP/2.0 {status} Whatever"),
-        _ => format!("{method} sip:100@example.com SIP/2.0"),
-    };
-    // Tags: the caller's is the call's, the callee's the dialog's; From is the request's sender (RFC 3261 §12.2).
-    let dialog = msg
-        .dialog
-        .map(|DialogId(index)| call.dialogs[index].tag.as_str());
-    let by_caller = tx.by == call.plan.caller;
-    let (from_tag, to_tag) = match (by_caller, dialog) {
-        (true, to) => (call.from_tag.as_str(), to),
-        (false, from) => (from.unwrap_or("nobody"), Some(call.from_tag.as_str())),
-    };
-    let error = match msg.form {
-        Form::Response(status) | Form::Ack(status) if status >= 300 => Some("error"),
-        _ => None,
-    };
-    let acknowledged = format!("{}-ack", tx.branch);
-    Sip {
-        start,
-        // The ACK to a 2xx is a transaction of its own (RFC 3261 §13.2.2.4).
-        branch: match msg.form {
-            Form::Ack(200) => &acknowledged,
-            _ => &tx.branch,
-        },
-        from_tag,
-        to_tag: to_tag.or(error),
-        call_id: &call.call_id,
-        cseq: (tx.cseq, method),
-        sdp: msg.sdp.as_ref(),
+fn shape_of(medium: Medium) -> Shape {
+    match medium {
+        Medium::Audio | Medium::Video => Shape::Rtp,
+        Medium::Fax => Shape::Other,
     }
-    .text()
-}
-
-fn describe(call: &Call, CallId(number): CallId, tx: &Tx, msg: &Msg) -> String {
-    let arrow = match (msg.form, tx.by) {
-        (Form::Response(_), Side::Pbx) | (Form::Request | Form::Ack(_), Side::Provider) => "-->",
-        _ => "<--",
-    };
-    let what = match msg.form {
-        Form::Request => tx.method.name().to_owned(),
-        Form::Response(status) => format!("{status} ({})", tx.method.name()),
-        Form::Ack(_) => "ACK".to_owned(),
-    };
-    let tag = msg
-        .dialog
-        .map_or("-", |DialogId(index)| call.dialogs[index].tag.as_str());
-    let sdp = msg.sdp.as_ref().map_or(String::new(), |sdp| {
-        format!(" {}:{:?} {:?}", sdp.address, sdp.ports, sdp.hold)
-    });
-    format!(
-        "call {number} {arrow} {what} cseq {} dialog {tag}{sdp}",
-        tx.cseq
-    )
-}
-
-pub fn pbx(v6: bool) -> SocketAddr {
-    SocketAddr::new(address(PBX[usize::from(v6)]), 5060)
-}
-
-/// Where a provider's SIP comes from.
-pub fn signalling(provider: usize, v6: bool) -> SocketAddr {
-    if v6 {
-        return SocketAddr::new(address("2001:db8:5::5"), 5060);
-    }
-    let addresses = [
-        "198.51.100.5",
-        "203.0.113.5",
-        "203.0.113.21",
-        "203.0.113.37",
-    ];
-    SocketAddr::new(address(addresses[provider]), 5060)
-}
-
-/// Where its media comes from.
-pub fn media_address(provider: usize, v6: bool, index: u64) -> IpAddr {
-    let nets = ["198.51.100.", "198.51.100.", "203.0.113.", "203.0.113."];
-    let base = [64, 128, 64, 128][provider];
-    if v6 {
-        address(&format!("2001:db8:5::{:x}", 0x100 + index))
-    } else {
-        address(&format!("{}{}", nets[provider], base + index))
-    }
-}
-
-pub fn address(text: &str) -> IpAddr {
-    text.parse().expect("an address")
-}
-
-fn settings() -> Settings {
-    let provider = |index: usize, signalling: &[&str], source, early_media| Provider {
-        name: format!("provider-{index}"),
-        signalling: signalling
-            .iter()
-            .map(|net| net.parse().expect("a prefix"))
-            .collect(),
-        transports: vec![Transport::Udp],
-        signalling_ports: SignallingPorts::default(),
-        media: Media {
-            source,
-            ports: 20_000..=40_000,
-            prefixes: rules()[index].prefixes.clone(),
-        },
-        early_media,
-    };
-    Settings {
-        pbx: Pbx {
-            addresses: PBX.map(address).to_vec(),
-            rtp_ports: 10_000..=19_999,
-            udptl_ports: None,
-            nat: BTreeMap::new(),
-            signalling: SignallingPorts::default(),
-        },
-        providers: vec![
-            provider(
-                0,
-                &["198.51.100.0/28", "2001:db8:5::/64"],
-                MediaSource::Signalled,
-                EarlyMedia::OnAnswer,
-            ),
-            provider(
-                1,
-                &["203.0.113.0/28"],
-                MediaSource::Exact,
-                EarlyMedia::OnAnswer,
-            ),
-            provider(
-                2,
-                &["203.0.113.16/28"],
-                MediaSource::Signalled,
-                EarlyMedia::OnOffer,
-            ),
-            provider(
-                3,
-                &["203.0.113.32/28"],
-                MediaSource::Prefix,
-                EarlyMedia::OnAnswer,
-            ),
-        ],
-        limits: Limits::default(),
-        timers: Timers::default(),
-        filtering: Default::default(),
-    }
-}
-
-fn rules() -> Vec<Rule> {
-    let rule = |prefixes: &[&str], by_prefix, on_offer| Rule {
-        prefixes: prefixes
-            .iter()
-            .map(|net| net.parse().expect("a prefix"))
-            .collect(),
-        by_prefix,
-        on_offer,
-    };
-    vec![
-        rule(&[], false, false),
-        rule(&[], false, false),
-        rule(&["203.0.113.64/26"], false, true),
-        rule(&["203.0.113.128/26"], true, false),
-    ]
-}
-
-/// Source and destination ports of a frame that the simulation made.
-fn ports(frame: &[u8]) -> (u16, u16) {
-    let udp = ETHERNET + if frame[12] == 0x08 { 20 } else { 40 };
-    let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
-    (port(udp), port(udp + 2))
-}
-
-fn sockets(frame: &[u8]) -> (SocketAddr, SocketAddr) {
-    let (source, destination) = ports(frame);
-    let ip = |from: usize, length: usize| -> IpAddr {
-        let bytes = &frame[ETHERNET + from..ETHERNET + from + length];
-        match <[u8; 4]>::try_from(bytes) {
-            Ok(four) => four.into(),
-            Err(_) => <[u8; 16]>::try_from(bytes).expect("an address").into(),
-        }
-    };
-    let (from, to) = if frame[12] == 0x08 {
-        (ip(12, 4), ip(16, 4))
-    } else {
-        (ip(8, 16), ip(24, 16))
-    };
-    (
-        SocketAddr::new(from, source),
-        SocketAddr::new(to, destination),
-    )
 }
