@@ -70,7 +70,7 @@ fn the_host_gives_every_case_its_verdict() {
                 Way::Out => classify_egress(&frame, &tables),
             };
             assert_eq!(
-                (verdict.reason, verdict.action, verdict.copy_from),
+                (verdict.reason, verdict.action, verdict.copy_from()),
                 (case.reason, scene.action(case.reason), case.copy_from),
                 "{}: {}",
                 scene.name,

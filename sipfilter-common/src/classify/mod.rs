@@ -10,6 +10,8 @@ mod media;
 mod scope;
 mod signalling;
 
+use core::num::NonZero;
+
 use crate::{
     addr::{Ipv4, Ipv6},
     key::{FragmentKey, PinholeKey},
@@ -81,15 +83,27 @@ pub struct Verdict {
     pub reason: Reason,
     /// What becomes of the packet. Where nothing is enforced it passes, whatever the rule calls for.
     pub action: Action,
+    copy_from: Option<NonZero<usize>>,
+}
+
+impl Verdict {
     /// The offset of the IP header, if the packet is to be copied to the daemon.
-    pub copy_from: Option<usize>,
+    #[inline(always)]
+    pub const fn copy_from(&self) -> Option<usize> {
+        match self.copy_from {
+            Some(start) => Some(start.get()),
+            None => None,
+        }
+    }
 }
 
 /// What the rules say of a packet, before it is asked whether they are enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Finding {
     reason: Reason,
-    copy_from: Option<usize>,
+    // An Ethernet header lies before every IP header, so that offset is never 0. With a plain number the compiler would carry a
+    // tag and an undefined value about, and verifiers before 6.3 refuse to spill the latter.
+    copy_from: Option<NonZero<usize>>,
 }
 
 impl Finding {
@@ -105,7 +119,7 @@ impl Finding {
     const fn copied(reason: Reason, start: usize) -> Self {
         Self {
             reason,
-            copy_from: Some(start),
+            copy_from: NonZero::new(start),
         }
     }
 

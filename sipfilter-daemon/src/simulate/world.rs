@@ -105,7 +105,7 @@ impl World {
             Direction::Ingress => classify_ingress(&frame, &self.tables),
             Direction::Egress => classify_egress(&frame, &self.tables),
         };
-        if let Some(bytes) = verdict.copy_from.and_then(|start| frame.get(start..)) {
+        if let Some(bytes) = verdict.copy_from().and_then(|start| frame.get(start..)) {
             let input = Input::Packet {
                 direction,
                 bytes,

@@ -78,7 +78,7 @@ impl Edge {
             Direction::Ingress => classify_ingress(&frame, &self.tables),
             Direction::Egress => classify_egress(&frame, &self.tables),
         };
-        if let Some(start) = verdict.copy_from {
+        if let Some(start) = verdict.copy_from() {
             assert_eq!(start, ETHERNET);
             assert_eq!(verdict.action, Action::Pass);
             if copied {

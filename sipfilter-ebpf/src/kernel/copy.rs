@@ -49,8 +49,10 @@ fn reserve_and_fill<const N: usize, P: Reader + CopySource>(
     direction: u8,
 ) -> Result<(), ()> {
     let mut record = SIGNALLING.reserve_bytes(HEADER + N, 0).ok_or(())?;
-    // The verifier wants to see both bounds tested; the compiler, which knows them from the caller, must not leave a test out.
-    let captured = core::hint::black_box(original).clamp(1, N) as u32;
+    // The verifier wants to see both bounds. The lower one comes from an addition, because the compiler makes `== 0` of a test for
+    // `< 1`, of which verifiers before 6.8 learn nothing; and the compiler, which knows the upper one from the caller, must not
+    // leave its test out.
+    let captured = (core::hint::black_box(original.wrapping_sub(1)).min(N - 1) + 1) as u32;
     let bytes = record.as_mut_ptr();
     // SAFETY: the record has room for the header and N bytes of packet, and records are aligned to 8 bytes.
     let filled = unsafe {

@@ -49,7 +49,7 @@ pub fn sipfilter_egress(context: TcContext) -> i32 {
 #[inline(always)]
 fn finish<P: Reader + CopySource>(packet: &P, verdict: &Verdict, direction: u8) {
     count(Counter::Reason(verdict.reason), packet.length());
-    if let Some(start) = verdict.copy_from {
+    if let Some(start) = verdict.copy_from() {
         copy_packet(packet, start, direction);
     }
 }

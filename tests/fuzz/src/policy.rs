@@ -36,7 +36,7 @@ pub fn run(bytes: &[u8]) {
         "nothing is dropped on the way out"
     );
     for verdict in [ingress, egress] {
-        if let Some(start) = verdict.copy_from {
+        if let Some(start) = verdict.copy_from() {
             assert!(start <= bytes.len());
             assert_eq!(verdict.action, Action::Pass);
         }
