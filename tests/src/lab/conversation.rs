@@ -31,11 +31,15 @@ const PORTS_PER_CONVERSATION: u16 = 8;
 const MOVED: u16 = 4;
 /// Their first host number; those of [`Place`] are below.
 const FIRST_HOST: u16 = 100;
-/// How many conversations may be held at once: the filter protects sixteen addresses, and the lab has two of its own.
-pub const PBX_ADDRESSES: u16 = 14;
+/// The filter protects sixteen addresses, and the lab has two of its own.
+const PBX_ADDRESSES: u16 = 14;
+/// Where the PBX takes SIP: more conversations have room at once.
+pub const PBX_SIP_PORTS: [u16; 2] = [SIP_PORT, SIP_PORT + 10];
+/// How many conversations may be held at once.
+pub const AT_ONCE: usize = PBX_ADDRESSES as usize * PBX_SIP_PORTS.len();
 const PACKETS: u32 = 8;
-/// Between the message that settles the media and the first packet: what a network takes at least.
-const NETWORK: Duration = Duration::from_millis(60);
+/// Between the message that settles the media and the first packet: what a network takes, and a busy machine.
+const NETWORK: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// One conversation of a run.
@@ -63,7 +67,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The addresses of a lab's n-th conversation. The provider's are its own, but for media; the PBX's only among [`PBX_ADDRESSES`].
+    /// The addresses of a lab's n-th conversation. The provider's are its own, but for media; the PBX's only among [`AT_ONCE`].
     #[must_use]
     pub fn of(network: &Network, number: u16) -> Self {
         let host =
@@ -77,7 +81,10 @@ impl Plan {
         Self {
             number,
             provider: SocketAddr::new(provider, SIP_PORT),
-            pbx: SocketAddr::new(pbx, SIP_PORT),
+            pbx: SocketAddr::new(
+                pbx,
+                PBX_SIP_PORTS[usize::from(number / PBX_ADDRESSES) % PBX_SIP_PORTS.len()],
+            ),
             // The provider moves to another address, the PBX to another port.
             provider_media: [
                 SocketAddr::new(provider_media(number), from),
@@ -191,7 +198,7 @@ pub fn run_through(
     let mut heard = Heard::default();
     let talks = conversation.turns.iter().filter_map(|turn| match *turn {
         Turn::Talk(caller, callee, sound) => Some((caller, callee, sound)),
-        Turn::Say(..) => None,
+        Turn::Say(..) | Turn::In(_) => None,
     });
     for (number, (caller_slot, callee_slot, sound)) in talks.enumerate() {
         let word = format!("talk {number}");
@@ -203,9 +210,8 @@ pub fn run_through(
         } else {
             (caller_slot, callee_slot)
         };
-        let fax = sound == Sound::Fax;
         thread::sleep(NETWORK);
-        let (sent, delivered) = legs.talk(provider, pbx, fax, PACKETS)?;
+        let (sent, delivered) = legs.talk(provider, pbx, sound, PACKETS)?;
         ensure!(
             sent == delivered || began.elapsed() < Duration::from_millis(PAUSE),
             "the machine is too busy: {word} took {} ms, and the agents waited {} ms",
@@ -221,7 +227,9 @@ pub fn run_through(
         heard.delivered += delivered;
         let (sent, delivered) = match sound {
             Sound::AudioUnsettled => (0, 0),
-            Sound::Audio | Sound::Fax => legs.talk_beside(provider, pbx, fax)?,
+            Sound::Audio | Sound::AudioBesideVideo | Sound::Video | Sound::Fax => {
+                legs.talk_beside(provider, pbx, sound)?
+            }
         };
         ensure!(
             began.elapsed() < Duration::from_millis(PAUSE),
@@ -324,7 +332,7 @@ impl Agent {
             .arg("-sf")
             .arg(file("xml"))
             .args(["-m", "1", "-i", &at.ip().to_string(), "-bind_local"])
-            .args(["-p", &SIP_PORT.to_string()])
+            .args(["-p", &at.port().to_string()])
             .args([
                 "-t",
                 match transport {

@@ -11,11 +11,18 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{
-    conversation::Plan, namespace::Namespace, rtp::PACKET_TIME, scenario::Slot, topology::Network,
+    conversation::Plan,
+    namespace::Namespace,
+    rtp::PACKET_TIME,
+    scenario::{Slot, Sound},
+    topology::Network,
 };
 
 /// How long an empty socket is listened to.
 const SILENCE: Duration = Duration::from_millis(100);
+
+/// The number of the first packet that is meant for nobody.
+const BESIDE: u32 = 800;
 
 /// The media sockets of one conversation, by [`Slot`].
 #[derive(Debug)]
@@ -53,38 +60,58 @@ impl Legs {
     ///
     /// # Errors
     /// Where a socket refuses.
-    pub fn talk(&self, provider: Slot, pbx: Slot, fax: bool, packets: u32) -> Result<(u32, u32)> {
+    pub fn talk(
+        &self,
+        provider: Slot,
+        pbx: Slot,
+        sound: Sound,
+        packets: u32,
+    ) -> Result<(u32, u32)> {
         let (from, to) = (&self.provider[provider as usize], &self.pbx[pbx as usize]);
         for number in 0..packets {
             // The provider first, as address translation would want it.
-            from.send_to(&self.packet(number, fax), self.plan.pbx_media[pbx as usize])?;
+            from.send_to(
+                &self.packet(number, sound),
+                self.plan.pbx_media[pbx as usize],
+            )?;
             to.send_to(
-                &self.packet(number + packets, fax),
+                &self.packet(number + packets, sound),
                 self.plan.provider_media[provider as usize],
             )?;
             thread::sleep(PACKET_TIME);
         }
-        let inwards = self.count(to, 0..packets, fax);
-        let outwards = self.count(from, packets..2 * packets, fax);
+        let inwards = self.count(to, 0..packets, sound);
+        let outwards = self.count(from, packets..2 * packets, sound);
         Ok((2 * packets, inwards + outwards))
     }
 
-    /// One packet from where the provider's audio does not come (any more), and one to where the PBX does not take it.
+    /// One packet from where the provider's audio does not come (any more), and one to where the PBX does not take it; where nothing else
+    /// is in force, a third between the two.
     ///
     /// # Errors
     /// Where a socket refuses.
-    pub fn talk_beside(&self, provider: Slot, pbx: Slot, fax: bool) -> Result<(u32, u32)> {
+    pub fn talk_beside(&self, provider: Slot, pbx: Slot, sound: Sound) -> Result<(u32, u32)> {
         let other = |slot| match slot {
             Slot::First => Slot::Moved,
             Slot::Moved => Slot::First,
         };
-        let mut delivered = 0;
-        for (from, to) in [(other(provider), pbx), (provider, other(pbx))] {
-            self.provider[from as usize]
-                .send_to(&self.packet(800, fax), self.plan.pbx_media[to as usize])?;
-            delivered += self.count(&self.pbx[to as usize], 800..801, fax);
+        let mut ways = vec![(other(provider), pbx), (provider, other(pbx))];
+        if matches!(sound, Sound::Audio | Sound::Fax) {
+            ways.push((other(provider), other(pbx)));
         }
-        Ok((2, delivered))
+        for (&(from, to), number) in ways.iter().zip(BESIDE..) {
+            self.provider[from as usize].send_to(
+                &self.packet(number, sound),
+                self.plan.pbx_media[to as usize],
+            )?;
+        }
+        let delivered = self.count(&self.pbx[pbx as usize], BESIDE..BESIDE + 1, sound)
+            + self.count(
+                &self.pbx[other(pbx) as usize],
+                BESIDE + 1..BESIDE + u32::try_from(ways.len())?,
+                sound,
+            );
+        Ok((u32::try_from(ways.len())?, delivered))
     }
 
     /// One packet to each of the PBX's endpoints.
@@ -98,15 +125,15 @@ impl Legs {
             .iter()
             .zip(self.pbx.iter().zip(self.plan.pbx_media))
         {
-            from.send_to(&self.packet(900, false), at)?;
-            delivered += self.count(to, 900..901, false);
+            from.send_to(&self.packet(900, Sound::Audio), at)?;
+            delivered += self.count(to, 900..901, Sound::Audio);
         }
         Ok((2, delivered))
     }
 
     /// Different packets of this burst that are waiting.
-    fn count(&self, socket: &UdpSocket, numbers: std::ops::Range<u32>, fax: bool) -> u32 {
-        let mut expected: Vec<Vec<u8>> = numbers.map(|n| self.packet(n, fax)).collect();
+    fn count(&self, socket: &UdpSocket, numbers: std::ops::Range<u32>, sound: Sound) -> u32 {
+        let mut expected: Vec<Vec<u8>> = numbers.map(|n| self.packet(n, sound)).collect();
         let all = expected.len();
         let mut buffer = [0; 2048];
         while !expected.is_empty()
@@ -117,22 +144,24 @@ impl Legs {
         u32::try_from(all - expected.len()).unwrap_or(u32::MAX)
     }
 
-    /// PCMU in RTP, or a UDPTL packet with one primary packet and no redundancy.
-    fn packet(&self, number: u32, fax: bool) -> Vec<u8> {
+    /// PCMU or H.263 in RTP by number (RFC 3551 §6), or a UDPTL packet with one primary packet and no redundancy.
+    fn packet(&self, number: u32, sound: Sound) -> Vec<u8> {
         let sequence = u16::try_from(number & 0xffff)
             .unwrap_or_default()
             .to_be_bytes();
-        let mut bytes = if fax {
+        let is_fax = sound == Sound::Fax;
+        let payload_type = if sound == Sound::Video { 34 } else { 0 };
+        let mut bytes = if is_fax {
             vec![sequence[0], sequence[1], 160]
         } else {
-            let mut bytes = vec![0x80, 0, sequence[0], sequence[1]];
+            let mut bytes = vec![0x80, payload_type, sequence[0], sequence[1]];
             bytes.extend((number * 160).to_be_bytes());
             bytes.extend(u32::from(self.plan.number).to_be_bytes());
             bytes
         };
         bytes.extend(self.plan.number.to_be_bytes());
         bytes.resize(bytes.len() + 158, 0xd5);
-        if fax {
+        if is_fax {
             bytes.extend([0, 0]);
         }
         bytes

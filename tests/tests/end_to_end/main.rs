@@ -7,6 +7,7 @@ mod agents;
 mod cleanup;
 mod identity;
 mod lifecycle;
+mod offer_cases;
 mod offers;
 mod promises;
 mod stories;

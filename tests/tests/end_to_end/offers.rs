@@ -16,234 +16,32 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use sipfilter_tests::lab::{
     address::{Family, Place, SIP_PORT},
     baresip::Transport,
-    call::{
-        Direction,
-        Role::{self, Callee, Caller},
-    },
+    call::Direction,
     capture::{Capture, LinkLayer},
     conversation::{self, Conversation, Heard, Plan},
     daemon::{self, Daemon, Filter, Mode},
     kamailio::Kamailio,
     rehearsal::{Rehearsal, Slack},
-    scenario::{
-        Media,
-        Method::{Ack, Bye, Invite, Prack, Update},
-        Sdp,
-        Slot::{self, First, Moved},
-        Sound,
-        Turn::{self, Say, Talk},
-        What::{self, Request, Response},
-    },
+    scenario::Turn,
     topology::{Network, OUTER, Topology},
 };
 
-use crate::Test;
+use crate::{Test, offer_cases::CASES};
 
 const CLOSED: Duration = Duration::from_secs(2);
 
-const fn audio(slot: Slot) -> Option<Sdp> {
-    with(slot, Media::Audio("sendrecv"))
-}
-
-const fn with(slot: Slot, media: Media) -> Option<Sdp> {
-    Some(Sdp { slot, media })
-}
-
-const fn say(by: Role, request: What) -> Turn {
-    Say(by, request, None)
-}
-
-const RING: Turn = say(Callee, Response(180, Invite));
-const ACK: Turn = say(Caller, Request(Ack));
-const CALLER_ENDS: [Turn; 2] = [say(Caller, Request(Bye)), say(Callee, Response(200, Bye))];
-const CALLEE_ENDS: [Turn; 2] = [say(Callee, Request(Bye)), say(Caller, Response(200, Bye))];
-const OFFER: Turn = Say(Caller, Request(Invite), audio(First));
-const ANSWER: Turn = Say(Callee, Response(200, Invite), audio(First));
-const TALK: Turn = Talk(First, First, Sound::Audio);
-
-/// A hold and a resume by re-INVITE of the caller.
-macro_rules! hold {
-    ($media:expr, $answer:expr) => {
-        &[
-            OFFER,
-            RING,
-            ANSWER,
-            ACK,
-            TALK,
-            Say(Caller, Request(Invite), with(First, $media)),
-            Say(
-                Callee,
-                Response(200, Invite),
-                with(First, Media::Audio($answer)),
-            ),
-            ACK,
-            TALK,
-            Say(Caller, Request(Invite), audio(First)),
-            ANSWER,
-            ACK,
-            TALK,
-            CALLEE_ENDS[0],
-            CALLEE_ENDS[1],
-        ]
-    };
-}
-
-const CASES: [(&str, &[Turn]); 12] = [
-    (
-        "delayed_offer",
-        &[
-            say(Caller, Request(Invite)),
-            RING,
-            ANSWER,
-            Say(Caller, Request(Ack), audio(First)),
-            TALK,
-            CALLER_ENDS[0],
-            CALLER_ENDS[1],
-        ],
-    ),
-    (
-        "delayed_offer_in_reliable_183",
-        &[
-            say(Caller, Request(Invite)),
-            Say(Callee, Response(183, Invite), audio(First)),
-            Say(Caller, Request(Prack), audio(First)),
-            say(Callee, Response(200, Prack)),
-            TALK,
-            say(Callee, Response(200, Invite)),
-            ACK,
-            TALK,
-            CALLEE_ENDS[0],
-            CALLEE_ENDS[1],
-        ],
-    ),
-    (
-        "answer_in_reliable_183",
-        &[
-            OFFER,
-            Say(Callee, Response(183, Invite), audio(First)),
-            say(Caller, Request(Prack)),
-            say(Callee, Response(200, Prack)),
-            TALK,
-            say(Callee, Response(200, Invite)),
-            ACK,
-            TALK,
-            CALLER_ENDS[0],
-            CALLER_ENDS[1],
-        ],
-    ),
-    (
-        "update_in_early_dialog",
-        &[
-            OFFER,
-            Say(Callee, Response(183, Invite), audio(First)),
-            say(Caller, Request(Prack)),
-            say(Callee, Response(200, Prack)),
-            TALK,
-            Say(Caller, Request(Update), audio(Moved)),
-            Say(Callee, Response(200, Update), audio(First)),
-            Talk(Moved, First, Sound::AudioUnsettled),
-            say(Callee, Response(200, Invite)),
-            ACK,
-            Talk(Moved, First, Sound::AudioUnsettled),
-            CALLER_ENDS[0],
-            CALLER_ENDS[1],
-        ],
-    ),
-    (
-        "update_in_confirmed_dialog",
-        &[
-            OFFER,
-            RING,
-            ANSWER,
-            ACK,
-            TALK,
-            Say(Callee, Request(Update), audio(Moved)),
-            Say(Caller, Response(200, Update), audio(First)),
-            Talk(First, Moved, Sound::AudioUnsettled),
-            CALLER_ENDS[0],
-            CALLER_ENDS[1],
-        ],
-    ),
-    (
-        "caller_moves_by_reinvite",
-        &[
-            OFFER,
-            RING,
-            ANSWER,
-            ACK,
-            TALK,
-            Say(Caller, Request(Invite), audio(Moved)),
-            ANSWER,
-            ACK,
-            Talk(Moved, First, Sound::Audio),
-            CALLER_ENDS[0],
-            CALLER_ENDS[1],
-        ],
-    ),
-    (
-        "both_move_by_reinvite_of_callee",
-        &[
-            OFFER,
-            RING,
-            ANSWER,
-            ACK,
-            TALK,
-            Say(Callee, Request(Invite), audio(Moved)),
-            Say(Caller, Response(200, Invite), audio(Moved)),
-            say(Callee, Request(Ack)),
-            Talk(Moved, Moved, Sound::Audio),
-            CALLEE_ENDS[0],
-            CALLEE_ENDS[1],
-        ],
-    ),
-    (
-        "rejected_reinvite_keeps_media",
-        &[
-            OFFER,
-            RING,
-            ANSWER,
-            ACK,
-            TALK,
-            Say(Caller, Request(Invite), audio(Moved)),
-            say(Callee, Response(488, Invite)),
-            ACK,
-            TALK,
-            CALLER_ENDS[0],
-            CALLER_ENDS[1],
-        ],
-    ),
-    ("hold_sendonly", hold!(Media::Audio("sendonly"), "recvonly")),
-    ("hold_inactive", hold!(Media::Audio("inactive"), "inactive")),
-    ("hold_unspecified", hold!(Media::AudioToNobody, "sendrecv")),
-    (
-        "fax_and_back",
-        &[
-            OFFER,
-            RING,
-            ANSWER,
-            ACK,
-            TALK,
-            Say(Callee, Request(Invite), with(First, Media::Fax)),
-            Say(Caller, Response(200, Invite), with(First, Media::Fax)),
-            say(Callee, Request(Ack)),
-            Talk(First, First, Sound::Fax),
-            Say(Callee, Request(Invite), audio(First)),
-            Say(Caller, Response(200, Invite), audio(First)),
-            say(Callee, Request(Ack)),
-            TALK,
-            CALLER_ENDS[0],
-            CALLER_ENDS[1],
-        ],
-    ),
-];
-
 /// What is told behind a proxy: requests of both sides, in and outside of dialogs.
-const BEHIND_PROXY: [&str; 5] = [
+const BEHIND_PROXY: [&str; 10] = [
     "delayed_offer",
     "caller_moves_by_reinvite",
     "both_move_by_reinvite_of_callee",
     "rejected_reinvite_keeps_media",
     "hold_sendonly",
+    "video_is_added_and_removed",
+    "replaced_call",
+    "blind_transfer",
+    "redirected_call",
+    "challenged_call",
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -281,20 +79,27 @@ pub fn tests() -> Vec<Test> {
 
 fn hold_all(group: Group, filter: Filter) -> Result<()> {
     let network = Network::build(Topology::Routed, group.family, &[])?;
-    let chosen = CASES
+    let mut chosen: Vec<_> = CASES
+        .iter()
+        .filter(|(name, _)| !group.proxy || BEHIND_PROXY.contains(name))
+        .flat_map(|case| [Direction::Inbound, Direction::Outbound].map(|way| (way, case)))
+        .collect();
+    // Those that are held at once take about the same time.
+    chosen.sort_by_key(|(_, (_, turns))| talks(turns));
+    let at_once = chosen
+        .len()
+        .div_ceil(chosen.len().div_ceil(conversation::AT_ONCE));
+    let conversations: Vec<(Conversation, Plan)> = chosen
         .into_iter()
-        .filter(|(name, _)| !group.proxy || BEHIND_PROXY.contains(name));
-    let conversations: Vec<(Conversation, Plan)> = [Direction::Inbound, Direction::Outbound]
-        .into_iter()
-        .flat_map(|direction| {
-            chosen.clone().map(move |(name, turns)| Conversation {
+        .zip(0..)
+        .map(|((direction, &(name, turns)), number)| {
+            let conversation = Conversation {
                 name,
                 turns,
                 direction,
-            })
+            };
+            (conversation, Plan::of(&network, number))
         })
-        .zip(0..)
-        .map(|(conversation, number)| (conversation, Plan::of(&network, number)))
         .collect();
     let plans: Vec<Plan> = conversations.iter().map(|&(_, plan)| plan).collect();
     conversation::add_addresses(&network, &plans)?;
@@ -302,6 +107,12 @@ fn hold_all(group: Group, filter: Filter) -> Result<()> {
     let pbx: Vec<_> = pbx.into_iter().collect();
     let provider: Vec<_> = plans.iter().map(Plan::provider).collect();
     let config = daemon::config_with(&network, &[OUTER], Mode::Native, &pbx, &provider);
+    let ports = conversation::PBX_SIP_PORTS;
+    let config = config.replacen(
+        "[pbx]\n",
+        &format!("[pbx]\nsignalling = {{ udp = {ports:?}, tcp = {ports:?} }}\n"),
+        1,
+    );
     let daemon = match filter {
         Filter::None => None,
         Filter::Sipfilter(_) => Some(Daemon::start_with(&network, "sipfilter", &config)?),
@@ -314,7 +125,7 @@ fn hold_all(group: Group, filter: Filter) -> Result<()> {
         .transpose()?;
     let proxy = group.proxy.then_some(proxy_at);
     let results: Vec<(String, Result<Heard>)> = conversations
-        .chunks(usize::from(conversation::PBX_ADDRESSES).min(chosen.count()))
+        .chunks(at_once)
         .flat_map(|at_once| hold_at_once(&network, at_once, group.transport, proxy))
         .collect();
     let complaints: Vec<String> = results
@@ -364,6 +175,13 @@ fn check_rehearsal(rehearsal: &Rehearsal, heard: Heard) -> Result<()> {
         "the simulator passed {passed} and dropped {dropped} media packets, not {expect:?}"
     );
     Ok(())
+}
+
+fn talks(turns: &[Turn]) -> usize {
+    turns
+        .iter()
+        .filter(|turn| matches!(turn, Turn::Talk(..)))
+        .count()
 }
 
 fn hold_at_once(
