@@ -22,7 +22,6 @@ use super::{
     call::{Direction, Role},
     cleanup,
     legs::Legs,
-    namespace::run,
     scenario::{Addresses, PAUSE, Sound, Turn, xml},
     topology::Network,
 };
@@ -39,7 +38,7 @@ pub const PBX_SIP_PORTS: [u16; 2] = [SIP_PORT, SIP_PORT + 10];
 pub const AT_ONCE: usize = PBX_ADDRESSES as usize * PBX_SIP_PORTS.len();
 const PACKETS: u32 = 8;
 /// Between the message that settles the media and the first packet: what a network takes, and a busy machine.
-const NETWORK: Duration = Duration::from_millis(100);
+const NETWORK: Duration = Duration::from_millis(120);
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// One conversation of a run.
@@ -276,6 +275,22 @@ fn wait(agents: &mut [&mut Agent], reached: impl Fn(&str) -> bool) -> Result<()>
     }
 }
 
+/// A socket's address as `/proc/net` writes it (proc(5)): words in the machine's own order.
+fn in_kernel_table(at: SocketAddr) -> String {
+    let octets = match at.ip() {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let words: String = octets
+        .chunks_exact(4)
+        .map(|word| {
+            let word = word.try_into().unwrap_or_default();
+            format!("{:08X}", u32::from_ne_bytes(word))
+        })
+        .collect();
+    format!("{words}:{:04X}", at.port())
+}
+
 /// One SIPp process.
 #[derive(Debug)]
 struct Agent {
@@ -367,18 +382,24 @@ impl Agent {
     }
 
     fn wait_until_bound(&mut self, transport: Transport) -> Result<()> {
-        let flag = match transport {
-            Transport::Udp => "-uan",
-            Transport::Tcp => "-ltn",
-        };
         let deadline = Instant::now() + PATIENCE;
-        let pid = self.child.id().to_string();
+        // Read by ourselves: on a busy machine, dozens of programs that ask would delay those that are asked for.
+        let table = format!(
+            "/proc/{}/net/{}{}",
+            self.child.id(),
+            match transport {
+                Transport::Udp => "udp",
+                Transport::Tcp => "tcp",
+            },
+            if self.at.is_ipv4() { "" } else { "6" }
+        );
+        let at = in_kernel_table(self.at);
         while Instant::now() < deadline {
-            let table = run(std::process::Command::new("nsenter")
-                .args(["--target", &pid, "--net", "ss", "-H", flag])
-                .args(["src", &self.at.to_string()]))
-            .unwrap_or_default();
-            if !table.trim().is_empty() {
+            let table = fs::read_to_string(&table).unwrap_or_default();
+            if table
+                .lines()
+                .any(|line| line.split_whitespace().nth(1) == Some(at.as_str()))
+            {
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {

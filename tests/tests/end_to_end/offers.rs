@@ -128,6 +128,11 @@ fn hold_all(group: Group, filter: Filter) -> Result<()> {
         .chunks(at_once)
         .flat_map(|at_once| hold_at_once(&network, at_once, group.transport, proxy))
         .collect();
+    let emptied = daemon.as_ref().map_or(Ok(()), nothing_is_left);
+    let live = daemon.as_ref().map(Daemon::settled_reasons).transpose()?;
+    let film = capture.finish()?;
+    let filtered = if live.is_some() { "_filtered" } else { "" };
+    film.keep(&format!("{}{filtered}", group.name), &config)?;
     let complaints: Vec<String> = results
         .iter()
         .filter_map(|(name, result)| match result {
@@ -144,13 +149,7 @@ fn hold_all(group: Group, filter: Filter) -> Result<()> {
             complaints.join("\n")
         );
     }
-    if let Some(daemon) = &daemon {
-        nothing_is_left(daemon)?;
-    }
-    let live = daemon.as_ref().map(Daemon::settled_reasons).transpose()?;
-    let film = capture.finish()?;
-    let filtered = if live.is_some() { "_filtered" } else { "" };
-    film.keep(&format!("{}{filtered}", group.name), &config)?;
+    emptied?;
     let rehearsal = Rehearsal::of(&network, &film, &config, LinkLayer::Ethernet)?;
     let heard = results
         .iter()
@@ -199,7 +198,7 @@ fn hold_at_once(
                     conversation::run_through(network, conversation, plan, transport, proxy)
                 });
                 // Not all in the same instant: a machine that starts two dozen programs has no time for their calls.
-                thread::sleep(Duration::from_millis(20));
+                thread::sleep(Duration::from_millis(35));
                 (name, handle)
             })
             .collect();
