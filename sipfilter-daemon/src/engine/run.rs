@@ -198,8 +198,8 @@ impl Engine {
             self.refuse(None, Refusal::UnknownPeer);
             return;
         };
-        let message = match sip::parse_datagram(bytes) {
-            Ok(message) => message,
+        let scan = match sip::scan_datagram(bytes) {
+            Ok(scan) => scan,
             Err(SipError::KeepAlive) => {
                 self.counters.keep_alives += 1;
                 return;
@@ -213,6 +213,12 @@ impl Engine {
             Direction::Ingress => self.counters.messages_in += 1,
             Direction::Egress => self.counters.messages_out += 1,
         }
+        match Verb::of(scan.method()) {
+            None => return,
+            Some(Verb::Aside(_)) if !self.calls.may_know(scan.call_id()) => return,
+            Some(_) => {}
+        }
+        let message = scan.into_message();
         match Seen::read(&message, flow.direction, self.key) {
             Ok(Some(seen)) => self.handle_seen(id, &seen),
             Ok(None) => {}

@@ -60,7 +60,7 @@ pub enum Aside {
 
 impl Verb {
     /// `None` for every method that no call needs to know of.
-    fn of(method: &MethodName<'_>) -> Option<Self> {
+    pub fn of(method: &MethodName<'_>) -> Option<Self> {
         match method {
             MethodName::Known(Method::Invite) => Some(Self::Invite),
             MethodName::Known(Method::Ack) => Some(Self::Ack),

@@ -103,6 +103,13 @@ impl CallTable {
         self.calls.get_mut(&number)
     }
 
+    /// Whether any call may have this Call-ID; false says that none has.
+    pub fn may_know(&self, call_id: &str) -> bool {
+        let hash = self.hash(call_id);
+        let range = (hash, CallNumber(0))..=(hash, CallNumber(u64::MAX));
+        self.by_call_id.range(range).next().is_some()
+    }
+
     /// Whose message this is. A living call comes before one that is over.
     pub fn find(&self, provider: ProviderId, seen: &Seen<'_>) -> Found {
         let hash = self.hash(seen.call_id);

@@ -116,15 +116,15 @@ fn find_in_part(part: &[u8], depth: u8) -> Result<Option<&[u8]>, SipError> {
     for header in Headers::new(head) {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name.as_bytes());
         if is("Content-Type") || is("c") {
-            content.content_type = header.text();
+            content.content_type = header.value.text();
         } else if is("Content-Encoding") || is("e") {
-            content.encoded |= is_encoded(&header.text());
+            content.encoded |= is_encoded(&header.value.text());
         } else if is("Content-Transfer-Encoding") {
-            let value = header.text();
+            let value = header.value.text();
             content.encoded |= !["7bit", "8bit", "binary"]
                 .iter()
                 .any(|plain| value.eq_ignore_ascii_case(plain));
-        } else if is("Content-Disposition") && is_early_session(&header.text()) {
+        } else if is("Content-Disposition") && is_early_session(&header.value.text()) {
             return Ok(None);
         }
     }

@@ -1,56 +1,54 @@
 //! Readers of header values: parameters, CSeq and method names (RFC 3261 §20, §25.1).
 //!
-//! They work on trimmed, unfolded text and give parts of it. They do not know which header a value came from.
+//! They work on trimmed, unfolded values and give parts of them. They do not know which header a value came from.
 
 use std::borrow::Cow;
 
-use memchr::{memchr, memchr2, memchr3};
+use memchr::{memchr, memchr2, memchr3, memrchr};
 
-use super::{CSeq, Method, MethodName, SipError};
+use super::{CSeq, Method, MethodName, SipError, lines::text_of};
 
-/// Applies a reader of parts to text that may be borrowed or owned.
+/// Applies a reader of parts to a line that may be borrowed or owned. All that has a meaning to the readers is ASCII, so that what is no
+/// UTF-8 may be replaced afterwards, and only in the part.
 pub(super) fn part_of<'a>(
-    text: Cow<'a, str>,
-    read: impl for<'t> Fn(&'t str) -> Option<&'t str>,
+    line: Cow<'a, [u8]>,
+    read: impl for<'t> Fn(&'t [u8]) -> Option<&'t [u8]>,
 ) -> Option<Cow<'a, str>> {
-    match text {
-        Cow::Borrowed(text) => read(text).map(Cow::Borrowed),
-        Cow::Owned(text) => read(&text).map(|part| Cow::Owned(part.to_owned())),
-    }
+    let part = match line {
+        Cow::Borrowed(line) => Cow::Borrowed(read(line)?),
+        Cow::Owned(line) => Cow::Owned(read(&line)?.to_owned()),
+    };
+    Some(text_of(part))
 }
 
 /// The tag of a From or To value (§20.20, §20.39). An empty tag is none.
-pub(super) fn tag(value: &str) -> Option<&str> {
+pub(super) fn tag(value: &[u8]) -> Option<&[u8]> {
     match parameter(value, "tag", Shape::Address) {
         Ok(tag) => tag,
         // Display names with an odd number of quotes are seen in the wild, and receivers take the parameters behind the address.
         Err(Unbalanced) => {
-            let behind = value.rsplit_once('>').map_or(value, |(_, behind)| behind);
-            behind
-                .split(';')
-                .skip(1)
-                .find_map(|part| named(part, "tag"))
+            let address = memrchr(b'>', value).map_or(0, |end| end + 1);
+            let mut parts = value.get(address..)?.split(|&byte| byte == b';').skip(1);
+            parts.find_map(|part| named(part, "tag"))
         }
     }
 }
 
 /// The branch of the first of the Via values (§20.42) in one header.
-pub(super) fn branch(value: &str) -> Option<&str> {
+pub(super) fn branch(value: &[u8]) -> Option<&[u8]> {
     match parameter(value, "branch", Shape::List) {
         Ok(branch) => branch,
         Err(Unbalanced) => {
-            let first = value.split(',').next()?;
-            first
-                .split(';')
-                .skip(1)
-                .find_map(|part| named(part, "branch"))
+            let first = value.split(|&byte| byte == b',').next()?;
+            let mut parts = first.split(|&byte| byte == b';').skip(1);
+            parts.find_map(|part| named(part, "branch"))
         }
     }
 }
 
 /// The Call-ID of a Replaces value (RFC 3891 §3): what stands in front of the parameters.
-pub(super) fn call_id_of(value: &str) -> Option<&str> {
-    let call_id = value.split(';').next()?.trim_ascii();
+pub(super) fn call_id_of(value: &[u8]) -> Option<&[u8]> {
+    let call_id = value.split(|&byte| byte == b';').next()?.trim_ascii();
     (!call_id.is_empty()).then_some(call_id)
 }
 
@@ -63,7 +61,11 @@ pub(super) fn cseq(value: Cow<'_, str>) -> Result<CSeq<'_>, SipError> {
         Some((number, text.len() - rest.trim_start().len()))
     };
     let (number, at) = read(&value).ok_or(SipError::CSeq)?;
-    let method = part_of(value, |text| text.get(at..)).and_then(method_name);
+    let method = match value {
+        Cow::Borrowed(text) => text.get(at..).map(Cow::Borrowed),
+        Cow::Owned(text) => text.get(at..).map(|method| Cow::Owned(method.to_owned())),
+    };
+    let method = method.and_then(method_name);
     Ok(CSeq {
         number,
         method: method.ok_or(SipError::CSeq)?,
@@ -72,25 +74,32 @@ pub(super) fn cseq(value: Cow<'_, str>) -> Result<CSeq<'_>, SipError> {
 
 /// A method (§7.1): case matters, and any token is one.
 pub(super) fn method_name(name: Cow<'_, str>) -> Option<MethodName<'_>> {
-    let known = match name.as_ref() {
-        "ACK" => Method::Ack,
-        "BYE" => Method::Bye,
-        "CANCEL" => Method::Cancel,
-        "INFO" => Method::Info,
-        "INVITE" => Method::Invite,
-        "MESSAGE" => Method::Message,
-        "NOTIFY" => Method::Notify,
-        "OPTIONS" => Method::Options,
-        "PRACK" => Method::PRack,
-        "PUBLISH" => Method::Publish,
-        "REFER" => Method::Refer,
-        "REGISTER" => Method::Register,
-        "SUBSCRIBE" => Method::Subscribe,
-        "UPDATE" => Method::Update,
-        other if is_token(other) => return Some(MethodName::Other(name)),
+    match known_method(name.as_bytes()) {
+        Some(method) => Some(MethodName::Known(method)),
+        None if is_token(&name) => Some(MethodName::Other(name)),
+        None => None,
+    }
+}
+
+/// A method of rsip's list.
+pub(super) fn known_method(name: &[u8]) -> Option<Method> {
+    Some(match name {
+        b"ACK" => Method::Ack,
+        b"BYE" => Method::Bye,
+        b"CANCEL" => Method::Cancel,
+        b"INFO" => Method::Info,
+        b"INVITE" => Method::Invite,
+        b"MESSAGE" => Method::Message,
+        b"NOTIFY" => Method::Notify,
+        b"OPTIONS" => Method::Options,
+        b"PRACK" => Method::PRack,
+        b"PUBLISH" => Method::Publish,
+        b"REFER" => Method::Refer,
+        b"REGISTER" => Method::Register,
+        b"SUBSCRIBE" => Method::Subscribe,
+        b"UPDATE" => Method::Update,
         _ => return None,
-    };
-    Some(MethodName::Known(known))
+    })
 }
 
 /// RFC 3261 §25.1: `token`.
@@ -115,8 +124,11 @@ enum Shape {
 struct Unbalanced;
 
 /// The value of the first parameter called `name`: parameters begin at the first `;` outside quotes and angle brackets.
-fn parameter<'v>(value: &'v str, name: &str, shape: Shape) -> Result<Option<&'v str>, Unbalanced> {
-    let bytes = value.as_bytes();
+fn parameter<'v>(
+    bytes: &'v [u8],
+    name: &str,
+    shape: Shape,
+) -> Result<Option<&'v [u8]>, Unbalanced> {
     let third = match shape {
         Shape::Address => b'<',
         Shape::List => b',',
@@ -125,9 +137,9 @@ fn parameter<'v>(value: &'v str, name: &str, shape: Shape) -> Result<Option<&'v 
         let at = from + memchr3(b'"', b';', third, bytes.get(from..)?)?;
         Some((at, *bytes.get(at)?))
     };
-    let finish = |begin: Option<usize>, end: usize| named(value.get(begin?..end)?, name);
+    let finish = |begin: Option<usize>, end: usize| named(bytes.get(begin?..end)?, name);
 
-    let (mut from, mut end) = (0, value.len());
+    let (mut from, mut end) = (0, bytes.len());
     let (mut begin, mut found) = (None, None);
     while let Some((at, byte)) = find(from) {
         from = at + 1;
@@ -163,11 +175,15 @@ fn behind_quote(bytes: &[u8], mut from: usize) -> Option<usize> {
 
 /// The value of `part` if it is `name=value`: names without case, white space allowed around both. The value ends at white space
 /// or a comma; an empty one is none.
-fn named<'v>(part: &'v str, name: &str) -> Option<&'v str> {
-    let (found, value) = part.split_once('=')?;
-    if !found.trim_ascii().eq_ignore_ascii_case(name) {
+fn named<'v>(part: &'v [u8], name: &str) -> Option<&'v [u8]> {
+    let (found, behind) = part.trim_ascii_start().split_at_checked(name.len())?;
+    if !found.eq_ignore_ascii_case(name.as_bytes()) {
         return None;
     }
-    let value = value.trim_ascii().split([' ', '\t', ',']).next()?;
+    let value = behind.trim_ascii_start().strip_prefix(b"=")?.trim_ascii();
+    let end = value
+        .iter()
+        .position(|byte| matches!(byte, b' ' | b'\t' | b','));
+    let value = value.get(..end.unwrap_or(value.len()))?;
     (!value.is_empty()).then_some(value)
 }

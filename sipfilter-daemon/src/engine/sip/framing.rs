@@ -1,13 +1,15 @@
 //! Where a message begins and ends in a datagram or in a stream (RFC 3261 §7.5, §18.3).
 //!
-//! It owns every cap on what a peer may send, and reads one header only: Content-Length. It does not read any other header
-//! (`scan` does) and keeps no bytes (`reassemble` does). Nothing here allocates, and nothing behind a declared body is looked at.
+//! It owns every cap on what a peer may send, and reads one header only: Content-Length. The pass over the head is `head`'s; no other
+//! header is read here (`scan` does), and no bytes are kept (`reassemble` does). Nothing here allocates, and nothing behind a declared
+//! body is looked at.
 
 use memchr::memchr;
 
 use super::{
     SipError,
-    lines::{Headers, split_line, without_cr},
+    head::{Found, Head, Kind, is_start_line, read_head},
+    lines::{Headers, without_cr},
 };
 
 /// The largest head: start line, headers and the empty line.
@@ -37,6 +39,8 @@ pub struct Frame<'a> {
     pub headers: &'a [u8],
     /// The body, as long as Content-Length says.
     pub body: &'a [u8],
+    /// The headers of interest.
+    pub(super) found: Found,
 }
 
 /// Frames a datagram: Content-Length beyond its end refuses it, a shorter one cuts, none means to the end (RFC 3261 §18.3).
@@ -55,7 +59,7 @@ pub fn frame_datagram(bytes: &[u8]) -> Result<Framed<'_>, SipError> {
             _ => Err(SipError::HeadUnterminated),
         };
     };
-    let body = match head.content_length {
+    let body = match head.content_length()? {
         None => head.rest,
         Some(declared) => head.rest.get(..declared).ok_or(SipError::BodyTruncated {
             declared,
@@ -83,19 +87,11 @@ pub fn frame_stream(bytes: &[u8]) -> Result<Option<(Framed<'_>, usize)>, SipErro
     let Some(head) = read_head(message)? else {
         return Ok(None);
     };
-    let Some(body) = head.rest.get(..head.content_length.unwrap_or(0)) else {
+    let Some(body) = head.rest.get(..head.content_length()?.unwrap_or(0)) else {
         return Ok(None);
     };
     let consumed = bytes.len() - (head.rest.len() - body.len());
     Ok(Some((Framed::Message(head.with_body(body)), consumed)))
-}
-
-struct Head<'a> {
-    start_line: &'a [u8],
-    headers: &'a [u8],
-    content_length: Option<usize>,
-    /// Everything behind the empty line.
-    rest: &'a [u8],
 }
 
 impl<'a> Head<'a> {
@@ -104,88 +100,28 @@ impl<'a> Head<'a> {
             start_line: self.start_line,
             headers: self.headers,
             body,
+            found: self.found,
         }
+    }
+
+    /// Content-Length (§20.14). Two may stand there if they agree.
+    fn content_length(&self) -> Result<Option<usize>, SipError> {
+        if self.found.is_repeated(Kind::ContentLength) {
+            return agreed_content_length(self.headers);
+        }
+        let value = self.found.value(Kind::ContentLength, self.headers);
+        value.map(|value| content_length(value.bytes)).transpose()
     }
 }
 
-/// Reads up to the empty line; `None` where it is not there yet.
-fn read_head(bytes: &[u8]) -> Result<Option<Head<'_>>, SipError> {
-    // A token begins every start line, so that most binary junk is refused by one byte.
-    if !bytes.first().is_some_and(u8::is_ascii_graphic) {
-        return Err(SipError::NotSip);
-    }
-    let capped = bytes.get(..MAX_HEAD).unwrap_or(bytes);
-    let incomplete = || match capped.len() {
-        MAX_HEAD => Err(SipError::HeadTooLarge),
-        _ => Ok(None),
-    };
-
-    let Some((line, mut rest)) = split_line(capped) else {
-        return incomplete();
-    };
-    let start_line = without_cr(line);
-    if !is_start_line(start_line) {
-        return Err(SipError::NotSip);
-    }
-    if has_bare_cr(start_line) {
-        return Err(SipError::BareCr);
-    }
-    if let Some(b' ' | b'\t') = rest.first() {
-        return Err(SipError::FoldedStartLine);
-    }
-
-    let begin = capped.len() - rest.len();
-    let mut first_length = None;
-    for _ in 0..=MAX_HEADERS {
-        let at = capped.len() - rest.len();
-        let Some((line, behind)) = split_line(rest) else {
-            return incomplete();
-        };
-        let line = without_cr(line);
-        if line.is_empty() {
-            let lengths = bytes
-                .get(first_length.unwrap_or(at)..at)
-                .unwrap_or_default();
-            return Ok(Some(Head {
-                start_line,
-                headers: bytes.get(begin..at).unwrap_or_default(),
-                content_length: content_length(lengths)?,
-                rest: bytes.get(capped.len() - behind.len()..).unwrap_or_default(),
-            }));
-        }
-        if has_bare_cr(line) {
-            return Err(SipError::BareCr);
-        }
-        if let Some(b'C' | b'c' | b'L' | b'l') = line.first()
-            && first_length.is_none()
-            && memchr(b':', line)
-                .and_then(|colon| line.get(..colon))
-                .is_some_and(is_content_length)
-        {
-            first_length = Some(at);
-        }
-        rest = behind;
-    }
-    Err(SipError::TooManyHeaders)
-}
-
-/// The value of the Content-Length headers among `lines`, if there is one. Digits only, without a sign; a number too large for
-/// any integer is too large, never a smaller one.
-fn content_length(lines: &[u8]) -> Result<Option<usize>, SipError> {
+/// The value of all Content-Length headers among the header lines.
+#[cold]
+fn agreed_content_length(headers: &[u8]) -> Result<Option<usize>, SipError> {
     let mut found = None;
-    for header in Headers::new(lines).filter(|header| is_content_length(header.name)) {
-        let digits = header.value.trim_ascii();
-        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-            return Err(SipError::ContentLength);
-        }
-        let value = digits.iter().fold(0_usize, |value, digit| {
-            value
-                .saturating_mul(10)
-                .saturating_add(usize::from(digit - b'0'))
-        });
-        if value > MAX_BODY {
-            return Err(SipError::BodyTooLarge);
-        }
+    for header in
+        Headers::new(headers).filter(|header| Kind::of(header.name) == Some(Kind::ContentLength))
+    {
+        let value = content_length(header.value.bytes)?;
         if found.is_some_and(|other| other != value) {
             return Err(SipError::ContentLengthConflict);
         }
@@ -194,17 +130,21 @@ fn content_length(lines: &[u8]) -> Result<Option<usize>, SipError> {
     Ok(found)
 }
 
-fn is_content_length(name: &[u8]) -> bool {
-    let name = name.trim_ascii();
-    name.eq_ignore_ascii_case(b"Content-Length") || name.eq_ignore_ascii_case(b"l")
-}
-
-fn is_start_line(line: &[u8]) -> bool {
-    line.starts_with(b"SIP/2.0 ") || line.ends_with(b" SIP/2.0")
-}
-
-fn has_bare_cr(line: &[u8]) -> bool {
-    memchr(b'\r', line).is_some()
+/// One Content-Length. Digits only, without a sign; a number too large for any integer is too large, never a smaller one.
+fn content_length(value: &[u8]) -> Result<usize, SipError> {
+    let digits = value.trim_ascii();
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(SipError::ContentLength);
+    }
+    let value = digits.iter().fold(0_usize, |value, digit| {
+        value
+            .saturating_mul(10)
+            .saturating_add(usize::from(digit - b'0'))
+    });
+    if value > MAX_BODY {
+        return Err(SipError::BodyTooLarge);
+    }
+    Ok(value)
 }
 
 /// RFC 3261 §7.5: line ends in front of a start line are to be ignored.

@@ -12,31 +12,59 @@ use memchr::memchr;
 pub(super) struct RawHeader<'a> {
     /// The name, without the white space around it. Compare without case.
     pub(super) name: &'a [u8],
-    /// What stands behind the colon, folded lines included.
-    pub(super) value: &'a [u8],
-    /// The value goes on over more than one line.
+    /// What stands behind the colon.
+    pub(super) value: RawValue<'a>,
+}
+
+/// A header's value as it stands in the head.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawValue<'a> {
+    /// All of it, folded lines included.
+    pub(super) bytes: &'a [u8],
+    /// It goes on over more than one line.
     pub(super) folded: bool,
 }
 
-impl<'a> RawHeader<'a> {
-    /// The value's text, trimmed, on one line (§7.3.1: a fold is worth one space), each byte that is no UTF-8 replaced.
-    pub(super) fn text(&self) -> Cow<'a, str> {
+impl<'a> RawValue<'a> {
+    /// The value, trimmed, on one line (§7.3.1: a fold is worth one space).
+    pub(super) fn line(&self) -> Cow<'a, [u8]> {
         if !self.folded {
-            let value = self.value.trim_ascii();
-            // The common case is valid, which the plain check sees faster than the lossy one.
-            return str::from_utf8(value)
-                .map_or_else(|_| String::from_utf8_lossy(value), Cow::Borrowed);
+            return Cow::Borrowed(self.bytes.trim_ascii());
         }
-        let mut line = Vec::with_capacity(self.value.len());
-        for part in self.value.split(|&byte| byte == b'\n') {
+        let mut line = Vec::with_capacity(self.bytes.len());
+        for part in self.bytes.split(|&byte| byte == b'\n') {
             let part = part.trim_ascii();
             if !part.is_empty() && !line.is_empty() {
                 line.push(b' ');
             }
             line.extend_from_slice(part);
         }
-        Cow::Owned(String::from_utf8_lossy(&line).into_owned())
+        Cow::Owned(line)
     }
+
+    /// The text of that line.
+    pub(super) fn text(&self) -> Cow<'a, str> {
+        text_of(self.line())
+    }
+}
+
+/// Bytes as text, each that is no UTF-8 replaced.
+pub(super) fn text_of(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
+    match bytes {
+        // The common case is valid, which the plain check sees faster than the lossy one.
+        Cow::Borrowed(bytes) => {
+            str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
+        }
+        Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+    }
+}
+
+/// A header's name without the white space around it (RFC 3261 §7.3.1). A form feed is none: nobody trims it.
+pub(super) fn trim_name(mut name: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = name {
+        name = rest;
+    }
+    name
 }
 
 /// The headers of a head, in order.
@@ -72,13 +100,15 @@ impl<'a> Iterator for Headers<'a> {
             else {
                 continue;
             };
-            let name = name.trim_ascii();
+            let name = trim_name(name);
             if !name.is_empty() {
                 let folded = end != first;
                 return Some(RawHeader {
                     name,
-                    value,
-                    folded,
+                    value: RawValue {
+                        bytes: value,
+                        folded,
+                    },
                 });
             }
         }

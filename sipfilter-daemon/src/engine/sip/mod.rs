@@ -9,6 +9,7 @@
 mod body;
 mod fields;
 pub mod framing;
+mod head;
 mod lines;
 mod scan;
 #[cfg(test)]
@@ -19,13 +20,23 @@ use std::borrow::Cow;
 pub use rsip::Method;
 
 use framing::{Framed, MAX_BODY, MAX_HEAD, MAX_HEADERS, frame_datagram, frame_stream};
+pub use scan::Scan;
 
-/// Reads the message that a UDP datagram carries (RFC 3261 §18.3). Anything behind the declared body is not looked at.
+/// Reads of a UDP datagram (RFC 3261 §18.3) what tells whether its message can concern a call. Anything behind the declared body is
+/// not looked at. It refuses all that [`parse_datagram`] refuses.
 ///
 /// # Errors
 /// [`SipError::KeepAlive`] for a datagram that only keeps a binding open; every other variant is a fault of the sender.
+pub fn scan_datagram(bytes: &[u8]) -> Result<Scan<'_>, SipError> {
+    scan(frame_datagram(bytes)?)
+}
+
+/// Reads the message that a UDP datagram carries: its scan and the rest.
+///
+/// # Errors
+/// Those of [`scan_datagram`].
 pub fn parse_datagram(bytes: &[u8]) -> Result<Message<'_>, SipError> {
-    message(frame_datagram(bytes)?)
+    scan_datagram(bytes).map(Scan::into_message)
 }
 
 /// Reads the first message of a stream's pending bytes, and says how many of them it took. `None` waits for more bytes.
@@ -41,13 +52,14 @@ pub fn parse_datagram(bytes: &[u8]) -> Result<Message<'_>, SipError> {
 pub fn parse_stream(
     bytes: &[u8],
 ) -> Result<Option<(Result<Message<'_>, SipError>, usize)>, SipError> {
-    Ok(frame_stream(bytes)?.map(|(framed, consumed)| (message(framed), consumed)))
+    Ok(frame_stream(bytes)?
+        .map(|(framed, consumed)| (scan(framed).map(Scan::into_message), consumed)))
 }
 
-fn message(framed: Framed<'_>) -> Result<Message<'_>, SipError> {
+fn scan(framed: Framed<'_>) -> Result<Scan<'_>, SipError> {
     match framed {
         Framed::KeepAlive => Err(SipError::KeepAlive),
-        Framed::Message(frame) => scan::scan(&frame),
+        Framed::Message(frame) => Scan::read(frame),
     }
 }
 

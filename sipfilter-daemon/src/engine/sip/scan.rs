@@ -1,167 +1,164 @@
-//! The head scan: one pass over a framed message that picks the few headers on which dialogs and media depend.
+//! What a framed message says: at once who and what it is about, and only on demand what no one but a call wants to know.
 //!
 //! It judges nothing that no later stage needs: URIs, routes and most headers are never read. Text stays borrowed unless a line
-//! is folded or is no UTF-8.
+//! is folded or is no UTF-8. A message that [`Scan`] takes is whole: reading the rest of it cannot fail.
 
 use std::borrow::Cow;
 
+use memchr::memchr;
+
 use super::{
-    HeaderName, Message, Related, SipError, Start,
+    CSeq, HeaderName, Message, Method, MethodName, Related, SipError, Start,
     body::{self, Content},
-    fields::{branch, call_id_of, cseq, method_name, part_of, tag},
+    fields::{branch, call_id_of, cseq, known_method, method_name, part_of, tag},
     framing::Frame,
-    lines::{Headers, RawHeader},
+    head::Kind,
+    lines::{Headers, RawValue, text_of},
 };
 
-/// Headers in which providers give a call their own identifier.
-const PROVIDER_CALL_IDS: [&str; 1] = ["X-Twilio-CallSid"];
-
-/// Reads a framed message (RFC 3261 §7, §8.1.1).
-pub(super) fn scan<'a>(frame: &Frame<'a>) -> Result<Message<'a>, SipError> {
-    let start = start(frame.start_line)?;
-    let found = Found::read(frame.headers)?;
-
-    let call_id = require(found.call_id, HeaderName::CallId)?.text();
-    if call_id.is_empty() || call_id.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
-        return Err(SipError::CallId);
-    }
-    let cseq = cseq(require(found.cseq, HeaderName::CSeq)?.text())?;
-    if let Start::Request(method) = &start
-        && *method != cseq.method
-    {
-        return Err(SipError::CSeqMethod);
-    }
-    let from = require(found.from, HeaderName::From)?;
-    let to = require(found.to, HeaderName::To)?;
-    let sdp = match found.content_type {
-        Some(content_type) if !frame.body.is_empty() => body::find_sdp(
-            &Content {
-                content_type: content_type.text(),
-                encoded: found.encoded,
-            },
-            frame.body,
-        )?,
-        _ => None,
-    };
-    Ok(Message {
-        start,
-        call_id,
-        cseq,
-        from_tag: part_of(from.text(), tag),
-        to_tag: part_of(to.text(), tag),
-        branch: found.via.and_then(|via| part_of(via.text(), branch)),
-        sdp,
-        session_expires: found
-            .session_expires
-            .and_then(|header| delta_seconds(&header.text())),
-        provider_call_id: found.provider_call_id.map(|header| {
-            let name = String::from_utf8_lossy(header.name);
-            (name, header.text())
-        }),
-        related: Related {
-            replaces: found
-                .replaces
-                .and_then(|header| part_of(header.text(), call_id_of)),
-            referred_by: found.referred_by.map(|header| header.text()),
-            refer_to: found.refer_to.map(|header| header.text()),
-        },
-    })
+/// A message of which only so much is read as tells whether it can concern a call: whose it is, what it is, and its SDP.
+#[derive(Debug, Clone)]
+pub struct Scan<'a> {
+    frame: Frame<'a>,
+    start: Start<'a>,
+    call_id: Cow<'a, str>,
+    cseq: CSeq<'a>,
+    sdp: Option<&'a [u8]>,
 }
 
-/// The headers of interest, as they stand.
-#[derive(Default)]
-struct Found<'a> {
-    call_id: Option<RawHeader<'a>>,
-    cseq: Option<RawHeader<'a>>,
-    from: Option<RawHeader<'a>>,
-    to: Option<RawHeader<'a>>,
-    via: Option<RawHeader<'a>>,
-    content_type: Option<RawHeader<'a>>,
-    encoded: bool,
-    session_expires: Option<RawHeader<'a>>,
-    provider_call_id: Option<RawHeader<'a>>,
-    replaces: Option<RawHeader<'a>>,
-    referred_by: Option<RawHeader<'a>>,
-    refer_to: Option<RawHeader<'a>>,
-}
-
-impl<'a> Found<'a> {
-    fn read(head: &'a [u8]) -> Result<Self, SipError> {
-        let mut found = Self::default();
-        for header in Headers::new(head) {
-            let Some(kind) = Kind::of(header.name) else {
-                continue;
-            };
-            match kind {
-                Kind::CallId => once(&mut found.call_id, header, HeaderName::CallId)?,
-                Kind::CSeq => once(&mut found.cseq, header, HeaderName::CSeq)?,
-                Kind::From => once(&mut found.from, header, HeaderName::From)?,
-                Kind::To => once(&mut found.to, header, HeaderName::To)?,
-                Kind::ContentType => {
-                    once(&mut found.content_type, header, HeaderName::ContentType)?;
-                }
-                Kind::Via => _ = found.via.get_or_insert(header),
-                Kind::ContentEncoding => found.encoded |= body::is_encoded(&header.text()),
-                Kind::SessionExpires => _ = found.session_expires.get_or_insert(header),
-                Kind::ProviderCallId => _ = found.provider_call_id.get_or_insert(header),
-                // These stand in reports and decide nothing: the first one will do.
-                Kind::Replaces => _ = found.replaces.get_or_insert(header),
-                Kind::ReferredBy => _ = found.referred_by.get_or_insert(header),
-                Kind::ReferTo => _ = found.refer_to.get_or_insert(header),
-            }
+impl<'a> Scan<'a> {
+    /// Reads a framed message (RFC 3261 §7, §8.1.1).
+    pub(super) fn read(frame: Frame<'a>) -> Result<Self, SipError> {
+        let start = start(frame.start_line)?;
+        if let Some(name) = frame.found.refused() {
+            return Err(SipError::Repeated(name));
         }
-        Ok(found)
-    }
-}
-
-/// A header of interest.
-#[derive(Clone, Copy)]
-enum Kind {
-    CallId,
-    CSeq,
-    From,
-    To,
-    Via,
-    ContentType,
-    ContentEncoding,
-    SessionExpires,
-    ProviderCallId,
-    Replaces,
-    ReferredBy,
-    ReferTo,
-}
-
-impl Kind {
-    /// Names have no case, and some a compact form (RFC 3261 §7.3.3).
-    fn of(name: &[u8]) -> Option<Self> {
-        let is = |full: &str| name.eq_ignore_ascii_case(full.as_bytes());
-        match name {
-            [b'i' | b'I'] => Some(Self::CallId),
-            [b'f' | b'F'] => Some(Self::From),
-            [b't' | b'T'] => Some(Self::To),
-            [b'v' | b'V'] => Some(Self::Via),
-            [b'c' | b'C'] => Some(Self::ContentType),
-            [b'e' | b'E'] => Some(Self::ContentEncoding),
-            [b'x' | b'X'] => Some(Self::SessionExpires),
-            [b'b' | b'B'] => Some(Self::ReferredBy),
-            [b'r' | b'R'] => Some(Self::ReferTo),
-            [_, _] if is("To") => Some(Self::To),
-            [_, _, _] if is("Via") => Some(Self::Via),
-            [_, _, _, _] if is("From") => Some(Self::From),
-            [_, _, _, _] if is("CSeq") => Some(Self::CSeq),
-            [b'c' | b'C', ..] if is("Call-ID") => Some(Self::CallId),
-            [b'c' | b'C', ..] if is("Content-Type") => Some(Self::ContentType),
-            [b'c' | b'C', ..] if is("Content-Encoding") => Some(Self::ContentEncoding),
-            [b's' | b'S', ..] if is("Session-Expires") => Some(Self::SessionExpires),
-            [b'r' | b'R', ..] if is("Replaces") => Some(Self::Replaces),
-            [b'r' | b'R', ..] if is("Refer-To") => Some(Self::ReferTo),
-            [b'r' | b'R', ..] if is("Referred-By") => Some(Self::ReferredBy),
-            [b'x' | b'X', ..] if PROVIDER_CALL_IDS.iter().any(|full| is(full)) => {
-                Some(Self::ProviderCallId)
+        let call_id = call_id(require(&frame, Kind::CallId, HeaderName::CallId)?)?;
+        let cseq = read_cseq(require(&frame, Kind::CSeq, HeaderName::CSeq)?)?;
+        if let Start::Request(method) = &start
+            && *method != cseq.method
+        {
+            return Err(SipError::CSeqMethod);
+        }
+        require(&frame, Kind::From, HeaderName::From)?;
+        require(&frame, Kind::To, HeaderName::To)?;
+        let sdp = match value(&frame, Kind::ContentType) {
+            Some(content_type) if !frame.body.is_empty() => {
+                let content = Content {
+                    content_type: content_type.text(),
+                    encoded: is_encoded(&frame),
+                };
+                body::find_sdp(&content, frame.body)?
             }
             _ => None,
+        };
+        Ok(Self {
+            frame,
+            start,
+            call_id,
+            cseq,
+            sdp,
+        })
+    }
+
+    /// Request or response.
+    pub fn start(&self) -> &Start<'a> {
+        &self.start
+    }
+
+    /// The method, or the method of the request that it answers.
+    pub fn method(&self) -> &MethodName<'a> {
+        // A request's CSeq names the request's own method.
+        &self.cseq.method
+    }
+
+    /// Call-ID (§20.8), trimmed, never empty.
+    pub fn call_id(&self) -> &str {
+        &self.call_id
+    }
+
+    /// The body's SDP.
+    pub fn sdp(&self) -> Option<&'a [u8]> {
+        self.sdp
+    }
+
+    /// Reads the rest.
+    pub fn into_message(self) -> Message<'a> {
+        let frame = &self.frame;
+        let line = |kind| value(frame, kind).map(|value| value.line());
+        let text = |kind| line(kind).map(text_of);
+        Message {
+            from_tag: line(Kind::From).and_then(|from| part_of(from, tag)),
+            to_tag: line(Kind::To).and_then(|to| part_of(to, tag)),
+            branch: line(Kind::Via).and_then(|via| part_of(via, branch)),
+            session_expires: text(Kind::SessionExpires).and_then(|text| delta_seconds(&text)),
+            provider_call_id: text(Kind::ProviderCallId).map(|text| {
+                let name = frame.found.name(Kind::ProviderCallId, frame.headers);
+                (String::from_utf8_lossy(name.unwrap_or_default()), text)
+            }),
+            related: Related {
+                replaces: line(Kind::Replaces).and_then(|line| part_of(line, call_id_of)),
+                referred_by: text(Kind::ReferredBy),
+                refer_to: text(Kind::ReferTo),
+            },
+            start: self.start,
+            call_id: self.call_id,
+            cseq: self.cseq,
+            sdp: self.sdp,
         }
     }
+}
+
+fn value<'a>(frame: &Frame<'a>, kind: Kind) -> Option<RawValue<'a>> {
+    frame.found.value(kind, frame.headers)
+}
+
+fn require<'a>(frame: &Frame<'a>, kind: Kind, name: HeaderName) -> Result<RawValue<'a>, SipError> {
+    value(frame, kind).ok_or(SipError::Missing(name))
+}
+
+/// Call-ID is one word (§25.1).
+fn call_id(value: RawValue<'_>) -> Result<Cow<'_, str>, SipError> {
+    let call_id = value.text();
+    // Every byte is looked at, so that the compiler may look at many at once.
+    let odd = call_id
+        .bytes()
+        .fold(false, |odd, byte| odd | (byte <= b' ') | (byte == 0x7f));
+    if call_id.is_empty() || odd {
+        return Err(SipError::CallId);
+    }
+    Ok(call_id)
+}
+
+/// CSeq in its usual form; any other goes the long way.
+fn read_cseq(value: RawValue<'_>) -> Result<CSeq<'_>, SipError> {
+    let usual = |line: &[u8]| -> Option<(u32, Method)> {
+        let digits = line.iter().position(|byte| !byte.is_ascii_digit())?;
+        let (number, rest) = line.split_at_checked(digits)?;
+        let method = known_method(rest.strip_prefix(b" ")?)?;
+        // Nine digits cannot overflow.
+        let number = (1..=9).contains(&digits).then(|| {
+            number
+                .iter()
+                .fold(0, |number, digit| number * 10 + u32::from(digit - b'0'))
+        })?;
+        Some((number, method))
+    };
+    match usual(&value.line()) {
+        Some((number, method)) => Ok(CSeq {
+            number,
+            method: MethodName::Known(method),
+        }),
+        None => cseq(value.text()),
+    }
+}
+
+/// Whether any Content-Encoding says that the body is not the text itself.
+fn is_encoded(frame: &Frame<'_>) -> bool {
+    value(frame, Kind::ContentEncoding).is_some()
+        && Headers::new(frame.headers)
+            .filter(|header| Kind::of(header.name) == Some(Kind::ContentEncoding))
+            .any(|header| body::is_encoded(&header.value.text()))
 }
 
 /// The start line (RFC 3261 §7.1, §7.2). A status line without a reason phrase is common and harmless.
@@ -177,15 +174,19 @@ fn start(line: &[u8]) -> Result<Start<'_>, SipError> {
         };
     }
     let request = line.strip_suffix(b" SIP/2.0").unwrap_or(line);
-    let mut words = request.splitn(2, |&byte| byte == b' ');
-    let method = words.next().and_then(|word| str::from_utf8(word).ok());
-    match (
-        method.map(Cow::Borrowed).and_then(method_name),
-        words.next(),
-    ) {
-        (Some(method), Some(uri)) if !uri.trim_ascii().is_empty() => Ok(Start::Request(method)),
-        _ => Err(SipError::StartLine),
+    let end = memchr(b' ', request).ok_or(SipError::StartLine)?;
+    let (name, uri) = request.split_at_checked(end).ok_or(SipError::StartLine)?;
+    if uri.trim_ascii().is_empty() {
+        return Err(SipError::StartLine);
     }
+    if let Some(method) = known_method(name) {
+        return Ok(Start::Request(MethodName::Known(method)));
+    }
+    str::from_utf8(name)
+        .ok()
+        .and_then(|name| method_name(Cow::Borrowed(name)))
+        .map(Start::Request)
+        .ok_or(SipError::StartLine)
 }
 
 /// Delta-seconds in front of any parameters. A number that is no 32-bit one is none that anybody could mean.
@@ -193,19 +194,4 @@ fn delta_seconds(value: &str) -> Option<u32> {
     let digits = value.split(';').next()?.trim();
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| digits.parse().ok())?
-}
-
-fn once<'a>(
-    slot: &mut Option<RawHeader<'a>>,
-    header: RawHeader<'a>,
-    name: HeaderName,
-) -> Result<(), SipError> {
-    match slot.replace(header) {
-        None => Ok(()),
-        Some(_) => Err(SipError::Repeated(name)),
-    }
-}
-
-fn require(slot: Option<RawHeader<'_>>, name: HeaderName) -> Result<RawHeader<'_>, SipError> {
-    slot.ok_or(SipError::Missing(name))
 }

@@ -5,7 +5,7 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 use rsip::prelude::{HeadersExt, ToTypedHeader, UntypedHeader};
 
 use super::{
-    super::{framing::*, *},
+    super::{framing::*, head::Kind, lines::Headers, *},
     invite,
 };
 
@@ -206,6 +206,29 @@ proptest! {
         let text = invite(&[&format!("Content-Type: {content}")], &body);
         _ = parse_datagram(text.as_bytes());
         _ = parse_datagram(format!("INVITE sip:b SIP/2.0\r\n{head}\r\n\r\n{body}").as_bytes());
+    }
+
+    #[test]
+    fn one_pass_finds_the_headers_that_a_plain_reader_finds(
+        lines in vec((
+            "(From|f|TO|t|v|Via|i|Call-ID|CSeq|c|Content-Type|Content-Encoding|e|l|Content-Length|x|Session-Expires|X-Twilio-CallSid\
+             |Replaces|Refer-To|r|Referred-By|b|Subject|Fro|Vi\u{e9}|\u{c}f|)",
+            "( |\t){0,2}", "(:|:|:|:|)", "( |:|[!-~]|\n |\r\n\t|\r\r\n ){0,8}", "(\r\n|\r\n|\n|\r\r\n)",
+        ), 0..20),
+    ) {
+        let head: String = lines.iter().map(|(name, space, colon, value, end)| format!("{name}{space}{colon}{value}{end}")).collect();
+        // A line of nothing ends the head, wherever it stands.
+        let text = format!("INVITE sip:b SIP/2.0\r\nX: y\r\n{head}\r\n");
+        let Ok(Framed::Message(frame)) = frame_datagram(text.as_bytes()) else {
+            return Ok(());
+        };
+        for kind in Kind::ALL {
+            let plain: Vec<_> = Headers::new(frame.headers).filter(|header| Kind::of(header.name) == Some(kind)).collect();
+            let found = frame.found.value(kind, frame.headers);
+            prop_assert_eq!(found.map(|value| value.line()), plain.first().map(|header| header.value.line()));
+            prop_assert_eq!(frame.found.name(kind, frame.headers), plain.first().map(|header| header.name));
+            prop_assert_eq!(frame.found.is_repeated(kind), plain.len() > 1);
+        }
     }
 
     #[test]
