@@ -263,8 +263,11 @@ fn offset(at: usize) -> u16 {
     u16::try_from(at).unwrap_or(u16::MAX)
 }
 
-/// The start line without its line end, and what follows it; `None` where it is not over yet.
-fn split_start_line(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, SipError> {
+/// A line without its line end, and what follows it.
+type Split<'a> = (&'a [u8], &'a [u8]);
+
+/// The start line; `None` where it is not over yet.
+fn split_start_line(bytes: &[u8]) -> Result<Option<Split<'_>>, SipError> {
     let (line, rest) = match split_clean_line(bytes) {
         Ok(Some(split)) => split,
         Ok(None) => return Ok(None),
@@ -285,8 +288,8 @@ pub(super) fn is_start_line(line: &[u8]) -> bool {
     line.starts_with(b"SIP/2.0 ") || line.ends_with(b" SIP/2.0")
 }
 
-/// The first line without its line end, and what follows it; `None` where it is not over yet. CRs stand only in front of its LF.
-fn split_clean_line(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, SipError> {
+/// The first line; `None` where it is not over yet. CRs stand only in front of its LF.
+fn split_clean_line(bytes: &[u8]) -> Result<Option<Split<'_>>, SipError> {
     let Some(end) = memchr2(b'\r', b'\n', bytes) else {
         return Ok(None);
     };
