@@ -69,9 +69,13 @@ const MEDIA: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 77);
 
 /// Calls that stand at once when their memory is counted.
 const STANDING: u32 = 10_000;
-/// Samples of which the median is taken, and repetitions in each.
-const SAMPLES: usize = 31;
-const REPEAT: u32 = 2_000;
+/// Samples of which the median is taken, and repetitions in each. Samples are short, so that on a busy machine most of them are over
+/// before another process gets the processor.
+const SAMPLES: u32 = 401;
+const REPEAT: u32 = 200;
+/// Calls that follow one another in the bench of whole calls, and how many of them make a sample.
+const CALLS: u32 = 256;
+const CALLS_IN_SAMPLE: u32 = 16;
 
 /// One measurement: the median of its samples.
 struct Measured {
@@ -79,25 +83,30 @@ struct Measured {
     allocations: f64,
 }
 
-fn measure(repeat: u32, mut run: impl FnMut(u32)) -> Measured {
-    // Once for the caches and the branch predictors.
-    for index in 0..repeat {
-        run(index);
-    }
-    let mut samples = Vec::with_capacity(SAMPLES);
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
-    for _ in 0..SAMPLES {
+/// Runs with the numbers from 0 to `cycle` again and again, `repeat` of them in each sample.
+fn measure(repeat: u32, cycle: u32, mut run: impl FnMut(u32)) -> Measured {
+    let mut indices = (0..cycle).cycle();
+    let mut sample = || {
         let start = Clock::now();
-        for index in 0..repeat {
+        for index in indices.by_ref().take(repeat as usize) {
             run(index);
         }
-        samples.push(start.elapsed());
+        start.elapsed()
+    };
+    // For the caches and the branch predictors; whole cycles, so that each is measured from its beginning.
+    for _ in 0..cycle.div_ceil(repeat) * 4 {
+        sample();
+    }
+    let mut samples = Vec::with_capacity(SAMPLES as usize);
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    for _ in 0..SAMPLES {
+        samples.push(sample());
     }
     let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
     samples.sort_unstable();
-    let rounds = f64::from(repeat) * SAMPLES as f64;
+    let rounds = f64::from(repeat) * f64::from(SAMPLES);
     Measured {
-        micros: samples[SAMPLES / 2].as_secs_f64() * 1e6 / f64::from(repeat),
+        micros: samples[samples.len() / 2].as_secs_f64() * 1e6 / f64::from(repeat),
         allocations: allocations as f64 / rounds,
     }
 }
@@ -113,15 +122,15 @@ fn main() {
         1,
     );
 
-    let scan = measure(REPEAT, |_| {
+    let scan = measure(REPEAT, REPEAT, |_| {
         black_box(sip::scan_datagram(black_box(&invite))).expect("SIP");
     });
-    let read = measure(REPEAT, |_| {
+    let read = measure(REPEAT, REPEAT, |_| {
         black_box(sip::parse_datagram(black_box(&invite))).expect("SIP");
     });
     let mut others: Vec<(&str, Measured)> = others()
         .iter()
-        .map(|(name, bytes)| (*name, measure(REPEAT, |_| decide(black_box(bytes)))))
+        .map(|(name, bytes)| (*name, measure(REPEAT, REPEAT, |_| decide(black_box(bytes)))))
         .collect();
     others.sort_by(|(_, one), (_, other)| one.micros.total_cmp(&other.micros));
     let (slowest, other) = (&others[others.len() - 1].1, &others[others.len() / 2].1);
@@ -129,20 +138,20 @@ fn main() {
         .iter()
         .map(|(_, measured)| measured.allocations)
         .sum();
-    let extract = measure(REPEAT, |_| {
+    let extract = measure(REPEAT, REPEAT, |_| {
         let message = sip::parse_datagram(black_box(&invite)).expect("SIP");
         let body = message.sdp.expect("a body");
         black_box(sdp::parse(body, 16)).expect("SDP");
     });
 
-    let calls: Vec<[Packet; 5]> = (0..256).map(call).collect();
+    let calls: Vec<[Packet; 5]> = (0..CALLS).map(call).collect();
     let mut bench = Bench::new();
-    let whole = measure(256, |index| {
+    let whole = measure(CALLS_IN_SAMPLE, CALLS, |index| {
         for packet in &calls[index as usize] {
             bench.take(packet);
         }
         // So that ended calls are forgotten as they are in life, and their names may come again.
-        if index == 255 {
+        if index == CALLS - 1 {
             bench.wait(Duration::from_secs(40));
         }
     });
