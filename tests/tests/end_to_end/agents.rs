@@ -124,8 +124,13 @@ struct Told {
 
 fn check(case: Case, told: &Told) -> Result<()> {
     check_trace(case, &told.trace)?;
-    check_rehearsal(told)
-        .with_context(|| format!("{:?}\n{}", told.crossings, told.rehearsal.lost_flows()))
+    check_rehearsal(told).with_context(|| {
+        format!(
+            "in the simulation: {:?}\n{}",
+            told.crossings,
+            told.rehearsal.lost_flows()
+        )
+    })
 }
 
 /// A simulation passes everything that the provider sent between the SDP of both sides and its own BYE, and drops everything else.

@@ -157,7 +157,7 @@ fn hold_all(group: Group, filter: Filter) -> Result<()> {
         .fold(Heard::default(), |sum, heard| sum + *heard);
     check_rehearsal(&rehearsal, heard)
         .and_then(|()| live.map_or(Ok(()), |live| rehearsal.agree(&live, Slack::default())))
-        .with_context(|| format!("{heard:?}\n{}", rehearsal.lost_flows()))
+        .with_context(|| format!("in the simulation: {heard:?}\n{}", rehearsal.lost_flows()))
 }
 
 /// A simulation passes all audio that the provider sent while it was agreed, and drops what it sent on purpose beside and behind that.
