@@ -44,8 +44,27 @@ pub struct Status {
     pub pinholes: usize,
     /// Pinholes of an earlier run that no call of this one has claimed yet.
     pub adopted_pinholes: usize,
+    /// How long messages waited to be read, since the start.
+    pub reading: Delays,
+    /// How long pinholes took to open, since the start.
+    pub opening: Delays,
     /// The engine's counters, by name.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// From the kernel's sight of the message that opens a pinhole to its being open, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Delays {
+    /// Pinholes opened.
+    pub count: u64,
+    /// Half of them took no longer.
+    pub p50_us: f64,
+    /// 99 of 100 took no longer.
+    pub p99_us: f64,
+    /// 999 of 1000 took no longer.
+    pub p999_us: f64,
+    /// The longest.
+    pub max_us: f64,
 }
 
 /// One interface.

@@ -11,6 +11,7 @@ use super::{
     clock,
     counters::Counters,
     datapath::Attached,
+    delay::Delays,
     map_writer::MapWriter,
     record::{LookupError, Records},
     scope::modes,
@@ -21,7 +22,7 @@ use crate::{
         CallNumber, CallState, CallView, Direction, EndReason, Engine, Event, Input, Instant,
         Output,
         counters::Reading,
-        pinhole::{Pinhole, PinholeAction, Source, Stream},
+        pinhole::{Pinhole, PinholeAction, PinholeResult, Source, Stream},
         settings::{ProviderId, Settings},
     },
     view,
@@ -35,7 +36,17 @@ pub struct Core {
     counters: Counters,
     settings: Settings,
     about: About,
+    reading: Delays,
+    opening: Delays,
+    /// Empty between two inputs; kept for its memory.
+    done: Vec<Done>,
     lost: u64,
+}
+
+/// An output of the engine that has been carried out, and what is still to be told of it.
+enum Done {
+    Pinhole(PinholeAction, PinholeResult, Instant),
+    Event(Event),
 }
 
 /// What `status` tells besides counts.
@@ -68,12 +79,18 @@ impl Core {
             counters,
             settings,
             about,
+            reading: Delays::default(),
+            opening: Delays::default(),
+            done: Vec::new(),
             lost,
         }
     }
 
     /// One input, and everything that follows from it.
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
+        if matches!(input, Input::Packet { .. }) {
+            self.reading.add(clock::now().0.saturating_sub(now.0));
+        }
         self.engine.handle(now, input);
         self.drain(now);
     }
@@ -122,29 +139,54 @@ impl Core {
         };
     }
 
-    /// `now` is the time of the input that all this follows from.
+    /// `now` is the time of the input that all this follows from. The kernel hears of every pinhole before anything is logged or
+    /// recorded: media may be on its way already.
     fn drain(&mut self, now: Instant) {
-        while let Some(output) = self.engine.poll_output() {
-            match output {
-                Output::Pinhole(action) => {
-                    let result = self.writer.apply(&action, clock::now());
-                    let local = match &action {
-                        PinholeAction::Open(pinhole) | PinholeAction::Update(pinhole) => {
-                            pinhole.local
-                        }
-                        PinholeAction::Close { local, .. } => *local,
-                    };
-                    log_action(&action);
-                    self.records.handle_pinhole(&action, result, clock::now());
-                    self.engine
-                        .handle(clock::now(), Input::PinholeResult { local, result });
-                }
-                Output::Event(event) => {
-                    self.log_event(&event);
-                    self.records.handle_event(&event, now, SystemTime::now());
-                    if let Event::Message { call, .. } = event {
-                        self.record_state(call, now);
-                    }
+        let mut done = std::mem::take(&mut self.done);
+        loop {
+            while let Some(output) = self.engine.poll_output() {
+                done.push(match output {
+                    Output::Pinhole(action) => self.carry_out(action, now),
+                    Output::Event(event) => Done::Event(event),
+                });
+            }
+            if done.is_empty() {
+                break;
+            }
+            for done in done.drain(..) {
+                self.tell(done, now);
+            }
+        }
+        self.done = done;
+    }
+
+    fn carry_out(&mut self, action: PinholeAction, now: Instant) -> Done {
+        let result = self.writer.apply(&action, clock::now());
+        let at = clock::now();
+        if matches!(action, PinholeAction::Open(_)) && result == PinholeResult::Done {
+            self.opening.add(at.0.saturating_sub(now.0));
+        }
+        Done::Pinhole(action, result, at)
+    }
+
+    /// Tells log, records and engine what was done.
+    fn tell(&mut self, done: Done, now: Instant) {
+        match done {
+            Done::Pinhole(action, result, at) => {
+                let local = match &action {
+                    PinholeAction::Open(pinhole) | PinholeAction::Update(pinhole) => pinhole.local,
+                    PinholeAction::Close { local, .. } => *local,
+                };
+                log_action(&action);
+                self.records.handle_pinhole(&action, result, at);
+                self.engine
+                    .handle(at, Input::PinholeResult { local, result });
+            }
+            Done::Event(event) => {
+                self.log_event(&event);
+                self.records.handle_event(&event, now, SystemTime::now());
+                if let Event::Message { call, .. } = event {
+                    self.record_state(call, now);
                 }
             }
         }
@@ -246,6 +288,8 @@ impl Core {
             calls: self.calls_in_progress().count(),
             pinholes: self.engine.pinholes().count(),
             adopted_pinholes: self.writer.adopted(),
+            reading: self.reading.view(),
+            opening: self.opening.view(),
             counters: self
                 .engine
                 .counters()

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod core;
 pub mod counters;
 pub mod datapath;
+pub mod delay;
 pub mod ephemeral;
 pub mod map_writer;
 pub mod pins;
