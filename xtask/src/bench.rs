@@ -40,6 +40,12 @@ enum Bench {
     Verdict,
     /// Packets dropped per second, against nftables.
     Flood,
+    /// From the PBX's SDP leaving to the pinhole being open, and the first RTP packets lost.
+    Latency,
+    /// Calls heard with sipfilter and with the kernel's SIP helper.
+    Helper,
+    /// CPU and memory of sipfilterd under many calls.
+    Load,
 }
 
 /// Builds and measures.

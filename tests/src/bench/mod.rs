@@ -5,11 +5,15 @@
 //! hits all of them; what is compared is compared within one run.
 
 pub mod flood;
+pub mod helper;
+pub mod latency;
+pub mod load;
 pub mod machine;
 pub mod outcome;
 pub mod programs;
 pub mod report;
 pub mod statistics;
+pub mod trunk;
 pub mod verdict;
 pub mod xdp_filter;
 
@@ -42,7 +46,13 @@ pub struct SubBench {
 }
 
 /// Every sub-bench, in the order in which they run.
-pub const ALL: &[SubBench] = &[verdict::BENCH, flood::BENCH];
+pub const ALL: &[SubBench] = &[
+    verdict::BENCH,
+    flood::BENCH,
+    latency::BENCH,
+    helper::BENCH,
+    load::BENCH,
+];
 
 /// What to do with what was measured.
 #[derive(Debug, Clone, Copy)]

@@ -164,6 +164,12 @@ impl Daemon {
         ctl(&self.namespace, &self.runtime, arguments)
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where its socket and state are.
     #[must_use]
     pub fn runtime(&self) -> &Path {
