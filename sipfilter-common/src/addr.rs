@@ -36,6 +36,12 @@ impl Ipv4 {
         Self(u32::from_ne_bytes(bytes))
     }
 
+    /// From a word as it lies in a packet.
+    #[inline(always)]
+    pub const fn from_word(word: u32) -> Self {
+        Self(word)
+    }
+
     /// The bytes of a packet.
     pub const fn to_bytes(self) -> [u8; 4] {
         self.0.to_ne_bytes()
@@ -68,6 +74,12 @@ impl Ipv6 {
             u32::from_ne_bytes([b[8], b[9], b[10], b[11]]),
             u32::from_ne_bytes([b[12], b[13], b[14], b[15]]),
         ])
+    }
+
+    /// From words as they lie in a packet.
+    #[inline(always)]
+    pub const fn from_words(words: [u32; 4]) -> Self {
+        Self(words)
     }
 
     /// The bytes of a packet.

@@ -146,19 +146,25 @@ fn is_vlan(ethertype: u16) -> bool {
 /// [`Malformed`] if the version or a length is wrong or the packet ends early.
 #[inline(always)]
 pub fn parse_ipv4<R: Reader>(reader: &R, start: usize) -> Result<Ip<Ipv4>, Malformed> {
-    let header: [u8; IPV4_HEADER] = reader.bytes(start).ok_or(Malformed)?;
-    let header_length = usize::from(header[0] & 0xf) * 4;
-    let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    let [first, second, third, source, destination] = reader
+        .words::<{ IPV4_HEADER / 4 }>(start)
+        .ok_or(Malformed)?;
+    let (first, second, third) = (
+        u32::from_be(first),
+        u32::from_be(second),
+        u32::from_be(third),
+    );
+    let header_length = (first >> 24 & 0xf) as usize * 4;
+    let total_length = (first & 0xffff) as usize;
     let end = start + total_length;
-    if header[0] >> 4 != 4
+    if first >> 28 != 4
         || header_length < IPV4_HEADER
         || total_length < header_length
         || end > reader.length()
     {
         return Err(Malformed);
     }
-    let id = u32::from(u16::from_be_bytes([header[4], header[5]]));
-    let flags_and_offset = u16::from_be_bytes([header[6], header[7]]);
+    let (id, flags_and_offset) = (second >> 16, second & 0xffff);
     let fragment = if flags_and_offset & 0x3fff == 0 {
         Fragment::Whole
     } else if flags_and_offset & 0x1fff == 0 {
@@ -167,9 +173,9 @@ pub fn parse_ipv4<R: Reader>(reader: &R, start: usize) -> Result<Ip<Ipv4>, Malfo
         Fragment::Later { id }
     };
     Ok(Ip {
-        source: Ipv4::from_bytes([header[12], header[13], header[14], header[15]]),
-        destination: Ipv4::from_bytes([header[16], header[17], header[18], header[19]]),
-        protocol: header[9],
+        source: Ipv4::from_word(source),
+        destination: Ipv4::from_word(destination),
+        protocol: (third >> 16) as u8,
         fragment,
         start,
         transport: start + header_length,
@@ -184,14 +190,18 @@ pub fn parse_ipv4<R: Reader>(reader: &R, start: usize) -> Result<Ip<Ipv4>, Malfo
 /// in front of the transport header.
 #[inline(always)]
 pub fn parse_ipv6<R: Reader>(reader: &R, start: usize) -> Result<Ip<Ipv6>, Malformed> {
-    let fixed: [u8; 8] = reader.bytes(start).ok_or(Malformed)?;
-    let source = Ipv6::from_bytes(reader.bytes(start + 8).ok_or(Malformed)?);
-    let destination = Ipv6::from_bytes(reader.bytes(start + 24).ok_or(Malformed)?);
-    let end = start + IPV6_HEADER + usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
-    if fixed[0] >> 4 != 6 || end > reader.length() {
+    let words = reader
+        .words::<{ IPV6_HEADER / 4 }>(start)
+        .ok_or(Malformed)?;
+    let [first, second, s0, s1, s2, s3, d0, d1, d2, d3] = words;
+    let (first, second) = (u32::from_be(first), u32::from_be(second));
+    let end = start + IPV6_HEADER + (second >> 16) as usize;
+    if first >> 28 != 6 || end > reader.length() {
         return Err(Malformed);
     }
-    let mut protocol = fixed[6];
+    let source = Ipv6::from_words([s0, s1, s2, s3]);
+    let destination = Ipv6::from_words([d0, d1, d2, d3]);
+    let mut protocol = (second >> 8) as u8;
     let mut transport = start + IPV6_HEADER;
     let mut fragment = Fragment::Whole;
     for _ in 0..MAX_EXTENSIONS {

@@ -5,6 +5,17 @@ pub trait Reader {
     /// `N` bytes at `offset`, or `None` if the packet ends before.
     fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
+    /// `N` 32-bit words at `offset`, as they lie in the packet. Headers are read so where it matters: bytes picked one by one out of an
+    /// array are loaded one by one in the kernel.
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let mut words = [0; N];
+        for (index, word) in words.iter_mut().enumerate() {
+            *word = u32::from_ne_bytes(self.bytes(offset + 4 * index)?);
+        }
+        Some(words)
+    }
+
     /// The packet's length in bytes.
     fn length(&self) -> usize;
 

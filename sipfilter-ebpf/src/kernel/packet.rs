@@ -62,6 +62,16 @@ impl Reader for XdpPacket<'_> {
     }
 
     #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let start = self.context.data() + offset;
+        if start + 4 * N > self.context.data_end() {
+            return None;
+        }
+        // SAFETY: the words lie before data_end, as just checked.
+        Some(unsafe { (start as *const [u32; N]).read_unaligned() })
+    }
+
+    #[inline(always)]
     fn length(&self) -> usize {
         // The compiler must not learn that a length compared with this one implies a pointer before data_end: it would leave out
         // checks that the verifier, which draws no such conclusion, insists on.
@@ -76,6 +86,14 @@ impl Reader for SkbPacket<'_> {
         // SAFETY: the array has room for N bytes.
         unsafe { self.copy_to(offset as u32, bytes.as_mut_ptr(), N as u32) }.ok()?;
         Some(bytes)
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let mut words = [0_u32; N];
+        // SAFETY: the array has room for N words.
+        unsafe { self.copy_to(offset as u32, words.as_mut_ptr().cast(), 4 * N as u32) }.ok()?;
+        Some(words)
     }
 
     #[inline(always)]

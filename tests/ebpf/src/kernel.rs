@@ -29,8 +29,8 @@ pub struct Plan {
     source_mask: u32,
     /// Where `generate` sends packets.
     interface: u32,
-    /// Fills up to eight bytes.
-    zero: u32,
+    /// Where every other packet goes instead, on average; 0 for nowhere.
+    other_port: u32,
 }
 
 #[map]
@@ -66,7 +66,7 @@ pub fn leave(_context: TcContext) -> i32 {
 /// Gives the packet the next addresses and ports, and goes on with the program in `NEXT`.
 #[xdp]
 pub fn vary(context: XdpContext) -> u32 {
-    rewrite(&context);
+    let _ = rewrite(&context);
     // SAFETY: no value with a destructor is alive.
     unsafe { NEXT.tail_call(&context, 0) };
     xdp_action::XDP_ABORTED
@@ -75,7 +75,7 @@ pub fn vary(context: XdpContext) -> u32 {
 /// The same for programs that take frames in pieces: the kernel lets both kinds call only their own.
 #[xdp(frags)]
 pub fn vary_frags(context: XdpContext) -> u32 {
-    rewrite(&context);
+    let _ = rewrite(&context);
     // SAFETY: as above.
     unsafe { NEXT_FRAGS.tail_call(&context, 0) };
     xdp_action::XDP_ABORTED
@@ -84,11 +84,38 @@ pub fn vary_frags(context: XdpContext) -> u32 {
 /// Gives the packet the next addresses and ports and sends it.
 #[xdp]
 pub fn generate(context: XdpContext) -> u32 {
-    match rewrite(&context) {
-        // SAFETY: the helper takes numbers.
-        Some(interface) => (unsafe { bpf_redirect(interface, 0) }) as u32,
-        None => xdp_action::XDP_ABORTED,
+    let Some(interface) = rewrite(&context) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let _ = checksum(&context);
+    // SAFETY: the helper takes numbers.
+    (unsafe { bpf_redirect(interface, 0) }) as u32
+}
+
+/// Makes the checksum of an IPv4 header without options right (RFC 1071): a host's stack drops others before any firewall sees them.
+#[inline(always)]
+fn checksum(context: &XdpContext) -> Option<()> {
+    let start = word::<ETHERNET>(context)?;
+    word::<{ ETHERNET + 16 }>(context)?;
+    let mut sum = 0_u64;
+    for index in 0..5 {
+        // SAFETY: five words lie in the packet, as just checked.
+        let word = u32::from_be(unsafe { start.add(index).read_unaligned() });
+        // The third word's second half is the checksum itself.
+        sum += u64::from(if index == 2 { word & 0xffff_0000 } else { word });
     }
+    let mut folded = (sum >> 32) + (sum & 0xffff_ffff);
+    for _ in 0..3 {
+        folded = (folded >> 16) + (folded & 0xffff);
+    }
+    // SAFETY: as above.
+    unsafe {
+        start
+            .cast::<u16>()
+            .add(5)
+            .write_unaligned((!(folded as u16)).to_be())
+    };
+    Some(())
 }
 
 #[inline(always)]
@@ -98,7 +125,10 @@ fn rewrite(context: &XdpContext) -> Option<u32> {
     let plan = unsafe { &mut *plan };
     let random = next(plan.state);
     plan.state = random;
-    let port = (plan.first_port + (random >> 4).checked_rem(plan.ports)?) as u16;
+    let mut port = (plan.first_port + (random >> 4).checked_rem(plan.ports)?) as u16;
+    if plan.other_port != 0 && random & 4 != 0 {
+        port = plan.other_port as u16;
+    }
     // The next number's bits, so that addresses and ports do not depend on each other.
     let other = next(random ^ 0x9e37_79b9);
     let (destination_bits, source_bits) =

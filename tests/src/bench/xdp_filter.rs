@@ -13,7 +13,7 @@ use crate::lab::{
 };
 
 /// Loads it with these features (`--features`), refusing everything but these UDP destination ports, and hands the program out. Its
-/// own pinned maps lie in a file system that goes with the command, so that several runs, and an xdp-filter in earnest, keep apart.
+/// own pinned maps and its lock lie in file systems that go with the command, so that several runs, and an xdp-filter in earnest, keep apart.
 ///
 /// # Errors
 /// Where xdp-filter is missing or refuses.
@@ -25,7 +25,7 @@ pub fn load(features: &str, ports: &[u16]) -> Result<Timed> {
     );
     namespace::join((&one, "filtered"), (&other, "peer"))?;
     let mut script = format!(
-        "set -e; mount -t bpf bpf /sys/fs/bpf; \
+        "set -e; mount -t bpf bpf /sys/fs/bpf; mount -t tmpfs tmpfs /run; \
          xdp-filter load --mode native --policy deny --features {features} filtered"
     );
     for port in ports {
