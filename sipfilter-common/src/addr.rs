@@ -5,6 +5,8 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::settings::constant;
+
 /// An IP address of one family.
 pub trait Address: Copy + Eq {
     /// The address in 128 bits; IPv4 as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
@@ -12,6 +14,10 @@ pub trait Address: Copy + Eq {
 
     /// Whether the bits under `mask` are those of `other`, which has no others.
     fn matches(self, other: Self, mask: Self) -> bool;
+
+    /// The address with a port in 48 bits: as they are (IPv4), or by a hash under this load-time key (IPv6), so that nobody can
+    /// choose an address that stands for another.
+    fn token(self, port: u16, key: &[u64; 2]) -> u64;
 }
 
 /// An IPv4 address.
@@ -28,6 +34,11 @@ impl Ipv4 {
     /// The prefix length of a mask.
     pub const fn prefix_length(self) -> u8 {
         u32::from_be_bytes(self.to_bytes()).leading_ones() as u8
+    }
+
+    /// From the word that [`Address::token`] holds.
+    pub(crate) const fn from_word(word: u32) -> Self {
+        Self(word)
     }
 
     /// From the bytes of a packet.
@@ -119,6 +130,11 @@ impl Address for Ipv4 {
     fn matches(self, other: Self, mask: Self) -> bool {
         self.0 & mask.0 == other.0
     }
+
+    #[inline(always)]
+    fn token(self, port: u16, _: &[u64; 2]) -> u64 {
+        (port as u64) << 32 | self.0 as u64
+    }
 }
 
 impl Address for Ipv6 {
@@ -137,6 +153,55 @@ impl Address for Ipv6 {
             | ((a[3] & m[3]) ^ o[3])
             == 0
     }
+
+    #[inline(always)]
+    fn token(self, port: u16, key: &[u64; 2]) -> u64 {
+        let [a, b, c, d] = self.0;
+        let words = [
+            (a as u64) << 32 | b as u64,
+            (c as u64) << 32 | d as u64,
+            port as u64,
+        ];
+        let [first, second] = key;
+        sip_hash_1_3([constant(first), constant(second)], words)
+    }
+}
+
+/// SipHash-1-3 of 24 bytes: Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012, with one round for each word and three
+/// at the end.
+#[inline(always)]
+fn sip_hash_1_3(key: [u64; 2], words: [u64; 3]) -> u64 {
+    let mut state = [
+        key[0] ^ 0x736f_6d65_7073_6575,
+        key[1] ^ 0x646f_7261_6e64_6f6d,
+        key[0] ^ 0x6c79_6765_6e65_7261,
+        key[1] ^ 0x7465_6462_7974_6573,
+    ];
+    let length = 24_u64 << 56;
+    for word in [words[0], words[1], words[2], length] {
+        state[3] ^= word;
+        sip_round(&mut state);
+        state[0] ^= word;
+    }
+    state[2] ^= 0xff;
+    sip_round(&mut state);
+    sip_round(&mut state);
+    sip_round(&mut state);
+    state[0] ^ state[1] ^ state[2] ^ state[3]
+}
+
+#[inline(always)]
+fn sip_round([a, b, c, d]: &mut [u64; 4]) {
+    *a = a.wrapping_add(*b);
+    *b = b.rotate_left(13) ^ *a;
+    *a = a.rotate_left(32);
+    *c = c.wrapping_add(*d);
+    *d = d.rotate_left(16) ^ *c;
+    *a = a.wrapping_add(*d);
+    *d = d.rotate_left(21) ^ *a;
+    *c = c.wrapping_add(*b);
+    *b = b.rotate_left(17) ^ *c;
+    *c = c.rotate_left(32);
 }
 
 impl From<Ipv4Addr> for Ipv4 {
@@ -184,6 +249,20 @@ mod tests {
             Ipv4::from(address).mapped().to_bytes(),
             address.to_ipv6_mapped().octets()
         );
+    }
+
+    #[test]
+    fn the_hash_is_siphash_1_3() {
+        use core::hash::Hasher as _;
+
+        let key = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
+        for words in [[0; 3], [1, 2, 3], [u64::MAX, 0x0123_4567_89ab_cdef, 40_000]] {
+            let mut hasher = siphasher::sip::SipHasher13::new_with_keys(key[0], key[1]);
+            for word in words {
+                hasher.write(&word.to_le_bytes());
+            }
+            assert_eq!(sip_hash_1_3(key, words), hasher.finish(), "{words:?}");
+        }
     }
 
     #[test]

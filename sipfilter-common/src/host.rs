@@ -149,6 +149,14 @@ impl Tables for HostTables {
         self.slots.get(index as usize)
     }
 
+    fn exchange_latch(&self, slot: &Slot, stale: u64, new: u64) -> u64 {
+        let found = slot.latch.get();
+        if found == stale {
+            slot.latch.set(new);
+        }
+        found
+    }
+
     fn remember_fragment(&self, key: &FragmentKey, fate: FragmentFate) {
         self.fragments.borrow_mut().remember(*key, fate);
     }

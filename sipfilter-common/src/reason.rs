@@ -73,6 +73,10 @@ reasons! {
     EgressOther = 16, "egress_other", Pass;
     /// In strict scope: neither voice, nor on the allow-list, nor part of what goes on already.
     OutOfScope = 17, "out_of_scope", Drop;
+    /// To a pinhole, from the right source, but RTP of a payload type that was not negotiated, or RTCP where none belongs.
+    PayloadType = 18, "payload_type", Drop;
+    /// To a pinhole, and more than its stream can need.
+    RateLimited = 19, "rate_limited", Drop;
 }
 
 macro_rules! notes {

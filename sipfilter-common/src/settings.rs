@@ -125,8 +125,10 @@ pub struct Settings {
     pub providers: Ports,
     /// How the policy is applied.
     pub modes: Modes,
-    /// Fills up to the alignment of 8 that maps like.
-    pub zero: u16,
+    /// Fills up to the alignment of 8 of what follows.
+    pub zero: [u16; 3],
+    /// Key of the hash that latches remember IPv6 sources by: random, and no part of what the operator has configured.
+    pub latch_key: [u64; 2],
 }
 
 impl Settings {
@@ -149,7 +151,8 @@ impl Settings {
             tls: [0; MAX_PORTS],
         },
         modes: Modes::DEFAULT,
-        zero: 0,
+        zero: [0; 3],
+        latch_key: [0; 2],
     };
 
     /// The modes, as loaded.
@@ -242,12 +245,12 @@ fn is_port(list: &[u16; MAX_PORTS], port: u16) -> bool {
 
 /// Reads a load-time constant.
 #[inline(always)]
-fn constant<T: Copy>(field: &T) -> T {
+pub(crate) fn constant<T: Copy>(field: &T) -> T {
     // SAFETY: a reference is valid and aligned for reads.
     unsafe { core::ptr::read_volatile(field) }
 }
 
 const _: () = {
-    assert!(size_of::<Settings>() == 8 + 64 + 256 + 8 + 24 + 24 + 4);
-    assert!(size_of::<Settings>().is_multiple_of(4));
+    assert!(size_of::<Settings>() == 8 + 64 + 256 + 8 + 24 + 24 + 8 + 16);
+    assert!(size_of::<Settings>().is_multiple_of(8));
 };

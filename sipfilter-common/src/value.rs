@@ -11,6 +11,9 @@ use crate::settings::{Modes, Transport};
 pub const MAX_SOURCES: usize = 4;
 
 /// One pinhole. Times are nanoseconds of the monotonic clock.
+///
+/// The order of the fields is the order of a media packet's checks: behind the map's own head and the key, everything that a packet
+/// from the first source needs lies in one cache line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Pinhole<A> {
@@ -18,16 +21,175 @@ pub struct Pinhole<A> {
     pub opened: u64,
     /// Longest time without a packet in either direction.
     pub idle: u64,
-    /// The call, as the daemon numbers it.
-    pub call: u64,
+    /// What RTP may carry.
+    pub payload_types: PayloadTypes,
+    /// How many packets may come.
+    pub budget: Budget,
     /// Its place in the slot array.
     pub slot: u32,
-    /// The provider's number.
-    pub provider: u16,
     /// What may pass.
     pub shapes: Shapes,
+    /// How.
+    pub flags: Flags,
+    /// Which latching this is: a slot's latch counts only if it names the same. User space changes it to arm the latch anew.
+    pub generation: u16,
+    /// The provider's number.
+    pub provider: u16,
+    /// Fills up to the alignment of what follows.
+    pub zero: u32,
     /// Who may send; unused places never match ([`Source::none`]).
     pub sources: [Source<A>; MAX_SOURCES],
+    /// The call, as the daemon numbers it.
+    pub call: u64,
+}
+
+/// A set of RTP payload types (RFC 3550 §5.1): seven bits, one bit each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(transparent)]
+pub struct PayloadTypes([u64; 2]);
+
+impl PayloadTypes {
+    /// Every type.
+    pub const ALL: Self = Self([u64::MAX; 2]);
+
+    /// Bit n stands for type n.
+    pub const fn new(set: u128) -> Self {
+        Self([set as u64, (set >> 64) as u64])
+    }
+
+    /// What is in either.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self([self.0[0] | other.0[0], self.0[1] | other.0[1]])
+    }
+
+    /// Bit n stands for type n.
+    pub const fn bits(self) -> u128 {
+        self.0[0] as u128 | (self.0[1] as u128) << 64
+    }
+
+    /// Whether the type is in the set. `second`: the second byte of the packet, whose first bit is the marker.
+    #[inline(always)]
+    pub const fn admits(&self, second: u8) -> bool {
+        let half = if second & 0x40 == 0 {
+            self.0[0]
+        } else {
+            self.0[1]
+        };
+        half >> (second & 0x3f) & 1 != 0
+    }
+}
+
+/// A stream's packet budget, by the generic cell rate algorithm: each packet moves the theoretical arrival time of the next one on by
+/// `interval`, and one that comes more than `burst` before its time is too many. Nothing is ever divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Budget {
+    /// Nanoseconds for each packet; 0 is no limit.
+    pub interval: u32,
+    /// Milliseconds' worth of packets that may come at once.
+    pub burst: u32,
+}
+
+/// A unit of [`Budget::burst`] in nanoseconds, near enough to a millisecond, by shifting.
+const BURST_SHIFT: u32 = 20;
+
+impl Budget {
+    /// At most `packets_per_second` in the long run, and as many at once as fit into `burst` nanoseconds. 0 is no limit.
+    pub const fn new(packets_per_second: u32, burst: u64) -> Self {
+        let units = burst >> BURST_SHIFT;
+        Self {
+            interval: match 1_000_000_000_u32.checked_div(packets_per_second) {
+                Some(interval) => interval,
+                None => 0,
+            },
+            burst: if units > u32::MAX as u64 {
+                u32::MAX
+            } else {
+                units as u32
+            },
+        }
+    }
+
+    /// Packets per second; `None` without a limit.
+    pub const fn packets_per_second(self) -> Option<u32> {
+        1_000_000_000_u32.checked_div(self.interval)
+    }
+
+    /// The theoretical arrival time after a packet at `now`, or `None` if the packet is one too many. `due`: the time before it.
+    #[inline(always)]
+    pub const fn spend(&self, due: u64, now: u64) -> Option<u64> {
+        if due > now {
+            if due - now > (self.burst as u64) << BURST_SHIFT {
+                return None;
+            }
+            Some(due.wrapping_add(self.interval as u64))
+        } else {
+            Some(now.wrapping_add(self.interval as u64))
+        }
+    }
+}
+
+/// How a pinhole lets packets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(transparent)]
+pub struct Flags(u16);
+
+impl Flags {
+    /// The first packet that passes fixes the source, among those that are allowed, until the generation changes.
+    pub const LATCH: Self = Self(1);
+    /// RTCP may come here (RFC 5761 §4 tells it from RTP).
+    pub const RTCP: Self = Self(1 << 1);
+
+    /// Whether all of these are set.
+    #[inline(always)]
+    pub const fn has(self, flags: Self) -> bool {
+        self.0 & flags.0 == flags.0
+    }
+
+    /// Both.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// What a slot remembers of the source that it has latched to, in one word: the generation in the upper 16 bits, and below it the
+/// address and port (IPv4), or a keyed hash of them (IPv6). Generation 0 is never in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(transparent)]
+pub struct Latch(pub u64);
+
+impl Latch {
+    const GENERATION: u32 = 48;
+
+    /// The latch on a source; `token` as in [`Address::token`].
+    #[inline(always)]
+    pub const fn new(generation: u16, token: u64) -> Self {
+        Self((generation as u64) << Self::GENERATION | token & ((1 << Self::GENERATION) - 1))
+    }
+
+    /// Whose latching it is.
+    #[inline(always)]
+    pub const fn generation(self) -> u16 {
+        (self.0 >> Self::GENERATION) as u16
+    }
+
+    /// The source, where it was one of IPv4.
+    pub fn source4(self) -> core::net::SocketAddrV4 {
+        let [_, _, p, q, rest @ ..] = self.0.to_be_bytes();
+        let address = Ipv4::from_word(u32::from_be_bytes(rest)).to_bytes();
+        core::net::SocketAddrV4::new(address.into(), u16::from_be_bytes([p, q]))
+    }
+
+    /// A generation that neither this one nor a fresh slot has.
+    #[must_use]
+    pub const fn next_generation(generation: u16) -> u16 {
+        match generation.wrapping_add(1) {
+            0 => 1,
+            next => next,
+        }
+    }
 }
 
 /// An address range and a port range.
@@ -97,6 +259,12 @@ impl Shapes {
         self.0 & shapes.0 != 0
     }
 
+    /// Whether everything may pass: then nothing is known of what a datagram is.
+    #[inline(always)]
+    pub const fn is_any(self) -> bool {
+        self.admits(Self::OTHER)
+    }
+
     /// Both.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
@@ -115,16 +283,32 @@ pub struct Slot {
     pub ingress_bytes: Cell<u64>,
     /// When the last one passed, in nanoseconds of the monotonic clock.
     pub ingress_last: Cell<u64>,
-    /// Packets that left from the pinhole's address and port.
+    /// When the last one left from the pinhole's address and port.
+    pub egress_last: Cell<u64>,
+    /// The theoretical arrival time of the next packet ([`Budget`]).
+    pub due: Cell<u64>,
+    /// The [`Latch`].
+    pub latch: Cell<u64>,
+    /// Packets that left.
     pub egress_packets: Cell<u64>,
     /// Their IP bytes.
     pub egress_bytes: Cell<u64>,
-    /// When the last one left.
-    pub egress_last: Cell<u64>,
     /// Packets to the pinhole that were dropped.
     pub dropped_packets: Cell<u64>,
-    /// When the last one was dropped.
-    pub dropped_last: Cell<u64>,
+}
+
+/// What a latch says to a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Latching {
+    /// It is the one.
+    Held,
+    /// Nobody is yet.
+    Free {
+        /// What the slot holds instead: a latch of another generation.
+        stale: u64,
+    },
+    /// It is another one.
+    Refused,
 }
 
 impl Slot {
@@ -153,9 +337,21 @@ impl Slot {
 
     /// One packet was dropped.
     #[inline(always)]
-    pub fn count_dropped(&self, now: u64) {
+    pub fn count_dropped(&self) {
         add(&self.dropped_packets, 1);
-        self.dropped_last.set(now);
+    }
+
+    /// What the latch says to the source that `mine` stands for.
+    #[inline(always)]
+    pub fn look_at_latch(&self, mine: Latch) -> Latching {
+        let found = self.latch.get();
+        if found == mine.0 {
+            Latching::Held
+        } else if Latch(found).generation() == mine.generation() {
+            Latching::Refused
+        } else {
+            Latching::Free { stale: found }
+        }
     }
 }
 
@@ -174,11 +370,12 @@ pub struct SlotCounts {
     pub ingress_packets: u64,
     pub ingress_bytes: u64,
     pub ingress_last: u64,
+    pub egress_last: u64,
+    pub due: u64,
+    pub latch: u64,
     pub egress_packets: u64,
     pub egress_bytes: u64,
-    pub egress_last: u64,
     pub dropped_packets: u64,
-    pub dropped_last: u64,
 }
 
 /// What a signalling prefix allows.
@@ -263,17 +460,114 @@ pub struct Stamp {
     pub pinholes: u32,
     /// Hash of the policy (addresses, ports, providers) that the maps were filled from.
     pub policy: u64,
+    /// The key of the latches in the slots: who takes the maps over must go on with it.
+    pub latch_key: [u64; 2],
+}
+
+impl Stamp {
+    /// Whether both are of maps that may be used in each other's place.
+    pub const fn is_compatible(&self, other: &Self) -> bool {
+        self.abi_version == other.abi_version
+            && self.pinholes == other.pinholes
+            && self.policy == other.policy
+    }
 }
 
 /// Longest-prefix-match keys of providers carry the address only; transport and port are judged on the value.
 const _: () = {
-    assert!(size_of::<Pinhole<Ipv4>>() == 32 + 12 * MAX_SOURCES);
-    assert!(size_of::<Pinhole<Ipv6>>() == 32 + 36 * MAX_SOURCES);
+    assert!(size_of::<Pinhole<Ipv4>>() == 64 + 12 * MAX_SOURCES);
+    assert!(size_of::<Pinhole<Ipv6>>() == 64 + 36 * MAX_SOURCES);
     assert!(size_of::<Source<Ipv4>>() == 12);
     assert!(size_of::<Source<Ipv6>>() == 36);
-    assert!(size_of::<Slot>() == 64 && size_of::<SlotCounts>() == 64);
+    assert!(size_of::<Slot>() == 72 && size_of::<SlotCounts>() == 72);
     assert!(size_of::<ProviderRule>() == 4);
     assert!(size_of::<Count>() == 16);
     assert!(size_of::<AllowList>() == 6 * MAX_ALLOWED);
-    assert!(size_of::<Stamp>() == 16);
+    assert!(size_of::<Stamp>() == 32);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_admits_its_payload_types_with_and_without_the_marker() {
+        for number in 0..128_u8 {
+            let set = PayloadTypes::new(1 << number);
+            assert_eq!(set.bits(), 1 << number);
+            for other in 0..128_u8 {
+                assert_eq!(set.admits(other), other == number, "{other} in {number}");
+                assert_eq!(set.admits(other | 0x80), other == number);
+            }
+        }
+    }
+
+    /// Lets packets come at these times, and counts those that pass.
+    fn passing(budget: Budget, times: impl IntoIterator<Item = u64>) -> usize {
+        let mut due = 0;
+        let spent = times.into_iter().filter(|&now| {
+            let spent = budget.spend(due, now);
+            due = spent.unwrap_or(due);
+            spent.is_some()
+        });
+        spent.count()
+    }
+
+    const SECOND: u64 = 1_000_000_000;
+    const BURST: u64 = 10 * SECOND;
+
+    #[test]
+    fn a_budget_takes_its_rate_for_ever_and_not_much_more() {
+        let budget = Budget::new(400, BURST);
+        assert_eq!(budget.packets_per_second(), Some(400));
+        let evenly = |rate: u64| (0..60 * rate).map(move |n| 100 * SECOND + n * SECOND / rate);
+        assert_eq!(passing(budget, evenly(400)), 60 * 400);
+        // Ten times as many: the rate, and the burst once.
+        let most = (60 + 10) * 400;
+        let passed = passing(budget, evenly(4_000));
+        assert!((most - 10..=most + 10).contains(&passed), "{passed}");
+    }
+
+    #[test]
+    fn a_stall_of_seconds_and_a_clock_of_ticks_lose_nothing() {
+        let budget = Budget::new(200, BURST);
+        // 50 packets each second, of which eight seconds arrive at once, and whatever arrives is stamped by a coarse clock.
+        let tick = |time: u64| time / 10_000_000 * 10_000_000;
+        let times = (0..60 * 50).map(|n| n * SECOND / 50).map(|time| {
+            if (20 * SECOND..28 * SECOND).contains(&time) {
+                28 * SECOND
+            } else {
+                tick(time)
+            }
+        });
+        assert_eq!(passing(budget, times), 60 * 50);
+    }
+
+    #[test]
+    fn a_budget_without_a_rate_takes_everything() {
+        let budget = Budget::new(0, 0);
+        assert_eq!(budget.packets_per_second(), None);
+        assert_eq!(passing(budget, core::iter::repeat_n(7, 100_000)), 100_000);
+    }
+
+    #[test]
+    fn a_latch_is_its_generations() {
+        let slot = Slot::default();
+        let latch = |generation, token| Latch::new(generation, token);
+        assert_eq!(slot.look_at_latch(latch(1, 0)), Latching::Free { stale: 0 });
+        slot.latch.set(latch(1, 77).0);
+        assert_eq!(slot.look_at_latch(latch(1, 77)), Latching::Held);
+        assert_eq!(slot.look_at_latch(latch(1, 78)), Latching::Refused);
+        let stale = latch(1, 77).0;
+        assert_eq!(slot.look_at_latch(latch(2, 77)), Latching::Free { stale });
+        assert_eq!(Latch::next_generation(u16::MAX), 1);
+        assert_eq!(latch(9, u64::MAX).generation(), 9);
+    }
+
+    #[test]
+    fn a_latch_of_ipv4_names_its_source() {
+        let source: core::net::SocketAddrV4 = "198.51.100.20:45001".parse().unwrap();
+        let token = Ipv4::from(*source.ip()).token(source.port(), &[0; 2]);
+        assert_eq!(Latch::new(3, token).source4(), source);
+    }
+}

@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use sipfilter_common::value::PayloadTypes;
 
 /// `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -240,6 +241,18 @@ pub struct Pinhole {
     pub sources: Vec<Source>,
     /// `rtp`, `rtcp` or `udptl`.
     pub stream: String,
+    /// RTP payload types that may come; `null` where they do not matter.
+    #[serde(default)]
+    pub payload_types: Option<Vec<u8>>,
+    /// Whether RTCP may come on this port.
+    #[serde(default)]
+    pub rtcp: bool,
+    /// Packets per second in the long run; `null` without a limit.
+    #[serde(default)]
+    pub packets_per_second: Option<u32>,
+    /// `waiting`, the source that it has latched to, or `latched` where only a hash of that is known; `null` without a latch.
+    #[serde(default)]
+    pub latch: Option<String>,
     /// Its provider.
     pub provider: String,
     /// The call's number.
@@ -255,6 +268,11 @@ pub struct Pinhole {
     pub egress_packets: u64,
     /// Packets that came in and were dropped.
     pub dropped_packets: u64,
+}
+
+/// The numbers in a set of payload types.
+pub fn payload_types(set: PayloadTypes) -> Vec<u8> {
+    (0..128).filter(|&number| set.admits(number)).collect()
 }
 
 /// An address range and a port range.

@@ -26,7 +26,7 @@ use sipfilter_daemon::{
         counters::Counters,
         datapath::Datapath,
         map_writer::MapWriter,
-        policy::{KernelPinhole, KernelPolicy},
+        policy::{KernelPinhole, KernelPolicy, Place},
     },
 };
 use sipfilter_tests::policy::{
@@ -50,7 +50,13 @@ fn host_tables(settings: &Settings) -> HostTables {
         tables.add_allowed(prefix.network(), prefix.prefix_len(), *list);
     }
     for (slot, pinhole) in pinholes().iter().enumerate() {
-        match KernelPinhole::new(pinhole, slot as u32, 1, clock::to_kernel(pinhole.idle)) {
+        let place = Place {
+            slot: slot as u32,
+            generation: 1,
+            opened: 1,
+            idle: clock::to_kernel(pinhole.idle),
+        };
+        match KernelPinhole::new(pinhole, place) {
             KernelPinhole::V4(key, value) => drop(tables.pinholes4.insert(key, value)),
             KernelPinhole::V6(key, value) => drop(tables.pinholes6.insert(key, value)),
         }

@@ -9,7 +9,7 @@ use crate::{
     parse::{Ip, Ports as TransportPorts},
     reader::Reader,
     reason::Reason,
-    value::{Pinhole, Shapes, Slot},
+    value::{Flags, Latch, Latching, Pinhole, Shapes, Slot},
 };
 
 /// Judges a packet to a media port, and counts it at the pinhole that it met.
@@ -28,23 +28,35 @@ pub(super) fn judge_media<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
         return Reason::NoPinhole;
     };
     let now = tables.now();
-    let reason = judge_at_pinhole(reader, pinhole, slot, ip.source, ports.source, payload, now);
+    let source = Source {
+        address: ip.source,
+        port: ports.source,
+    };
+    let reason = judge_at_pinhole(reader, tables, pinhole, slot, source, payload, now);
     match reason {
         Reason::Media => slot.count_ingress(ip.length(), now),
-        _ => slot.count_dropped(now),
+        _ => slot.count_dropped(),
     }
     reason
 }
 
-/// A packet to a pinhole: is the pinhole alive, the source right, and the packet what was negotiated?
+/// Where a packet came from.
+#[derive(Clone, Copy)]
+struct Source<A> {
+    address: A,
+    port: u16,
+}
+
+/// A packet to a pinhole: is the pinhole alive, the source right, the packet what was negotiated, and not one too many? Only a packet
+/// that has passed all of it moves the budget or sets the latch.
 #[inline(always)]
-fn judge_at_pinhole<A: Address, R: Reader>(
+fn judge_at_pinhole<A: Address, R: Reader, T: Tables>(
     reader: &R,
+    tables: &T,
     pinhole: &Pinhole<A>,
     slot: &Slot,
-    source: A,
-    source_port: u16,
-    (payload, payload_end): (usize, usize),
+    source: Source<A>,
+    payload: (usize, usize),
     now: u64,
 ) -> Reason {
     if is_expired(pinhole.opened, slot.last(), pinhole.idle, now) {
@@ -53,19 +65,80 @@ fn judge_at_pinhole<A: Address, R: Reader>(
     if !pinhole
         .sources
         .iter()
-        .any(|allowed| allowed.contains(source, source_port))
+        .any(|allowed| allowed.contains(source.address, source.port))
     {
         return Reason::WrongSource;
     }
-    // An empty datagram is nothing at all.
-    let first = if payload < payload_end {
-        reader.byte(payload)
+    // Before the budget: whoever is not latched to must not be able to use up what belongs to the one who is.
+    let mut to_latch = None;
+    if pinhole.flags.has(Flags::LATCH) {
+        let token = source
+            .address
+            .token(source.port, &tables.settings().latch_key);
+        let mine = Latch::new(pinhole.generation, token);
+        match slot.look_at_latch(mine) {
+            Latching::Held => {}
+            Latching::Refused => return Reason::WrongSource,
+            Latching::Free { stale } => to_latch = Some((stale, mine)),
+        }
+    }
+    if let Err(reason) = judge_payload(reader, pinhole, payload) {
+        return reason;
+    }
+    // What an earlier pinhole in this slot has spent, or this one before signalling renewed it, does not count.
+    let due = if slot.ingress_last.get() < pinhole.opened {
+        now
     } else {
-        None
+        slot.due.get()
     };
-    match first {
-        Some(byte) if pinhole.shapes.admits(Shapes::of(byte)) => Reason::Media,
-        _ => Reason::NotMedia,
+    let Some(due) = pinhole.budget.spend(due, now) else {
+        return Reason::RateLimited;
+    };
+    if let Some((stale, mine)) = to_latch {
+        let found = tables.exchange_latch(slot, stale, mine.0);
+        // Another CPU may have been faster, with another source or with this one.
+        if found != stale && found != mine.0 {
+            return Reason::WrongSource;
+        }
+    }
+    slot.due.set(due);
+    Reason::Media
+}
+
+/// A fixed header and the first source (RFC 3550 §5.1).
+const RTP_HEADER: usize = 12;
+/// A header with a source (RFC 3550 §6.1).
+const RTCP_HEADER: usize = 8;
+
+/// Whether a datagram is what was negotiated: by its kind (RFC 7983 §7), and RTP by its payload type.
+#[inline(always)]
+fn judge_payload<A, R: Reader>(
+    reader: &R,
+    pinhole: &Pinhole<A>,
+    (start, end): (usize, usize),
+) -> Result<(), Reason> {
+    // Nothing that is meant has less than two bytes, and none of the second is padding of the link.
+    if start + 2 > end {
+        return Err(Reason::NotMedia);
+    }
+    let [first, second] = reader.bytes(start).ok_or(Reason::NotMedia)?;
+    let shape = Shapes::of(first);
+    if !pinhole.shapes.admits(shape) {
+        return Err(Reason::NotMedia);
+    }
+    if !shape.admits(Shapes::RTP) || pinhole.shapes.is_any() {
+        return Ok(());
+    }
+    // RTCP's packet types are RTP's 64 to 95 with the marker (RFC 5761 §4), which nobody should use but somebody may have listed.
+    let (is_negotiated, least) = if second & 0xe0 == 0xc0 && pinhole.flags.has(Flags::RTCP) {
+        (true, RTCP_HEADER)
+    } else {
+        (pinhole.payload_types.admits(second), RTP_HEADER)
+    };
+    match (is_negotiated, start + least <= end) {
+        (false, _) => Err(Reason::PayloadType),
+        (true, false) => Err(Reason::NotMedia),
+        (true, true) => Ok(()),
     }
 }
 

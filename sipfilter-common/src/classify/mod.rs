@@ -45,6 +45,9 @@ pub trait Tables: FamilyTables<Ipv4> + FamilyTables<Ipv6> {
     /// A pinhole's slot.
     fn slot(&self, index: u32) -> Option<&Slot>;
 
+    /// Puts `new` into a slot's latch if `stale` is still there, in one step for all CPUs. Tells what was there.
+    fn exchange_latch(&self, slot: &Slot, stale: u64, new: u64) -> u64;
+
     /// Remembers what became of a datagram's first fragment.
     fn remember_fragment(&self, key: &FragmentKey, fate: FragmentFate);
 

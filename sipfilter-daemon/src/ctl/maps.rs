@@ -16,12 +16,13 @@ use sipfilter_common::{
     addr::{Ipv4, Ipv6},
     key::PinholeKey,
     settings::Transport,
-    value::{self, ProviderRule, Shapes, SlotCounts},
+    value::{self, Flags, ProviderRule, Shapes, SlotCounts},
 };
 
 use super::{CtlError, Outcome, output, stats};
 use crate::{
     shell::{
+        map_writer::LatchState,
         pins::{PinError, Pins},
         runtime_dir::RuntimeDir,
     },
@@ -68,6 +69,12 @@ struct Pinhole {
     sources: Vec<view::Source>,
     /// What may pass, by RFC 7983.
     shapes: Vec<&'static str>,
+    /// RTP payload types; `null` where they do not matter.
+    payload_types: Option<Vec<u8>>,
+    /// Packets per second in the long run; `null` without a limit.
+    packets_per_second: Option<u32>,
+    /// `waiting`, the source that it has latched to, or `latched` where the kernel knows a hash of that only; `null` without a latch.
+    latch: Option<String>,
     provider: u16,
     call: u64,
     slot: u32,
@@ -136,6 +143,11 @@ fn dump(pins: &Pins, json: bool, out: &mut dyn Write) -> Result<(), CtlError> {
             pinhole.local.to_string(),
             output::cell(&sources, "-"),
             pinhole.shapes.join(" "),
+            output::payload_types(pinhole.payload_types.as_deref()),
+            pinhole
+                .packets_per_second
+                .map_or_else(|| "-".to_owned(), |rate| rate.to_string()),
+            pinhole.latch.clone().unwrap_or_else(|| "-".to_owned()),
             pinhole.provider.to_string(),
             pinhole.call.to_string(),
             pinhole.slot.to_string(),
@@ -150,6 +162,9 @@ fn dump(pins: &Pins, json: bool, out: &mut dyn Write) -> Result<(), CtlError> {
             "PINHOLE",
             "FROM",
             "SHAPES",
+            "TYPES",
+            "PPS",
+            "LATCH",
             "PROVIDER",
             "CALL",
             "SLOT",
@@ -252,7 +267,13 @@ fn show<A: Copy + Into<IpAddr>>(
     Pinhole {
         local,
         sources: sources.collect(),
-        shapes: shapes(pinhole.shapes),
+        shapes: shapes(pinhole.shapes, pinhole.flags),
+        payload_types: (!pinhole.shapes.is_any())
+            .then(|| view::payload_types(pinhole.payload_types)),
+        packets_per_second: pinhole.budget.packets_per_second(),
+        latch: pinhole.flags.has(Flags::LATCH).then(|| {
+            LatchState::read(counts.latch, pinhole.generation, local.is_ipv4()).to_string()
+        }),
         provider: pinhole.provider,
         call: pinhole.call,
         slot: pinhole.slot,
@@ -267,11 +288,11 @@ fn show<A: Copy + Into<IpAddr>>(
     }
 }
 
-fn shapes(shapes: Shapes) -> Vec<&'static str> {
+fn shapes(shapes: Shapes, flags: Flags) -> Vec<&'static str> {
     if shapes == Shapes::ANY {
         return vec!["any"];
     }
-    [
+    let mut names: Vec<_> = [
         (Shapes::RTP, "rtp"),
         (Shapes::STUN, "stun"),
         (Shapes::DTLS, "dtls"),
@@ -279,7 +300,11 @@ fn shapes(shapes: Shapes) -> Vec<&'static str> {
     .into_iter()
     .filter(|(shape, _)| shapes.admits(*shape))
     .map(|(_, name)| name)
-    .collect()
+    .collect();
+    if flags.has(Flags::RTCP) {
+        names.push("rtcp");
+    }
+    names
 }
 
 fn open<M>(pins: &Pins, name: &'static str) -> Result<M, PinError>

@@ -85,6 +85,33 @@ pub(super) fn source(source: &view::Source) -> String {
     }
 }
 
+/// Payload types, runs of them joined; `-` where they do not matter, `none` where there are none.
+pub(super) fn payload_types(types: Option<&[u8]>) -> String {
+    let Some(types) = types else {
+        return "-".to_owned();
+    };
+    let mut runs: Vec<(u8, u8)> = Vec::new();
+    for &number in types {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => runs.push((number, number)),
+        }
+    }
+    let runs: Vec<String> = runs
+        .into_iter()
+        .map(|(first, last)| match last - first {
+            0 => first.to_string(),
+            1 => format!("{first},{last}"),
+            _ => format!("{first}-{last}"),
+        })
+        .collect();
+    if runs.is_empty() {
+        "none".to_owned()
+    } else {
+        runs.join(",")
+    }
+}
+
 /// A duration in the two largest units that matter.
 pub(super) fn duration(seconds: f64) -> String {
     let whole = seconds as u64;
@@ -93,5 +120,19 @@ pub(super) fn duration(seconds: f64) -> String {
         60..3_600 => format!("{}m{:02}s", whole / 60, whole % 60),
         3_600..86_400 => format!("{}h{:02}m", whole / 3_600, whole % 3_600 / 60),
         _ => format!("{}d{:02}h", whole / 86_400, whole % 86_400 / 3_600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payload_types_are_shown_in_runs() {
+        let check = |types: Option<&[u8]>, expect: &str| assert_eq!(payload_types(types), expect);
+        check(None, "-");
+        check(Some(&[]), "none");
+        check(Some(&[0, 8, 9, 101]), "0,8,9,101");
+        check(Some(&[0, 96, 97, 98, 127]), "0,96-98,127");
     }
 }

@@ -29,6 +29,11 @@ pub(super) fn run(
             pinhole.local.to_string(),
             output::cell(&sources, "-"),
             pinhole.stream.clone(),
+            output::payload_types(pinhole.payload_types.as_deref()),
+            pinhole
+                .packets_per_second
+                .map_or_else(|| "-".to_owned(), |rate| rate.to_string()),
+            pinhole.latch.clone().unwrap_or_else(|| "-".to_owned()),
             pinhole.provider.clone(),
             pinhole.call.to_string(),
             pinhole.ingress_packets.to_string(),
@@ -41,7 +46,8 @@ pub(super) fn run(
         ]
     });
     let head = [
-        "LOCAL", "FROM", "STREAM", "PROVIDER", "CALL", "IN", "OUT", "DROPPED", "IDLE", "LIMIT",
+        "LOCAL", "FROM", "STREAM", "TYPES", "PPS", "LATCH", "PROVIDER", "CALL", "IN", "OUT",
+        "DROPPED", "IDLE", "LIMIT",
     ];
     output::table(out, &head, rows)?;
     Ok(Outcome::Done)

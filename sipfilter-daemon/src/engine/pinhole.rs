@@ -11,6 +11,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use sipfilter_common::value::PayloadTypes;
 
 use super::{CallNumber, settings::ProviderId};
 
@@ -76,6 +77,63 @@ impl Extras {
     }
 }
 
+/// What of a stream may pass, when it comes from the right source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// RTP's payload types; of no meaning for a stream that is not RTP.
+    pub payload_types: PayloadTypes,
+    /// RTCP may come on this port.
+    pub rtcp: bool,
+    /// The most packets per second in the long run; [`BURST`] bounds how many may come at once.
+    pub packets_per_second: PacketRate,
+}
+
+impl Terms {
+    /// No terms: whatever comes.
+    pub const ANY: Self = Self {
+        payload_types: PayloadTypes::ALL,
+        rtcp: true,
+        packets_per_second: PacketRate::UNLIMITED,
+    };
+
+    /// What either allows.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            payload_types: self.payload_types.or(other.payload_types),
+            rtcp: self.rtcp || other.rtcp,
+            packets_per_second: self.packets_per_second.max(other.packets_per_second),
+        }
+    }
+}
+
+/// Packets per second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PacketRate(u32);
+
+impl PacketRate {
+    /// As many as come.
+    pub const UNLIMITED: Self = Self(u32::MAX);
+
+    /// So many, at least one.
+    pub fn new(packets_per_second: u32) -> Self {
+        Self(packets_per_second.clamp(1, u32::MAX - 1))
+    }
+
+    /// The number; `None` for no limit.
+    pub fn number(self) -> Option<u32> {
+        (self != Self::UNLIMITED).then_some(self.0)
+    }
+}
+
+/// What may come at once, in time: after a stall of the network this much of a stream arrives in one burst, and none of it is to be
+/// lost. Ten seconds, and something for the kernel's coarse clock.
+pub const BURST: Duration = Duration::from_millis(10_500);
+
+/// Which arming of a latch this is. Another number than before orders the kernel to forget the source that it has latched to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Arming(pub u64);
+
 /// One pinhole as the calls that share its local address and port want it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pinhole {
@@ -87,6 +145,10 @@ pub struct Pinhole {
     pub stream: Stream,
     /// What else may pass.
     pub extras: Extras,
+    /// What of the stream may pass.
+    pub terms: Terms,
+    /// The first of the sources that sends becomes the only one, until this changes.
+    pub latch: Option<Arming>,
     /// Without a packet in either direction for this long, the kernel closes it.
     pub idle: Duration,
     /// Whose call it is.

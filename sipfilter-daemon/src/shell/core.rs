@@ -353,6 +353,11 @@ impl Core {
             local: pinhole.local,
             sources: pinhole.sources.iter().map(source_view).collect(),
             stream: stream_name(pinhole.stream).to_owned(),
+            payload_types: (pinhole.stream != Stream::Udptl)
+                .then(|| view::payload_types(pinhole.terms.payload_types)),
+            rtcp: pinhole.terms.rtcp,
+            packets_per_second: pinhole.terms.packets_per_second.number(),
+            latch: traffic.latch.map(|latch| latch.to_string()),
             provider: self.provider_name(pinhole.provider).to_owned(),
             call: pinhole.call.0,
             idle_limit_seconds: pinhole.idle.as_secs_f64(),

@@ -19,6 +19,7 @@ use sipfilter_common::{
     abi::{self, ABI_VERSION, map, program},
     addr::{Ipv4, Ipv6},
     reason::COUNTERS,
+    settings as kernel,
     value::{Count, Stamp},
 };
 
@@ -138,19 +139,24 @@ impl Datapath {
         pinholes: u32,
         pins: Option<&Pins>,
     ) -> Result<Self, DatapathError> {
-        let stamp = Stamp {
+        let mut stamp = Stamp {
             abi_version: ABI_VERSION,
             pinholes,
             policy: policy.hash(),
             modes: policy.settings.modes,
+            latch_key: super::hash_key(),
         };
         let found = match pins {
-            Some(pins) => prepare_pins(pins, &stamp)?,
+            Some(pins) => prepare_pins(pins, &mut stamp)?,
             None => Found::Nothing,
+        };
+        let settings = kernel::Settings {
+            latch_key: stamp.latch_key,
+            ..policy.settings
         };
         let mut loader = EbpfLoader::new();
         loader
-            .override_global(map::SETTINGS, &policy.settings, true)
+            .override_global(map::SETTINGS, &settings, true)
             .map_max_entries(map::PINHOLES4, pinholes)
             .map_max_entries(map::PINHOLES6, pinholes)
             .map_max_entries(map::SLOTS, pinholes);
@@ -357,17 +363,15 @@ impl Datapath {
     }
 }
 
-/// Keeps pinned maps of the same stamp, removes any others.
-fn prepare_pins(pins: &Pins, stamp: &Stamp) -> Result<Found, PinError> {
+/// Keeps pinned maps that the stamp fits, and then goes on with the key of their latches; removes any others.
+fn prepare_pins(pins: &Pins, stamp: &mut Stamp) -> Result<Found, PinError> {
     pins.create()?;
     let found = match pins.stamp() {
         Ok(found)
-            if (Stamp {
-                modes: stamp.modes,
-                ..found
-            }) == *stamp
+            if found.is_compatible(stamp)
                 && abi::map::ALL.iter().all(|name| pins.path(name).exists()) =>
         {
+            stamp.latch_key = found.latch_key;
             return Ok(if found.modes == stamp.modes {
                 Found::Same
             } else {

@@ -4,7 +4,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::{IpAddr, SocketAddr},
+    fmt,
+    net::{IpAddr, SocketAddr, SocketAddrV4},
 };
 
 use aya::maps::{Array, HashMap, MapData, MapError};
@@ -13,17 +14,17 @@ use sipfilter_common::{
     addr::{Ipv4, Ipv6},
     classify::is_expired,
     key::PinholeKey,
-    value::{self, SlotCounts},
+    value::{self, Latch, SlotCounts},
 };
 
 use super::{
     clock,
     datapath::{Datapath, DatapathError},
-    policy::KernelPinhole,
+    policy::{KernelPinhole, Place, next_generation},
 };
 use crate::engine::{
     Instant,
-    pinhole::{Pinhole, PinholeAction, PinholeResult},
+    pinhole::{Arming, Pinhole, PinholeAction, PinholeResult},
 };
 
 /// Pinholes and slots in the kernel.
@@ -42,6 +43,9 @@ pub struct MapWriter {
 #[derive(Debug, Clone, Copy)]
 struct Open {
     slot: u32,
+    /// Which latching it was written with, and for which arming.
+    generation: u16,
+    arming: Option<Arming>,
     /// The slot's counts when the pinhole was opened: its predecessor's.
     baseline: SlotCounts,
     opened: u64,
@@ -70,6 +74,41 @@ pub struct Traffic {
     pub ingress_last: Option<u64>,
     /// The last packet out, if there was one.
     pub egress_last: Option<u64>,
+    /// What its latch holds, if it has one.
+    pub latch: Option<LatchState>,
+}
+
+/// What a latch holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LatchState {
+    /// Nobody yet.
+    Waiting,
+    /// This source.
+    Source(SocketAddrV4),
+    /// A source of which it knows a hash only.
+    Hashed,
+}
+
+impl fmt::Display for LatchState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Waiting => f.write_str("waiting"),
+            Self::Source(source) => source.fmt(f),
+            Self::Hashed => f.write_str("latched"),
+        }
+    }
+}
+
+impl LatchState {
+    /// What a slot's word says to a pinhole of this generation.
+    pub fn read(word: u64, generation: u16, is_v4: bool) -> Self {
+        let latch = Latch(word);
+        match latch.generation() == generation {
+            false => Self::Waiting,
+            true if is_v4 => Self::Source(latch.source4()),
+            true => Self::Hashed,
+        }
+    }
 }
 
 impl MapWriter {
@@ -169,6 +208,9 @@ impl MapWriter {
                 .then_some(counts.ingress_last),
             egress_last: (counts.egress_packets != base.egress_packets)
                 .then_some(counts.egress_last),
+            latch: open
+                .arming
+                .map(|_| LatchState::read(counts.latch, open.generation, local.is_ipv4())),
         })
     }
 
@@ -181,25 +223,19 @@ impl MapWriter {
         let mut found = Vec::new();
         for entry in self.four.iter() {
             let (key, pinhole) = entry?;
-            found.push((
-                IpAddr::from(key.address()),
-                key.port(),
-                pinhole.slot,
-                pinhole.opened,
-                pinhole.idle,
-            ));
+            found.push((IpAddr::from(key.address()), key.port(), Place::of(&pinhole)));
         }
         for entry in self.six.iter() {
             let (key, pinhole) = entry?;
-            found.push((
-                IpAddr::from(key.address()),
-                key.port(),
-                pinhole.slot,
-                pinhole.opened,
-                pinhole.idle,
-            ));
+            found.push((IpAddr::from(key.address()), key.port(), Place::of(&pinhole)));
         }
-        for (address, port, slot, opened, idle) in found {
+        for (address, port, place) in found {
+            let Place {
+                slot,
+                generation,
+                opened,
+                idle,
+            } = place;
             let local = SocketAddr::new(address, port);
             let deadline = opened.saturating_add(idle).saturating_add(1);
             self.deadlines.insert((deadline, local));
@@ -207,6 +243,8 @@ impl MapWriter {
                 local,
                 Open {
                     slot,
+                    generation,
+                    arming: None,
                     baseline: SlotCounts::default(),
                     opened,
                     idle,
@@ -228,11 +266,19 @@ impl MapWriter {
             return Ok(PinholeResult::Full);
         };
         let idle = clock::to_kernel(pinhole.idle);
-        let baseline = match known {
-            Some(open) => open.baseline,
-            None => self.slots.get(&slot, 0).unwrap_or_default(),
+        let found = self.slots.get(&slot, 0).unwrap_or_default();
+        let generation = next_generation(
+            known.map(|open| (open.generation, open.arming)),
+            pinhole.latch,
+            Latch(found.latch),
+        );
+        let place = Place {
+            slot,
+            generation,
+            opened: now,
+            idle,
         };
-        if let Err(error) = self.insert(pinhole, slot, now, idle) {
+        if let Err(error) = self.insert(pinhole, place) {
             if known.is_none() {
                 self.free.push_front(slot);
             }
@@ -247,7 +293,9 @@ impl MapWriter {
             pinhole.local,
             Open {
                 slot,
-                baseline,
+                generation,
+                arming: pinhole.latch,
+                baseline: known.map_or(found, |open| open.baseline),
                 opened: now,
                 idle,
                 deadline,
@@ -258,14 +306,8 @@ impl MapWriter {
         Ok(PinholeResult::Done)
     }
 
-    fn insert(
-        &mut self,
-        pinhole: &Pinhole,
-        slot: u32,
-        opened: u64,
-        idle: u64,
-    ) -> Result<(), MapError> {
-        match KernelPinhole::new(pinhole, slot, opened, idle) {
+    fn insert(&mut self, pinhole: &Pinhole, place: Place) -> Result<(), MapError> {
+        match KernelPinhole::new(pinhole, place) {
             KernelPinhole::V4(key, value) => self.four.insert(key, value, 0),
             KernelPinhole::V6(key, value) => self.six.insert(key, value, 0),
         }

@@ -12,12 +12,12 @@ use sipfilter_common::{
     addr::{Ipv4, Ipv6},
     key::PinholeKey,
     settings::{self as kernel, MAX_PORTS, MAX_PROTECTED, Modes, PortRange},
-    value::{self, AllowList, MAX_SOURCES, ProviderRule, Shapes, Source},
+    value::{self, AllowList, Budget, Flags, Latch, MAX_SOURCES, ProviderRule, Shapes, Source},
 };
 
-use super::scope;
+use super::{clock, scope};
 use crate::engine::{
-    pinhole::{Pinhole, Stream},
+    pinhole::{Arming, BURST, Pinhole, Stream},
     settings::{Settings, SignallingPorts, Transport},
 };
 
@@ -189,21 +189,60 @@ pub enum KernelPinhole {
     V6(PinholeKey<Ipv6>, value::Pinhole<Ipv6>),
 }
 
+/// Where and when a pinhole comes to lie. Times are nanoseconds of the monotonic clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// Its slot.
+    pub slot: u32,
+    /// Which latching this is ([`next_generation`]).
+    pub generation: u16,
+    /// When it is opened or renewed.
+    pub opened: u64,
+    /// Its longest silence.
+    pub idle: u64,
+}
+
+impl Place {
+    /// Where and when a pinhole of the maps was written.
+    pub fn of<A>(pinhole: &value::Pinhole<A>) -> Self {
+        Self {
+            slot: pinhole.slot,
+            generation: pinhole.generation,
+            opened: pinhole.opened,
+            idle: pinhole.idle,
+        }
+    }
+}
+
+/// The generation to write with a pinhole. `known`: what it was written with last, and for which arming; else `found`, what lies in its
+/// slot, is another pinhole's.
+pub fn next_generation(
+    known: Option<(u16, Option<Arming>)>,
+    arming: Option<Arming>,
+    found: Latch,
+) -> u16 {
+    match known {
+        Some((generation, known)) if known == arming => generation,
+        Some((generation, _)) => Latch::next_generation(generation),
+        None => Latch::next_generation(found.generation()),
+    }
+}
+
 impl KernelPinhole {
-    /// Translates a pinhole; times are nanoseconds of the monotonic clock. Sources of the other family match nothing and are left out.
-    pub fn new(pinhole: &Pinhole, slot: u32, opened: u64, idle: u64) -> Self {
+    /// Translates a pinhole. Sources of the other family match nothing and are left out.
+    pub fn new(pinhole: &Pinhole, place: Place) -> Self {
         let port = pinhole.local.port();
         match pinhole.local.ip() {
             IpAddr::V4(address) => Self::V4(
                 PinholeKey::new(address.into(), port),
-                kernel_value(pinhole, slot, opened, idle, |net| match net {
+                kernel_value(pinhole, place, |net| match net {
                     IpNet::V4(net) => Some((net.network().into(), Ipv4::mask(net.prefix_len()))),
                     IpNet::V6(_) => None,
                 }),
             ),
             IpAddr::V6(address) => Self::V6(
                 PinholeKey::new(address.into(), port),
-                kernel_value(pinhole, slot, opened, idle, |net| match net {
+                kernel_value(pinhole, place, |net| match net {
                     IpNet::V4(_) => None,
                     IpNet::V6(net) => Some((net.network().into(), Ipv6::mask(net.prefix_len()))),
                 }),
@@ -214,9 +253,7 @@ impl KernelPinhole {
 
 fn kernel_value<A: Copy + Default>(
     pinhole: &Pinhole,
-    slot: u32,
-    opened: u64,
-    idle: u64,
+    place: Place,
     convert: impl Fn(&IpNet) -> Option<(A, A)>,
 ) -> value::Pinhole<A> {
     let mut sources = [Source::none(); MAX_SOURCES];
@@ -242,13 +279,26 @@ fn kernel_value<A: Copy + Default>(
     if pinhole.extras.dtls {
         shapes = shapes.with(Shapes::DTLS);
     }
+    let mut flags = Flags::default();
+    if pinhole.terms.rtcp {
+        flags = flags.with(Flags::RTCP);
+    }
+    if pinhole.latch.is_some() {
+        flags = flags.with(Flags::LATCH);
+    }
+    let rate = pinhole.terms.packets_per_second.number();
     value::Pinhole {
-        opened,
-        idle,
-        call: pinhole.call.0,
-        slot,
-        provider: pinhole.provider.0,
+        opened: place.opened,
+        idle: place.idle,
+        payload_types: pinhole.terms.payload_types,
+        budget: Budget::new(rate.unwrap_or(0), clock::to_kernel(BURST)),
+        slot: place.slot,
         shapes,
+        flags,
+        generation: place.generation,
+        provider: pinhole.provider.0,
+        zero: 0,
         sources,
+        call: pinhole.call.0,
     }
 }

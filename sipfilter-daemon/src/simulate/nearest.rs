@@ -26,8 +26,9 @@ use super::{
 };
 use crate::engine::{
     CallNumber, Instant,
-    pinhole::{Extras, Pinhole, Source},
+    pinhole::{Extras, Pinhole, Source, Terms},
 };
+use crate::view::payload_types;
 
 /// Pinholes that are remembered after they were closed.
 pub const MAX_SPANS: usize = 65_536;
@@ -47,6 +48,12 @@ pub enum Why {
     Expired,
     /// There is a pinhole for its source, but the packet is not what was negotiated.
     NotMedia,
+    /// There is a pinhole for its source and for RTP, but not of this payload type.
+    PayloadType,
+    /// There is a pinhole for it, and more packets than its stream can need.
+    RateLimited,
+    /// There is a pinhole that has latched to another source.
+    Latched,
     /// There was a pinhole.
     Closed,
     /// There was to be a pinhole for its source.
@@ -70,6 +77,9 @@ impl Why {
             Self::WrongSource => "wrong_source",
             Self::Expired => "expired",
             Self::NotMedia => "not_media",
+            Self::PayloadType => "payload_type",
+            Self::RateLimited => "rate_limited",
+            Self::Latched => "latched",
             Self::Closed => "closed",
             Self::NotYet => "not_yet",
             Self::NextPort => "next_port",
@@ -187,7 +197,18 @@ impl History {
                 call: None,
                 place: None,
             }),
-            Reason::WrongSource => Some(here(Why::WrongSource)),
+            Reason::WrongSource => {
+                let pinhole = world.pinhole(&packet.destination);
+                let is_allowed =
+                    pinhole.is_some_and(|pinhole| is_among(&pinhole.sources, packet.source));
+                Some(here(if is_allowed {
+                    Why::Latched
+                } else {
+                    Why::WrongSource
+                }))
+            }
+            Reason::PayloadType => Some(here(Why::PayloadType)),
+            Reason::RateLimited => Some(here(Why::RateLimited)),
             Reason::PinholeExpired => Some(here(Why::Expired)),
             Reason::NotMedia => Some(here(Why::NotMedia)),
             Reason::NoPinhole => Some(self.nearest_pinhole(world, packet)),
@@ -295,6 +316,33 @@ impl History {
                     .map_or_else(String::new, |p| expected(p.extras));
                 format!("the pinhole of {call} expects {expected}, and {first}")
             }
+            (Why::PayloadType, _) => {
+                let terms = world.pinhole(&local).map(|pinhole| pinhole.terms);
+                let found = match packet.payload.get(1) {
+                    Some(192..=223) => "RTCP".to_owned(),
+                    Some(second) => format!("payload type {}", second & 0x7f),
+                    None => "nothing".to_owned(),
+                };
+                format!(
+                    "the pinhole of {call} expects {}, arrived with {found}",
+                    terms.map_or_else(String::new, negotiated)
+                )
+            }
+            (Why::RateLimited, _) => {
+                let rate = world
+                    .pinhole(&local)
+                    .and_then(|pinhole| pinhole.terms.packets_per_second.number());
+                format!(
+                    "the pinhole of {call} takes {} packets per second",
+                    rate.unwrap_or_default()
+                )
+            }
+            (Why::Latched, _) => format!(
+                "the pinhole of {call} on that port has latched to {}, arrived from {source}",
+                world
+                    .latched(&local)
+                    .map_or_else(|| "another source".to_owned(), |source| source.to_string())
+            ),
             (Why::Closed, _) => self.explain_closed(clock, packet, &call),
             (Why::NextPort, Some(place)) => {
                 let side = if place.port() < local.port() {
@@ -366,6 +414,19 @@ fn expected(extras: Extras) -> String {
     text
 }
 
+/// What RTP may carry.
+fn negotiated(terms: Terms) -> String {
+    let types: Vec<String> = payload_types(terms.payload_types)
+        .into_iter()
+        .map(|number| number.to_string())
+        .collect();
+    match (types.is_empty(), terms.rtcp) {
+        (true, _) => "RTCP".to_owned(),
+        (false, true) => format!("payload types {} or RTCP", types.join(", ")),
+        (false, false) => format!("payload types {}", types.join(", ")),
+    }
+}
+
 fn sources(sources: &[Source]) -> String {
     let texts: Vec<String> = sources
         .iter()
@@ -420,6 +481,8 @@ mod tests {
             sources: vec![Source::host(source, 40_000..=40_001)],
             stream: Stream::Rtp,
             extras: Extras::default(),
+            terms: crate::engine::pinhole::Terms::ANY,
+            latch: None,
             idle: Duration::from_secs(1),
             provider: ProviderId(0),
             call: CallNumber(number),

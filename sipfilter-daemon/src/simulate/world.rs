@@ -16,7 +16,7 @@ use sipfilter_common::{
     classify::{Tables as _, Verdict, classify_egress, classify_ingress, is_expired},
     host::HostTables,
     key::PinholeKey,
-    value::Slot,
+    value::{Latch, Slot},
 };
 
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
         pinhole::{Pinhole, PinholeAction, PinholeResult},
         settings::Settings,
     },
-    shell::policy::{KernelPinhole, KernelPolicy},
+    shell::policy::{KernelPinhole, KernelPolicy, Place, next_generation},
 };
 
 /// Something that the engine said or did.
@@ -55,6 +55,7 @@ pub struct World {
 struct Open {
     pinhole: Pinhole,
     slot: u32,
+    generation: u16,
     opened: Instant,
     deadline: Instant,
 }
@@ -142,6 +143,14 @@ impl World {
         self.open.get(local).map(|open| &open.pinhole)
     }
 
+    /// The source that the open pinhole here has latched to, where that can be told.
+    pub fn latched(&self, local: &SocketAddr) -> Option<SocketAddr> {
+        let open = self.open.get(local)?;
+        let latch = self.latch_in_slot(open.slot);
+        let is_told = open.pinhole.latch.is_some() && local.is_ipv4();
+        (is_told && latch.generation() == open.generation).then(|| latch.source4().into())
+    }
+
     /// The last packet through the open pinhole here, or else its opening.
     pub fn last_packet(&self, local: &SocketAddr) -> Option<Instant> {
         let open = self.open.get(local)?;
@@ -169,6 +178,10 @@ impl World {
     fn last_in_slot(&self, slot: u32) -> Instant {
         let last = self.tables.slot(slot).map_or(0, Slot::last);
         Instant(Duration::from_nanos(last))
+    }
+
+    fn latch_in_slot(&self, slot: u32) -> Latch {
+        Latch(self.tables.slot(slot).map_or(0, |slot| slot.latch.get()))
     }
 
     /// Tells the engine of pinholes whose idle limit has passed.
@@ -232,12 +245,19 @@ impl World {
 
     fn write(&mut self, pinhole: Pinhole) -> PinholeResult {
         let local = pinhole.local;
-        let known = self.open.get(&local).map(|open| open.slot);
-        let Some(slot) = known.or_else(|| self.take_slot()) else {
+        let known = self.open.get(&local);
+        let before = known.map(|open| (open.generation, open.pinhole.latch));
+        let Some(slot) = known.map(|open| open.slot).or_else(|| self.take_slot()) else {
             return PinholeResult::Full;
         };
-        let (opened, idle) = (nanoseconds(self.now.0), nanoseconds(pinhole.idle));
-        match KernelPinhole::new(&pinhole, slot, opened, idle) {
+        let generation = next_generation(before, pinhole.latch, self.latch_in_slot(slot));
+        let place = Place {
+            slot,
+            generation,
+            opened: nanoseconds(self.now.0),
+            idle: nanoseconds(pinhole.idle),
+        };
+        match KernelPinhole::new(&pinhole, place) {
             KernelPinhole::V4(key, value) => {
                 self.tables.pinholes4.insert(key, value);
             }
@@ -253,6 +273,7 @@ impl World {
             Open {
                 pinhole,
                 slot,
+                generation,
                 opened: self.now,
                 deadline: Instant::default(),
             },

@@ -10,18 +10,19 @@ use std::{
 };
 
 use sipfilter_common::{
-    classify::{classify_egress, classify_ingress, is_expired},
+    classify::{Tables as _, classify_egress, classify_ingress, is_expired},
     host::HostTables,
     key::PinholeKey,
     reason::{Action, Reason},
+    value::Latch,
 };
 use sipfilter_daemon::{
     engine::{
         Direction, Engine, Input, Instant, Output,
-        pinhole::{Pinhole, PinholeAction, PinholeResult},
+        pinhole::{Arming, Pinhole, PinholeAction, PinholeResult},
         settings::Settings,
     },
-    shell::policy::{KernelPinhole, KernelPolicy},
+    shell::policy::{KernelPinhole, KernelPolicy, Place, next_generation},
 };
 
 use crate::frames::ETHERNET;
@@ -42,6 +43,8 @@ pub struct Edge {
 
 struct Open {
     slot: u32,
+    generation: u16,
+    arming: Option<Arming>,
     opened: u64,
     idle: u64,
     adopted: bool,
@@ -129,6 +132,7 @@ impl Edge {
         self.lost = 0;
         for open in self.open.values_mut() {
             open.adopted = true;
+            open.arming = None;
         }
     }
 
@@ -181,12 +185,25 @@ impl Edge {
     }
 
     fn write(&mut self, now: Duration, pinhole: &Pinhole) {
-        let slot = match self.open.get(&pinhole.local) {
+        let known = self.open.get(&pinhole.local);
+        let slot = match known {
             Some(open) => open.slot,
             None => self.free.pop().expect("a free slot"),
         };
+        let latch = self
+            .tables
+            .slot(slot)
+            .map_or(Latch::default(), |slot| Latch(slot.latch.get()));
+        let before = known.map(|open| (open.generation, open.arming));
+        let generation = next_generation(before, pinhole.latch, latch);
         let (opened, idle) = (nanos(now), nanos(pinhole.idle));
-        match KernelPinhole::new(pinhole, slot, opened, idle) {
+        let place = Place {
+            slot,
+            generation,
+            opened,
+            idle,
+        };
+        match KernelPinhole::new(pinhole, place) {
             KernelPinhole::V4(key, value) => _ = self.tables.pinholes4.insert(key, value),
             KernelPinhole::V6(key, value) => _ = self.tables.pinholes6.insert(key, value),
         }
@@ -194,6 +211,8 @@ impl Edge {
             pinhole.local,
             Open {
                 slot,
+                generation,
+                arming: pinhole.latch,
                 opened,
                 idle,
                 adopted: false,

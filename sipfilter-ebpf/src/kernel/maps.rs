@@ -1,5 +1,7 @@
 //! The maps, and the policy's view of them.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     helpers::bpf_ktime_get_coarse_ns,
@@ -118,6 +120,23 @@ impl Tables for KernelTables {
         let counts = SLOTS.get_ptr_mut(index)?;
         // SAFETY: both types have one layout, array elements are never freed, and nobody else writes this one.
         Some(unsafe { &*counts.cast::<Slot>() })
+    }
+
+    #[inline(always)]
+    fn exchange_latch(&self, slot: &Slot, stale: u64, new: u64) -> u64 {
+        let found;
+        // SAFETY: the slot's word is valid and aligned, and the instruction (version 3 of the set) touches nothing else. The library
+        // has no atomic exchange for this target.
+        unsafe {
+            asm!(
+                "r0 = cmpxchg_64({word} + 0, r0, {new})",
+                word = in(reg) slot.latch.as_ptr(),
+                new = in(reg) new,
+                inout("r0") stale => found,
+                options(nostack),
+            );
+        }
+        found
     }
 
     #[inline(always)]

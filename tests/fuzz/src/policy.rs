@@ -14,8 +14,11 @@ use sipfilter_common::{
     parse::{Fragment, Ip, Network, parse_ethernet, parse_ipv4, parse_ipv6, parse_raw},
     reason::{Action, Reason},
     settings::{PortRange, Settings},
-    value::{Pinhole, ProviderRule, Shapes, Source},
+    value::{Budget, Flags, PayloadTypes, Pinhole, ProviderRule, Shapes, Source},
 };
+
+/// The payload types of every pinhole.
+const NEGOTIATED: u128 = 1 | 1 << 8 | 1 << 72 | 1 << 101;
 
 const PBX4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 const PBX6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
@@ -65,17 +68,29 @@ fn justify(bytes: &[u8], tables: &HostTables, verdict: Verdict) {
         Ok(Network::Ipv4(start)) => {
             if let Ok(ip) = parse_ipv4(&bytes, start) {
                 let is_provider = |source: Ipv4| source.matches(PROVIDER4.into(), Ipv4::mask(28));
-                justify_ip(bytes, &ip, verdict, PBX4.into(), is_provider, |key| {
-                    tables.pinholes4.get(&key)
-                });
+                justify_ip(
+                    bytes,
+                    tables,
+                    &ip,
+                    verdict,
+                    PBX4.into(),
+                    is_provider,
+                    |key| tables.pinholes4.get(&key),
+                );
             }
         }
         Ok(Network::Ipv6(start)) => {
             if let Ok(ip) = parse_ipv6(&bytes, start) {
                 let is_provider = |source: Ipv6| source.matches(PROVIDER6.into(), Ipv6::mask(64));
-                justify_ip(bytes, &ip, verdict, PBX6.into(), is_provider, |key| {
-                    tables.pinholes6.get(&key)
-                });
+                justify_ip(
+                    bytes,
+                    tables,
+                    &ip,
+                    verdict,
+                    PBX6.into(),
+                    is_provider,
+                    |key| tables.pinholes6.get(&key),
+                );
             }
         }
         _ => assert_eq!(verdict.reason, Reason::NotIp),
@@ -84,6 +99,7 @@ fn justify(bytes: &[u8], tables: &HostTables, verdict: Verdict) {
 
 fn justify_ip<'t, A: Address + Eq + 't>(
     bytes: &[u8],
+    tables: &HostTables,
     ip: &Ip<A>,
     verdict: Verdict,
     pbx: A,
@@ -103,9 +119,18 @@ fn justify_ip<'t, A: Address + Eq + 't>(
             let (start, end) = ip.udp_payload(&bytes).expect("media without a payload");
             assert!(end <= bytes.len());
             assert!(start < end);
+            let datagram = &bytes[start..end];
             if pinhole.shapes == Shapes::RTP {
-                assert_eq!(bytes[start] >> 6, 2);
+                assert_eq!(datagram[0] >> 6, 2);
             }
+            if pinhole.shapes != Shapes::ANY && datagram[0] >> 6 == 2 {
+                let is_rtcp = pinhole.flags.has(Flags::RTCP) && (192..224).contains(&datagram[1]);
+                let is_negotiated = NEGOTIATED >> (datagram[1] & 0x7f) & 1 == 1;
+                assert!(is_rtcp && datagram.len() >= 8 || is_negotiated && datagram.len() >= 12);
+            }
+            // The second packet of one moment is one too many, and whoever is not latched to is not even that.
+            let again = classify_ingress(&bytes, tables).reason;
+            assert_eq!(again, Reason::RateLimited);
         }
         Reason::Signalling => {
             assert!(is_provider(ip.source) && ip.destination == pbx);
@@ -184,10 +209,19 @@ fn pinhole<A: Copy + Default>(address: A, mask: A, slot: u32, shapes: Shapes) ->
     Pinhole {
         opened: 0,
         idle: 1,
-        call: 1,
+        payload_types: PayloadTypes::new(NEGOTIATED),
+        budget: Budget::new(1, 0),
         slot,
-        provider: 0,
         shapes,
+        flags: if shapes == Shapes::RTP {
+            Flags::LATCH
+        } else {
+            Flags::RTCP
+        },
+        generation: 1,
+        provider: 0,
+        zero: 0,
         sources,
+        call: 1,
     }
 }

@@ -2,10 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use sipfilter_common::reason::Reason;
+use sipfilter_common::{reason::Reason, value::PayloadTypes};
 use sipfilter_daemon::engine::{
     CallNumber,
-    pinhole::{Extras, Pinhole, Source, Stream},
+    pinhole::{Arming, Extras, PacketRate, Pinhole, Source, Stream, Terms},
     settings::{
         EarlyMedia, Limits, Media, MediaSource, Pbx, Provider, ProviderId, Settings,
         SignallingPorts, Timers, Transport,
@@ -93,6 +93,20 @@ pub fn settings() -> Settings {
 /// How long the pinhole on port 10020 stays open: it has expired when the cases run.
 pub const SHORT: Duration = Duration::from_millis(1);
 
+/// Packets that a pinhole of one packet per second takes at once.
+const AT_ONCE: usize = 11;
+
+fn terms(payload_types: &[u8], rtcp: bool) -> Terms {
+    let set = payload_types
+        .iter()
+        .fold(0, |set, number| set | 1 << number);
+    Terms {
+        payload_types: PayloadTypes::new(set),
+        rtcp,
+        packets_per_second: PacketRate::UNLIMITED,
+    }
+}
+
 /// The pinholes of the scene.
 pub fn pinholes() -> Vec<Pinhole> {
     let pinhole = |local: &str, sources: &[(&str, u16, u16)], stream, idle| Pinhole {
@@ -106,6 +120,11 @@ pub fn pinholes() -> Vec<Pinhole> {
             .collect(),
         stream,
         extras: Extras::default(),
+        terms: match stream {
+            Stream::Rtcp => terms(&[], true),
+            Stream::Rtp | Stream::Udptl => terms(&[0, 101], false),
+        },
+        latch: None,
         idle,
         provider: ProviderId(0),
         call: CallNumber(7),
@@ -183,6 +202,58 @@ pub fn pinholes() -> Vec<Pinhole> {
             Stream::Rtp,
             long,
         ),
+        Pinhole {
+            terms: terms(&[0, 96], true),
+            ..pinhole(
+                "203.0.113.10:10060",
+                &[("198.51.100.20/32", 40_000, 60_000)],
+                Stream::Rtp,
+                long,
+            )
+        },
+        Pinhole {
+            terms: terms(&[72, 127], false),
+            ..pinhole(
+                "203.0.113.10:10062",
+                &[("198.51.100.20/32", 40_000, 60_000)],
+                Stream::Rtp,
+                long,
+            )
+        },
+        Pinhole {
+            terms: Terms {
+                packets_per_second: PacketRate::new(1),
+                ..terms(&[0], false)
+            },
+            ..pinhole(
+                "203.0.113.10:10070",
+                &[("198.51.100.20/32", 40_000, 60_000)],
+                Stream::Rtp,
+                long,
+            )
+        },
+        Pinhole {
+            latch: Some(Arming(1)),
+            terms: Terms {
+                packets_per_second: PacketRate::new(1),
+                ..terms(&[0], false)
+            },
+            ..pinhole(
+                "203.0.113.10:10080",
+                &[("0.0.0.0/0", 40_000, 60_000)],
+                Stream::Rtp,
+                long,
+            )
+        },
+        Pinhole {
+            latch: Some(Arming(1)),
+            ..pinhole(
+                "[2001:db8:1::10]:10080",
+                &[("2001:db8:3::/48", 40_000, 60_000)],
+                Stream::Rtp,
+                long,
+            )
+        },
     ]
 }
 
@@ -192,6 +263,9 @@ pub fn cases() -> Vec<Case> {
         ingress_scope(),
         ingress_signalling(),
         ingress_media(),
+        ingress_payload(),
+        ingress_budget(),
+        ingress_latch(),
         ingress_fragments(),
         ingress_malformed(),
         egress(),
@@ -632,6 +706,229 @@ fn ingress_media() -> Vec<Case> {
             Reason::NoPinhole,
         ),
     ]
+}
+
+/// An RTP packet of this payload type and marker, cut to a length.
+fn rtp_of(second: u8, length: usize) -> Vec<u8> {
+    let mut packet = vec![0x80, second];
+    packet.resize(length, 0);
+    packet
+}
+
+fn ingress_payload() -> Vec<Case> {
+    let to = |port: u16, payload: &[u8]| {
+        Frame::udp("198.51.100.20:45000", &format!("{PBX4}:{port}"), payload)
+    };
+    vec![
+        inward(
+            "a listed payload type with the marker",
+            to(10_000, &rtp_of(0x80 | 101, 16)),
+            Reason::Media,
+        ),
+        inward(
+            "one that is not listed",
+            to(10_000, &rtp_of(8, 172)),
+            Reason::PayloadType,
+        ),
+        inward(
+            "one that is not listed, with the marker",
+            to(10_000, &rtp_of(0x80 | 8, 172)),
+            Reason::PayloadType,
+        ),
+        inward(
+            "the last payload type",
+            to(10_062, &rtp_of(127, 172)),
+            Reason::Media,
+        ),
+        inward(
+            "the one before it",
+            to(10_062, &rtp_of(126, 172)),
+            Reason::PayloadType,
+        ),
+        inward("a bare header", to(10_000, &rtp_of(0, 12)), Reason::Media),
+        inward(
+            "less than a header",
+            to(10_000, &rtp_of(0, 11)),
+            Reason::NotMedia,
+        ),
+        inward("one byte is nothing", to(10_000, &[0x80]), Reason::NotMedia),
+        inward(
+            "one byte and padding are nothing",
+            to(10_000, &[0x80]).padded(17),
+            Reason::NotMedia,
+        ),
+        inward(
+            "rtcp where it is not multiplexed",
+            to(10_000, RTCP),
+            Reason::PayloadType,
+        ),
+        inward("rtcp where it is", to(10_060, RTCP), Reason::Media),
+        inward("rtp beside it", to(10_060, &rtp_of(96, 40)), Reason::Media),
+        inward(
+            "the first of rtcp's packet types",
+            to(10_060, &rtp_of(192, 8)),
+            Reason::Media,
+        ),
+        inward(
+            "the last of them",
+            to(10_060, &rtp_of(223, 8)),
+            Reason::Media,
+        ),
+        inward(
+            "below them it is rtp",
+            to(10_060, &rtp_of(191, 40)),
+            Reason::PayloadType,
+        ),
+        inward(
+            "above them too",
+            to(10_060, &rtp_of(224, 40)),
+            Reason::Media,
+        ),
+        inward(
+            "less than rtcp's header",
+            to(10_060, &rtp_of(200, 7)),
+            Reason::NotMedia,
+        ),
+        inward(
+            "a payload type that looks like rtcp, where it is listed",
+            to(10_062, &rtp_of(200, 40)),
+            Reason::Media,
+        ),
+        inward(
+            "and without the marker",
+            to(10_062, &rtp_of(72, 40)),
+            Reason::Media,
+        ),
+        inward("rtp on rtcp's port", to(10_001, RTP), Reason::PayloadType),
+        inward(
+            "less than a header of rtcp on its port",
+            to(10_001, &RTCP[..7]),
+            Reason::NotMedia,
+        ),
+        inward(
+            "udptl that looks like rtp",
+            to(4_000, &[0x80, 8, 1, 2]),
+            Reason::Media,
+        ),
+        inward(
+            "ipv6, a payload type that is not listed",
+            Frame::udp(
+                "[2001:db8:3::20]:45000",
+                &format!("{PBX6}:10000"),
+                &rtp_of(8, 172),
+            ),
+            Reason::PayloadType,
+        ),
+    ]
+}
+
+fn ingress_budget() -> Vec<Case> {
+    let to = |source: &str, port: u16, payload: &[u8]| {
+        Frame::udp(source, &format!("{PBX4}:{port}"), payload)
+    };
+    let good = "198.51.100.20:45000";
+    let mut cases = vec![inward("a burst", to(good, 10_070, RTP), Reason::Media); AT_ONCE - 1];
+    // What is dropped for another reason spends nothing.
+    for _ in 0..AT_ONCE {
+        cases.push(inward(
+            "what was not negotiated",
+            to(good, 10_070, &rtp_of(8, 40)),
+            Reason::PayloadType,
+        ));
+        cases.push(inward(
+            "a stranger's",
+            to("192.0.2.9:45000", 10_070, RTP),
+            Reason::WrongSource,
+        ));
+    }
+    cases.push(inward(
+        "the burst's last",
+        to(good, 10_070, RTP),
+        Reason::Media,
+    ));
+    cases.extend(vec![
+        inward(
+            "one too many",
+            to(good, 10_070, RTP),
+            Reason::RateLimited
+        );
+        2
+    ]);
+    cases
+}
+
+fn ingress_latch() -> Vec<Case> {
+    let to4 = |source: &str, payload: &[u8]| Frame::udp(source, &format!("{PBX4}:10080"), payload);
+    let to6 = |source: &str, payload: &[u8]| Frame::udp(source, &format!("{PBX6}:10080"), payload);
+    let mut cases = vec![
+        inward(
+            "what was not negotiated latches nothing",
+            to4("192.0.2.77:45000", &rtp_of(8, 40)),
+            Reason::PayloadType,
+        ),
+        inward(
+            "what is outside the limits latches nothing",
+            to4("192.0.2.77:39999", RTP),
+            Reason::WrongSource,
+        ),
+        inward(
+            "the first packet latches",
+            to4("198.51.100.20:45000", RTP),
+            Reason::Media,
+        ),
+        inward(
+            "another address does not pass any more",
+            to4("198.51.100.21:45000", RTP),
+            Reason::WrongSource,
+        ),
+        inward(
+            "nor another port",
+            to4("198.51.100.20:45001", RTP),
+            Reason::WrongSource,
+        ),
+    ];
+    for _ in 0..AT_ONCE {
+        cases.push(inward(
+            "nor does it spend the budget",
+            to4("192.0.2.77:45000", RTP),
+            Reason::WrongSource,
+        ));
+    }
+    for _ in 1..AT_ONCE {
+        cases.push(inward(
+            "the source that is latched to passes",
+            to4("198.51.100.20:45000", RTP),
+            Reason::Media,
+        ));
+    }
+    cases.extend([
+        inward(
+            "within its budget",
+            to4("198.51.100.20:45000", RTP),
+            Reason::RateLimited,
+        ),
+        inward(
+            "ipv6: the first packet latches",
+            to6("[2001:db8:3::20]:45000", RTP),
+            Reason::Media,
+        ),
+        inward(
+            "ipv6: another address does not pass any more",
+            to6("[2001:db8:3::21]:45000", RTP),
+            Reason::WrongSource,
+        ),
+        inward(
+            "ipv6: nor another port",
+            to6("[2001:db8:3::20]:45001", RTP),
+            Reason::WrongSource,
+        ),
+        inward(
+            "ipv6: the source that is latched to passes",
+            to6("[2001:db8:3::20]:45000", RTP),
+            Reason::Media,
+        ),
+    ]);
+    cases
 }
 
 fn ingress_fragments() -> Vec<Case> {

@@ -10,7 +10,7 @@ use super::{
     session::{LocalMedia, LocalSession, RemoteSession},
 };
 use crate::engine::{
-    pinhole::{Extras, MAX_SOURCES, Source, Stream},
+    pinhole::{Arming, Extras, MAX_SOURCES, Source, Stream, Terms},
     settings::Timers,
 };
 
@@ -23,6 +23,10 @@ pub struct Want {
     pub stream: Stream,
     /// What else may pass.
     pub extras: Extras,
+    /// What of the stream may pass.
+    pub terms: Terms,
+    /// Whether the first source becomes the only one, and as of when.
+    pub latch: Option<Arming>,
     /// The longest silence.
     pub idle: Duration,
 }
@@ -32,6 +36,12 @@ impl Want {
     pub fn unite(&mut self, other: &Self) -> bool {
         self.stream = loosest(self.stream, other.stream);
         self.extras = self.extras.or(other.extras);
+        self.terms = self.terms.or(other.terms);
+        // Any change of either must change the sum; and who is not to be latched to must not be shut out by who is.
+        self.latch = self
+            .latch
+            .zip(other.latch)
+            .map(|(one, other)| Arming(one.0.wrapping_add(other.0)));
         self.idle = self.idle.max(other.idle);
         let mut complete = true;
         for source in &other.sources {
@@ -205,6 +215,8 @@ impl<'a> Plan<'a> {
                 sources: Vec::new(),
                 stream: flow.stream,
                 extras: flow.extras,
+                terms: Terms::ANY,
+                latch: None,
                 idle: flow.idle,
             };
             for source in from {

@@ -288,6 +288,8 @@ fn unite(local: SocketAddr, wants: &[(CallNumber, ProviderId, Want)]) -> Option<
         sources: union.sources,
         stream: union.stream,
         extras: union.extras,
+        terms: union.terms,
+        latch: union.latch,
         idle: union.idle,
         provider: *provider,
         call: *call,

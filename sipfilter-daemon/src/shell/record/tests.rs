@@ -161,6 +161,8 @@ fn a_pinhole_that_is_only_renewed_makes_no_line() {
         sources: vec![Source::host([198, 51, 100, 5].into(), 1..=2)],
         stream: Stream::Rtp,
         extras: Default::default(),
+        terms: crate::engine::pinhole::Terms::ANY,
+        latch: None,
         idle: Duration::from_secs(300),
         provider: ProviderId(0),
         call: CallNumber(1),

@@ -21,7 +21,7 @@ use sipfilter_daemon::{
         clock,
         datapath::Datapath,
         map_writer::MapWriter,
-        policy::{KernelPinhole, KernelPolicy},
+        policy::{KernelPinhole, KernelPolicy, Place},
     },
 };
 
@@ -193,8 +193,13 @@ impl Scene {
                 idle: Duration::from_secs(24 * 3_600),
                 ..template.clone()
             };
-            let idle = clock::to_kernel(pinhole.idle);
-            match KernelPinhole::new(&pinhole, u32::try_from(slot)?, now, idle) {
+            let place = Place {
+                slot: u32::try_from(slot)?,
+                generation: 1,
+                opened: now,
+                idle: clock::to_kernel(pinhole.idle),
+            };
+            match KernelPinhole::new(&pinhole, place) {
                 KernelPinhole::V4(key, value) => four.insert(key, value, 0)?,
                 KernelPinhole::V6(key, value) => six.insert(key, value, 0)?,
             }
