@@ -36,18 +36,13 @@ impl Ipv4 {
         u32::from_be_bytes(self.to_bytes()).leading_ones() as u8
     }
 
-    /// From the word that [`Address::token`] holds.
-    pub(crate) const fn from_word(word: u32) -> Self {
-        Self(word)
-    }
-
     /// From the bytes of a packet.
     #[inline(always)]
     pub const fn from_bytes(bytes: [u8; 4]) -> Self {
         Self(u32::from_ne_bytes(bytes))
     }
 
-    /// From a word as it lies in a packet.
+    /// From a word as it lies in a packet, which [`Address::token`] gives.
     #[inline(always)]
     pub const fn from_word(word: u32) -> Self {
         Self(word)
