@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod demo;
 mod fuzz;
+mod kernels;
 mod lint;
 mod project;
 mod setup;
@@ -32,6 +33,7 @@ enum Verb {
     Build(build::Arguments),
     Demo(demo::Arguments),
     Test(test::Arguments),
+    TestKernels(kernels::Arguments),
     Lint(lint::Arguments),
     Bench(bench::Arguments),
     Fuzz(fuzz::Arguments),
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Verb::Build(arguments) => build::run(&project, arguments),
         Verb::Demo(arguments) => demo::run(&project, arguments),
         Verb::Test(arguments) => test::run(&project, arguments),
+        Verb::TestKernels(arguments) => kernels::run(&project, arguments),
         Verb::Lint(arguments) => lint::run(&project, arguments),
         Verb::Bench(arguments) => bench::run(&project, arguments),
         Verb::Fuzz(arguments) => fuzz::run(&project, arguments),

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
+use crate::kernels;
 use crate::project::{Project, step};
 use crate::setup::{self, Purpose};
 
@@ -37,6 +38,10 @@ pub fn run(project: &Project, Arguments { host }: &Arguments) -> Result<ExitCode
     })];
     if with_lab {
         groups.push(step("kernel and namespace tests", || lab(project)));
+        match kernels::obstacle() {
+            None => groups.push(step("older kernels", || kernels::test_all(project))),
+            Some(obstacle) => eprintln!("NOT RUN, because {obstacle}: older kernels"),
+        }
     } else {
         groups.push(step("the lab's own host tests", || {
             Ok(project
@@ -57,7 +62,7 @@ pub fn run(project: &Project, Arguments { host }: &Arguments) -> Result<ExitCode
         } else {
             "they need root"
         };
-        eprintln!("NOT RUN, because {why}: {left_out} (kernel and namespace tests)");
+        eprintln!("NOT RUN, because {why}: {left_out} (kernel and namespace tests), older kernels");
         if project.is_ci && !host {
             eprintln!("error: CI is set, where leaving tests out is a failure; run as root");
             failed = true;

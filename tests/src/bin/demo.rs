@@ -34,6 +34,9 @@ struct Arguments {
     /// How many RTP packets each side of each call sends, 20 ms apart.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=30_000))]
     packets: u32,
+    /// Milliseconds between the last BYE and the RTP that must no longer pass.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    settle: u64,
     /// Print the scoreboard as one JSON line, the last on standard output.
     #[arg(long)]
     json: bool,
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         },
         calls: arguments.calls,
         packets: arguments.packets,
+        settle: Duration::from_millis(arguments.settle),
     };
     let screen = Mutex::new(Screen::new());
     let started = Instant::now();

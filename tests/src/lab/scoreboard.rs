@@ -26,8 +26,8 @@ use super::{
 
 /// How long the calls may take to be set up or to end.
 const SIGNALLING: Duration = Duration::from_secs(20);
-/// Between the last answered BYE and the RTP that must no longer pass.
-const AFTER_BYE: Duration = Duration::from_millis(500);
+/// Between the last answered BYE and the RTP that must no longer pass, unless a run says otherwise.
+pub const SETTLE: Duration = Duration::from_millis(500);
 
 /// What is to be run.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +42,8 @@ pub struct Run {
     pub calls: u16,
     /// RTP packets per call and way.
     pub packets: u32,
+    /// Between the last answered BYE and the RTP that must no longer pass.
+    pub settle: Duration,
 }
 
 /// The result, in the form that `--json` prints.
@@ -272,7 +274,7 @@ impl Story<'_> {
         }
 
         observer.set(|live| live.phase = "after the calls");
-        thread::sleep(AFTER_BYE);
+        thread::sleep(self.run.settle);
         let after_bye_sent = agents.send_after_bye(|_| true, 3)?;
         thread::sleep(Duration::from_millis(300));
         let pinholes_left = self.pinholes()?;

@@ -4,7 +4,7 @@ use anyhow::{Result, bail, ensure};
 use sipfilter_tests::lab::{
     address::Family,
     daemon::{Filter, Mode},
-    scoreboard::{self, Run},
+    scoreboard::{self, Run, SETTLE},
     topology::Topology,
 };
 
@@ -47,6 +47,7 @@ fn hold(topology: Topology, family: Family, mode: Mode) -> Result<()> {
             filter: Filter::Sipfilter(mode),
             calls: CALLS,
             packets: PACKETS,
+            settle: SETTLE,
         },
         |_| {},
     )?;
@@ -70,6 +71,7 @@ fn break_without_filter(topology: Topology, family: Family) -> Result<()> {
             filter: Filter::None,
             calls: CALLS,
             packets: PACKETS,
+            settle: SETTLE,
         },
         |_| {},
     )?;

@@ -38,6 +38,8 @@ pub enum Purpose {
     Build,
     /// The demo, and tests in the kernel and in network namespaces.
     Lab,
+    /// `cargo xtask test-kernels`.
+    Kernels,
     /// `cargo xtask lint`.
     Lint,
     /// The programs that `cargo xtask bench` compares with.
@@ -46,7 +48,13 @@ pub enum Purpose {
 
 /// Sets everything up, or only reports.
 pub fn run(project: &Project, Arguments { check }: &Arguments) -> Result<ExitCode> {
-    let all = [Purpose::Build, Purpose::Lab, Purpose::Lint, Purpose::Bench];
+    let all = [
+        Purpose::Build,
+        Purpose::Lab,
+        Purpose::Kernels,
+        Purpose::Lint,
+        Purpose::Bench,
+    ];
     if !check {
         ensure(project, &all)?;
     }

@@ -28,6 +28,16 @@ const LAB_PROGRAMS: [(&str, &str); 13] = [
     ("tshark", "tshark"),
 ];
 
+/// What booting other kernels needs, besides the kernels.
+const KERNEL_PROGRAMS: [(&str, &str); 6] = [
+    ("busybox", "busybox-static"),
+    ("cpio", "cpio"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("strip", "binutils"),
+    ("timeout", "coreutils"),
+    ("xz", "xz-utils"),
+];
+
 /// What the benchmarks need besides the lab: what sipfilter is compared with.
 const BENCH_PROGRAMS: [(&str, &str); 1] = [("xdp-filter", "xdp-tools")];
 
@@ -100,6 +110,9 @@ pub fn look(project: &Project, purposes: &[Purpose]) -> Result<Vec<Item>> {
     if needs(Purpose::Lab) {
         items.extend(LAB_PROGRAMS.map(|(program, package)| lab_program(program, package)));
         items.push(bpffs());
+    }
+    if needs(Purpose::Kernels) {
+        items.extend(KERNEL_PROGRAMS.map(|(program, package)| lab_program(program, package)));
     }
     if needs(Purpose::Bench) {
         items.extend(BENCH_PROGRAMS.map(|(program, package)| lab_program(program, package)));
