@@ -41,6 +41,14 @@ pub mod map {
     pub const ALLOWED4: &str = "ALLOWED4";
     /// The same for IPv6.
     pub const ALLOWED6: &str = "ALLOWED6";
+    /// Longest-prefix match on IPv4 destinations: [`crate::value::MediaLimits`]. Made anew at each load, not pinned.
+    pub const MEDIA_LIMITS4: &str = "MEDIA_LIMITS4";
+    /// The same for IPv6.
+    pub const MEDIA_LIMITS6: &str = "MEDIA_LIMITS6";
+    /// When the protected host last sent on an IPv4 flow of its own ([`crate::key::FlowKey`]), in nanoseconds. Pinned where it is used.
+    pub const FLOWS4: &str = "FLOWS4";
+    /// The same for IPv6.
+    pub const FLOWS6: &str = "FLOWS6";
     /// The load-time constants ([`crate::settings::Settings`]), a global of the object.
     pub const SETTINGS: &str = "SETTINGS";
 }
@@ -53,6 +61,10 @@ pub const MAX_PINHOLES: u32 = 4_194_304;
 pub const PROVIDER_PREFIXES: u32 = 4_096;
 /// Source prefixes per family that the allow-list of strict scope may name.
 pub const ALLOWED_PREFIXES: u32 = 1_024;
+/// Media prefixes per family.
+pub const MEDIA_PREFIXES: u32 = 4_096;
+/// Flows that the protected host began, remembered per family.
+pub const FLOWS: u32 = 65_536;
 /// Datagrams whose first fragment is remembered at once.
 pub const FRAGMENTED_DATAGRAMS: u32 = 4_096;
 /// Bytes in the ring buffer of signalling copies.
@@ -74,12 +86,15 @@ mod user {
         addr::Ipv6,
         key::PinholeKey<addr::Ipv4>,
         key::PinholeKey<addr::Ipv6>,
+        key::FlowKey<addr::Ipv4>,
+        key::FlowKey<addr::Ipv6>,
         key::FragmentKey,
         value::Pinhole<addr::Ipv4>,
         value::Pinhole<addr::Ipv6>,
         value::SlotCounts,
         value::ProviderRule,
         value::AllowList,
+        value::MediaLimits,
         value::Count,
         value::Stamp,
         settings::Settings,

@@ -10,12 +10,12 @@ use std::{
 };
 
 use crate::{
-    abi::FRAGMENTED_DATAGRAMS,
+    abi::{FLOWS, FRAGMENTED_DATAGRAMS},
     addr::{Address, Ipv4, Ipv6},
     classify::{FamilyTables, FragmentFate, Tables},
-    key::{FragmentKey, PinholeKey},
+    key::{FlowKey, FragmentKey, PinholeKey},
     settings::Settings,
-    value::{AllowList, Pinhole, ProviderRule, Slot},
+    value::{AllowList, MediaLimits, Pinhole, ProviderRule, Slot},
 };
 
 /// Tables that a test fills by hand.
@@ -35,29 +35,42 @@ pub struct HostTables {
     providers6: Prefixes<Ipv6, ProviderRule>,
     allowed4: Prefixes<Ipv4, AllowList>,
     allowed6: Prefixes<Ipv6, AllowList>,
-    fragments: RefCell<Fragments>,
+    media4: Prefixes<Ipv4, MediaLimits>,
+    media6: Prefixes<Ipv6, MediaLimits>,
+    flows4: RefCell<Recent<FlowKey<Ipv4>, u64>>,
+    flows6: RefCell<Recent<FlowKey<Ipv6>, u64>>,
+    fragments: RefCell<Recent<FragmentKey, FragmentFate>>,
 }
 
 /// A longest-prefix match: lengths, networks and values.
 type Prefixes<A, V> = Vec<(u8, A, V)>;
 
-/// As many first fragments as the kernel remembers; the oldest goes first.
-#[derive(Debug, Default)]
-struct Fragments {
-    fates: BTreeMap<FragmentKey, FragmentFate>,
-    order: VecDeque<FragmentKey>,
+/// As much as the kernel remembers; what came first goes first.
+#[derive(Debug)]
+struct Recent<K, V> {
+    values: BTreeMap<K, V>,
+    order: VecDeque<K>,
+    capacity: u32,
 }
 
-impl Fragments {
-    fn remember(&mut self, key: FragmentKey, fate: FragmentFate) {
-        if self.fates.insert(key, fate).is_some() {
+impl<K: Ord + Copy, V> Recent<K, V> {
+    const fn new(capacity: u32) -> Self {
+        Self {
+            values: BTreeMap::new(),
+            order: VecDeque::new(),
+            capacity,
+        }
+    }
+
+    fn remember(&mut self, key: K, value: V) {
+        if self.values.insert(key, value).is_some() {
             return;
         }
         self.order.push_back(key);
-        if self.order.len() > FRAGMENTED_DATAGRAMS as usize
+        if self.order.len() > self.capacity as usize
             && let Some(oldest) = self.order.pop_front()
         {
-            self.fates.remove(&oldest);
+            self.values.remove(&oldest);
         }
     }
 }
@@ -75,7 +88,11 @@ impl HostTables {
             providers6: Vec::new(),
             allowed4: Vec::new(),
             allowed6: Vec::new(),
-            fragments: RefCell::default(),
+            media4: Vec::new(),
+            media6: Vec::new(),
+            flows4: RefCell::new(Recent::new(FLOWS)),
+            flows6: RefCell::new(Recent::new(FLOWS)),
+            fragments: RefCell::new(Recent::new(FRAGMENTED_DATAGRAMS)),
         }
     }
 
@@ -84,6 +101,14 @@ impl HostTables {
         match network {
             IpAddr::V4(network) => self.providers4.push((length, network.into(), rule)),
             IpAddr::V6(network) => self.providers6.push((length, network.into(), rule)),
+        }
+    }
+
+    /// Adds a media prefix.
+    pub fn add_media_limits(&mut self, network: IpAddr, length: u8, limits: MediaLimits) {
+        match network {
+            IpAddr::V4(network) => self.media4.push((length, network.into(), limits)),
+            IpAddr::V6(network) => self.media6.push((length, network.into(), limits)),
         }
     }
 
@@ -120,6 +145,18 @@ impl FamilyTables<Ipv4> for HostTables {
     fn allowed(&self, address: Ipv4) -> Option<&AllowList> {
         longest_match(&self.allowed4, address, Ipv4::mask)
     }
+
+    fn media_limits(&self, address: Ipv4) -> Option<&MediaLimits> {
+        longest_match(&self.media4, address, Ipv4::mask)
+    }
+
+    fn flow(&self, key: &FlowKey<Ipv4>) -> Option<u64> {
+        self.flows4.borrow().values.get(key).copied()
+    }
+
+    fn remember_flow(&self, key: &FlowKey<Ipv4>, now: u64) {
+        self.flows4.borrow_mut().remember(*key, now);
+    }
 }
 
 impl FamilyTables<Ipv6> for HostTables {
@@ -133,6 +170,18 @@ impl FamilyTables<Ipv6> for HostTables {
 
     fn allowed(&self, address: Ipv6) -> Option<&AllowList> {
         longest_match(&self.allowed6, address, Ipv6::mask)
+    }
+
+    fn media_limits(&self, address: Ipv6) -> Option<&MediaLimits> {
+        longest_match(&self.media6, address, Ipv6::mask)
+    }
+
+    fn flow(&self, key: &FlowKey<Ipv6>) -> Option<u64> {
+        self.flows6.borrow().values.get(key).copied()
+    }
+
+    fn remember_flow(&self, key: &FlowKey<Ipv6>, now: u64) {
+        self.flows6.borrow_mut().remember(*key, now);
     }
 }
 
@@ -162,7 +211,7 @@ impl Tables for HostTables {
     }
 
     fn recall_fragment(&self, key: &FragmentKey) -> Option<FragmentFate> {
-        self.fragments.borrow().fates.get(key).copied()
+        self.fragments.borrow().values.get(key).copied()
     }
 }
 

@@ -49,7 +49,23 @@ pub struct FragmentKey {
     pub protocol: u32,
 }
 
+/// Key of a flow that the protected host began: from where to where it sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct FlowKey<A> {
+    /// The protected address.
+    pub local: A,
+    /// Whom it sent to.
+    pub remote: A,
+    /// The protected address's port.
+    pub local_port: u16,
+    /// The other one's port.
+    pub remote_port: u16,
+}
+
 const _: () = {
+    assert!(size_of::<FlowKey<Ipv4>>() == 12);
+    assert!(size_of::<FlowKey<Ipv6>>() == 36);
     assert!(size_of::<PinholeKey<Ipv4>>() == 8);
     assert!(size_of::<PinholeKey<Ipv6>>() == 20);
     assert!(size_of::<FragmentKey>() == 40);

@@ -77,6 +77,15 @@ reasons! {
     PayloadType = 18, "payload_type", Drop;
     /// To a pinhole, and more than its stream can need.
     RateLimited = 19, "rate_limited", Drop;
+    /// The answer to a packet that the protected host sent, where no pinhole covers it: from exactly where that went, soon after.
+    Reply = 20, "reply", Pass;
+    /// Leaving: SIP to somebody who is no provider, or over a transport that the provider does not use. Dropped only where egress is
+    /// enforced, as are the two that follow.
+    EgressForeignSignalling = 21, "egress_foreign_signalling", Drop;
+    /// Leaving: from a media port to where neither its pinhole nor any provider's media limits reach.
+    EgressForeignMedia = 22, "egress_foreign_media", Drop;
+    /// Leaving: claims to be the PBX's, but came in from outside.
+    EgressForged = 23, "egress_forged", Drop;
 }
 
 macro_rules! notes {

@@ -10,6 +10,8 @@ use crate::{
 
 /// Protected addresses per family.
 pub const MAX_PROTECTED: usize = 16;
+/// Outer interfaces whose packets are told from the PBX's own on their way out.
+pub const MAX_OUTER: usize = 8;
 /// SIP ports per transport.
 pub const MAX_PORTS: usize = 4;
 
@@ -63,6 +65,10 @@ pub enum Mode {
     Observe = 1,
     /// What is neither voice nor allowed is dropped.
     Strict = 1 << 1,
+    /// Some provider's replies may come to media ports without a pinhole.
+    Replies = 1 << 2,
+    /// What leaves is dropped where the rules call for it, not only counted.
+    EnforceEgress = 1 << 3,
 }
 
 /// The modes that are on, one bit each ([`Mode`]).
@@ -89,7 +95,14 @@ impl Modes {
     /// What the rules call for, whether or not they are enforced.
     #[inline(always)]
     pub const fn ruling(self, reason: Reason) -> Action {
-        reason.action()
+        match reason {
+            Reason::EgressForeignSignalling | Reason::EgressForeignMedia | Reason::EgressForged
+                if !self.has(Mode::EnforceEgress) =>
+            {
+                Action::Pass
+            }
+            _ => reason.action(),
+        }
     }
 
     /// What becomes of a packet.
@@ -123,6 +136,8 @@ pub struct Settings {
     pub pbx: Ports,
     /// SIP ports of the providers, all together.
     pub providers: Ports,
+    /// Indices of the outer interfaces, where nothing of the PBX's comes in; 0 fills unused places, which come last.
+    pub outer: [u32; MAX_OUTER],
     /// How the policy is applied.
     pub modes: Modes,
     /// Fills up to the alignment of 8 of what follows.
@@ -150,6 +165,7 @@ impl Settings {
             tcp: [0; MAX_PORTS],
             tls: [0; MAX_PORTS],
         },
+        outer: [0; MAX_OUTER],
         modes: Modes::DEFAULT,
         zero: [0; 3],
         latch_key: [0; 2],
@@ -159,6 +175,18 @@ impl Settings {
     #[inline(always)]
     pub fn modes(&self) -> Modes {
         constant(&self.modes)
+    }
+
+    /// Whether it can be told at all what came in from outside; then [`Settings::is_outer`] tells.
+    #[inline(always)]
+    pub fn knows_outer(&self) -> bool {
+        constant(&self.outer[0]) != 0
+    }
+
+    /// Whether the interface of this index is an outer one.
+    #[inline(always)]
+    pub fn is_outer(&self, interface: u32) -> bool {
+        interface != 0 && self.outer.iter().any(|outer| constant(outer) == interface)
     }
 
     /// Whether media may be negotiated for this local port.
@@ -251,6 +279,6 @@ pub(crate) fn constant<T: Copy>(field: &T) -> T {
 }
 
 const _: () = {
-    assert!(size_of::<Settings>() == 8 + 64 + 256 + 8 + 24 + 24 + 8 + 16);
+    assert!(size_of::<Settings>() == 8 + 64 + 256 + 8 + 24 + 24 + 4 * MAX_OUTER + 8 + 16);
     assert!(size_of::<Settings>().is_multiple_of(8));
 };

@@ -214,6 +214,16 @@ impl<A: Address> Source<A> {
     }
 }
 
+impl<A: Address> Pinhole<A> {
+    /// Whether one of the sources is meant. Media goes where it comes from, so this holds for what leaves, too.
+    #[inline(always)]
+    pub fn names(&self, address: A, port: u16) -> bool {
+        self.sources
+            .iter()
+            .any(|source| source.contains(address, port))
+    }
+}
+
 impl<A: Default> Source<A> {
     /// A place that matches nothing.
     pub fn none() -> Self {
@@ -438,6 +448,59 @@ impl AllowList {
     }
 }
 
+/// The most port ranges that are held for one prefix of providers' media.
+pub const MAX_MEDIA_RANGES: usize = 16;
+
+/// Where providers' media goes to and comes from, for one prefix: the union over every provider whose media prefixes hold it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct MediaLimits {
+    /// The ranges; unused places match nothing ([`MediaRange::NOTHING`]).
+    pub ranges: [MediaRange; MAX_MEDIA_RANGES],
+}
+
+/// A range of a provider's ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(C)]
+pub struct MediaRange {
+    /// 1 if the provider's replies may come from here without a pinhole, else 0.
+    pub replies: u16,
+    /// First port.
+    pub min: u16,
+    /// Last port; below the first in an unused place.
+    pub max: u16,
+}
+
+impl MediaRange {
+    /// A place that matches nothing.
+    pub const NOTHING: Self = Self {
+        replies: 0,
+        min: 1,
+        max: 0,
+    };
+
+    #[inline(always)]
+    const fn contains(&self, port: u16) -> bool {
+        port >= self.min && port <= self.max
+    }
+}
+
+impl MediaLimits {
+    /// Whether some provider's media may go to this port.
+    #[inline(always)]
+    pub fn contains(&self, port: u16) -> bool {
+        self.ranges.iter().any(|range| range.contains(port))
+    }
+
+    /// Whether replies from this port may come in without a pinhole.
+    #[inline(always)]
+    pub fn takes_replies(&self, port: u16) -> bool {
+        self.ranges
+            .iter()
+            .any(|range| range.replies != 0 && range.contains(port))
+    }
+}
+
 /// One counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -482,6 +545,7 @@ const _: () = {
     assert!(size_of::<Slot>() == 72 && size_of::<SlotCounts>() == 72);
     assert!(size_of::<ProviderRule>() == 4);
     assert!(size_of::<Count>() == 16);
+    assert!(size_of::<MediaLimits>() == 6 * MAX_MEDIA_RANGES);
     assert!(size_of::<AllowList>() == 6 * MAX_ALLOWED);
     assert!(size_of::<Stamp>() == 32);
 };

@@ -479,6 +479,7 @@ fn settings() -> Settings {
                 source: MediaSource::Signalled,
                 ports: 20_000..=60_000,
                 prefixes: Vec::new(),
+                replies: Vec::new(),
             },
             early_media: EarlyMedia::OnAnswer,
         }],

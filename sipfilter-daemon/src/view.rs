@@ -34,6 +34,9 @@ pub struct Status {
     /// `voice` or `strict`.
     #[serde(default)]
     pub scope: String,
+    /// `count` or `enforce`.
+    #[serde(default)]
+    pub egress: String,
     /// Packets that the rules call to drop, since the counters began. Where `enforcement` is `observe`, they passed.
     #[serde(default)]
     pub packets_to_drop: u64,

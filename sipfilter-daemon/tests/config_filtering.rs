@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sipfilter_daemon::{
     config::{Config, Severity},
-    engine::settings::{Enforcement, Scope},
+    engine::settings::{Egress, Enforcement, Scope},
 };
 
 const REST: &str =
@@ -44,6 +44,25 @@ fn the_default_enforces_and_minds_voice_alone() {
     let filtering = config.settings.filtering;
     assert_eq!(filtering.enforcement, Enforcement::Enforce);
     assert_eq!(filtering.scope, Scope::Voice);
+    assert_eq!(filtering.egress, Egress::Count);
+    let [vapi] = config.settings.providers.as_slice() else {
+        panic!("one provider");
+    };
+    assert!(vapi.media.replies.is_empty());
+}
+
+#[test]
+fn egress_and_replies_are_taken_as_written() {
+    let text = format!(
+        "egress = \"enforce\"\n{REST}media = {{ replies = [\"3478\", \"10000-50000\"] }}\n"
+    );
+    let config = Config::parse(Path::new("sipfilter.toml"), &text).expect("it is good");
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    assert_eq!(config.settings.filtering.egress, Egress::Enforce);
+    assert_eq!(
+        config.settings.providers[0].media.replies,
+        [3_478..=3_478, 10_000..=50_000]
+    );
 }
 
 #[test]
@@ -84,11 +103,12 @@ protocol = "gre"
 const CASES: &[(&str, &str, &str, &[&str])] = &[
     (
         "words",
-        "enforcement = \"off\"\nscope = \"all\"",
+        "enforcement = \"off\"\nscope = \"all\"\negress = \"drop\"",
         "",
         &[
             r#"error enforcement: unknown value "off" => the possible values are: `enforce`, `observe`"#,
             r#"error scope: unknown value "all" => the possible values are: `voice`, `strict`"#,
+            r#"error egress: unknown value "drop" => the possible values are: `count`, `enforce`"#,
         ],
     ),
     (
@@ -182,6 +202,22 @@ ports = ["9000-11000"]
         "[[strict.allow]]\nprotocol = \"tcp\"\nports = [\"22\"]\n",
         &[
             r#"warning strict.allow[0]: the allow-list has no effect: only strict scope asks for it => write scope = "strict" at the top of the file, or remove the section"#,
+        ],
+    ),
+    (
+        "replies from no port",
+        "",
+        "media = { replies = [\"3478\", \"50000-10000\"] }\n",
+        &[
+            r#"error trunk[0].media.replies[1]: the range 50000-10000 runs backwards => write "10000-50000""#,
+        ],
+    ),
+    (
+        "more media ranges than the kernel holds for one prefix",
+        "",
+        "media = { replies = [\"2\", \"4\", \"6\", \"8\", \"10\", \"12\", \"14\", \"16\", \"18\", \"20\", \"22\", \"24\", \"26\", \"28\", \"30\", \"32\"] }\n",
+        &[
+            r#"error trunk[0].provider: with `vapi-us`, the media of 0.0.0.0/0 has 17 port ranges, and at most 16 fit into the kernel's list for one prefix => join the ranges of media.ports and media.replies, or give media.prefixes so that the providers are told apart"#,
         ],
     ),
 ];

@@ -30,25 +30,25 @@ use sipfilter_daemon::{
     },
 };
 use sipfilter_tests::policy::{
-    cases::{Case, Way, cases, pinholes, settings},
+    cases::{Case, OUTER, Way, cases, pinholes, settings},
     scenes::{Scene, scenes},
 };
 
 const CAPACITY: u32 = 64;
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
+const TC_SHOT: u32 = 2;
 /// `TC_ACT_UNSPEC`: whatever else is attached decides.
 const TC_GO_ON: u32 = u32::MAX;
 
+fn policy(settings: &Settings) -> KernelPolicy {
+    let mut policy = KernelPolicy::new(settings);
+    policy.settings.outer[..OUTER.len()].copy_from_slice(&OUTER);
+    policy
+}
+
 fn host_tables(settings: &Settings) -> HostTables {
-    let policy = KernelPolicy::new(settings);
-    let mut tables = HostTables::new(policy.settings, CAPACITY as usize);
-    for (prefix, rule) in &policy.providers {
-        tables.add_provider(prefix.network(), prefix.prefix_len(), *rule);
-    }
-    for (prefix, list) in &policy.allowed {
-        tables.add_allowed(prefix.network(), prefix.prefix_len(), *list);
-    }
+    let mut tables = policy(settings).host_tables(CAPACITY as usize);
     for (slot, pinhole) in pinholes().iter().enumerate() {
         let place = Place {
             slot: slot as u32,
@@ -70,10 +70,9 @@ fn the_host_gives_every_case_its_verdict() {
     for scene in scenes() {
         let tables = host_tables(&scene.settings);
         for case in &scene.cases {
-            let frame = case.frame.as_slice();
             let verdict = match case.way {
-                Way::In => classify_ingress(&frame, &tables),
-                Way::Out => classify_egress(&frame, &tables),
+                Way::In => classify_ingress(case, &tables),
+                Way::Out => classify_egress(case, &tables),
             };
             assert_eq!(
                 (verdict.reason, verdict.action, verdict.copy_from()),
@@ -122,6 +121,47 @@ fn truncated_anywhere_no_packet_passes_where_the_whole_one_is_dropped() {
     }
 }
 
+#[test]
+fn an_answer_comes_within_half_a_minute_or_not_at_all() {
+    let scene = scenes()
+        .into_iter()
+        .find(|scene| scene.name == "replies")
+        .expect("the scene");
+    let tables = host_tables(&scene.settings);
+    let case = |name| {
+        scene
+            .cases
+            .iter()
+            .find(|case| case.name == name)
+            .expect("the case")
+    };
+    let (sent, answer) = (case("the pbx sends"), case("the provider answers"));
+    let start = tables.now.get();
+    let at = |milliseconds: u64| start + milliseconds * 1_000_000;
+    let judge_at = |milliseconds| {
+        tables.now.set(at(milliseconds));
+        classify_ingress(answer, &tables).reason
+    };
+    classify_egress(sent, &tables);
+    assert_eq!(judge_at(30_000), Reason::Reply);
+    assert_eq!(
+        judge_at(30_001),
+        Reason::NoPinhole,
+        "an answer keeps nothing alive"
+    );
+    // What is sent within a second is not noted again, what is sent later is.
+    tables.now.set(at(40_000));
+    classify_egress(sent, &tables);
+    tables.now.set(at(40_999));
+    classify_egress(sent, &tables);
+    assert_eq!(judge_at(70_001), Reason::NoPinhole);
+    tables.now.set(at(80_000));
+    classify_egress(sent, &tables);
+    tables.now.set(at(81_000));
+    classify_egress(sent, &tables);
+    assert_eq!(judge_at(111_000), Reason::Reply);
+}
+
 struct Kernel {
     datapath: Datapath,
     counters: Counters,
@@ -139,8 +179,8 @@ impl Kernel {
             is_root(),
             "the kernel's half of the policy tests needs root: run `cargo xtask test` as root"
         );
-        let mut datapath = Datapath::load(&KernelPolicy::new(settings), CAPACITY, None)
-            .expect("the programs load");
+        let mut datapath =
+            Datapath::load(&policy(settings), CAPACITY, None).expect("the programs load");
         let mut writer = MapWriter::new(&mut datapath, CAPACITY).expect("the maps are there");
         for pinhole in pinholes() {
             assert_eq!(
@@ -164,12 +204,16 @@ impl Kernel {
         }
     }
 
-    fn run(&mut self, way: Way, frame: &[u8]) -> u32 {
+    fn run(&mut self, case: &Case) -> u32 {
+        // A `__sk_buff` up to its tenth number, `ingress_ifindex`; the kernel takes the rest for zero.
+        let mut context = [0; 40];
+        context[36..].copy_from_slice(&case.arrived_on.to_ne_bytes());
         let options = TestRunOptions {
-            data_in: Some(frame),
+            data_in: Some(&case.frame),
+            ctx_in: (case.arrived_on != 0).then_some(&context),
             ..TestRunOptions::default()
         };
-        let result = match way {
+        let result = match case.way {
             Way::In => self.datapath.ingress().expect("XDP").test_run(options),
             Way::Out => self.datapath.egress().expect("TC").test_run(options),
         };
@@ -190,12 +234,12 @@ impl Kernel {
     /// Runs one case and checks verdict, counters and copy.
     fn check(&mut self, scene: &Scene, case: &Case) {
         let before = self.counts();
-        let returned = self.run(case.way, &case.frame);
+        let returned = self.run(case);
         let expected = match (case.way, scene.action(case.reason)) {
             (Way::In, Action::Pass) => XDP_PASS,
             (Way::In, Action::Drop) => XDP_DROP,
             (Way::Out, Action::Pass) => TC_GO_ON,
-            (Way::Out, Action::Drop) => unreachable!("nothing is dropped on the way out"),
+            (Way::Out, Action::Drop) => TC_SHOT,
         };
         let changed: Vec<_> = self
             .counts()
@@ -208,8 +252,12 @@ impl Kernel {
         if case.copy_from.is_some() {
             wanted.push((Note::Copied.name(), 1));
         }
-        assert_eq!(changed, wanted, "{}: counters", case.name);
-        assert_eq!(returned, expected, "{}: return value", case.name);
+        assert_eq!(changed, wanted, "{}: {}: counters", scene.name, case.name);
+        assert_eq!(
+            returned, expected,
+            "{}: {}: return value",
+            scene.name, case.name
+        );
         let record = self.ring.next().map(|record| record.to_vec());
         match (record, case.copy_from) {
             (None, None) => {}
@@ -267,7 +315,7 @@ fn the_kernel_counts_a_pinholes_traffic_both_ways() {
     let dropped = frames(Reason::WrongSource).next().expect("a case");
     for (case, times) in [(&passed, 5), (&left, 3), (&dropped, 2)] {
         for _ in 0..times {
-            kernel.run(case.way, &case.frame);
+            kernel.run(case);
         }
     }
     let traffic = kernel.writer.traffic(&local).expect("an open pinhole");
@@ -300,7 +348,7 @@ fn packets_keep_a_pinhole_open_and_silence_closes_it() {
     for _ in 0..6 {
         sleep(Duration::from_millis(100));
         assert_eq!(
-            kernel.run(Way::In, &media.frame),
+            kernel.run(&media),
             XDP_PASS,
             "traffic within the limit keeps it open"
         );
@@ -313,7 +361,7 @@ fn packets_keep_a_pinhole_open_and_silence_closes_it() {
     );
     sleep(Duration::from_millis(300));
     assert_eq!(
-        kernel.run(Way::In, &media.frame),
+        kernel.run(&media),
         XDP_DROP,
         "silence beyond the limit closes it"
     );
@@ -330,11 +378,7 @@ fn packets_keep_a_pinhole_open_and_silence_closes_it() {
             .apply(&PinholeAction::Update(pinhole), clock::now()),
         PinholeResult::Done
     );
-    assert_eq!(
-        kernel.run(Way::In, &media.frame),
-        XDP_PASS,
-        "signalling opens it again"
-    );
+    assert_eq!(kernel.run(&media), XDP_PASS, "signalling opens it again");
 }
 
 #[test]

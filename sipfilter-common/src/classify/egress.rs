@@ -1,19 +1,24 @@
-//! What leaves: which of it is signalling to copy, and whose media it is.
+//! What leaves: which of it is signalling to copy, whose media it is, and what goes to nobody that a trunk names.
+//!
+//! A reason that calls for a drop is carried out only where egress is enforced ([`Mode::EnforceEgress`]); else it is counted.
 
 use super::{
-    FamilyTables, Finding, Tables, Verdict,
+    FamilyTables, Finding, Tables, Verdict, flow,
+    scope::is_strict,
     signalling::{allows, signalling},
 };
 use crate::{
     addr::Address,
     key::PinholeKey,
-    parse::{Fragment, Ip, Malformed, Network, TCP, UDP, parse_ethernet, parse_ipv4, parse_ipv6},
+    parse::{
+        Fragment, Ip, Malformed, Network, Ports, TCP, UDP, parse_ethernet, parse_ipv4, parse_ipv6,
+    },
     reader::Reader,
-    reason::Reason,
-    settings::{Protects, Settings, Transport},
+    reason::{Action, Reason},
+    settings::{Mode, Protects, Settings, Transport},
 };
 
-/// Reads a packet that leaves: what to copy, and whose media it is. Nothing is dropped on the way out.
+/// Judges a packet that leaves: what to copy, whose media it is, and whether it goes to anybody that it should.
 #[inline(always)]
 pub fn classify_egress<R: Reader, T: Tables>(reader: &R, tables: &T) -> Verdict {
     judge_frame(reader, tables).under(tables.settings())
@@ -45,8 +50,13 @@ where
     if !tables.settings().is_protected(ip.source) {
         return Finding::plain(Reason::EgressOther);
     }
+    if tables.settings().knows_outer() && tables.settings().is_outer(reader.arrived_on()) {
+        // Whoever forges the PBX's address must not get to say what the PBX offers.
+        return Finding::plain(Reason::EgressForged);
+    }
     if let Fragment::Later { .. } = ip.fragment {
-        // Without ports, only the destination tells signalling from the rest.
+        // Without ports, only the destination tells signalling from the rest. Where the first fragment is dropped, nobody can put
+        // the datagram together.
         return match tables.provider(ip.destination) {
             Some(_) => Finding::copied(Reason::EgressSignalling, ip.start),
             None => Finding::plain(Reason::EgressOther),
@@ -69,21 +79,69 @@ fn egress_udp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     let ports = ip.ports(reader)?;
     let settings = tables.settings();
     if settings.is_media_port(ports.source) {
-        let Some(slot) = tables
-            .pinhole(&PinholeKey::new(ip.source, ports.source))
-            .and_then(|pinhole| tables.slot(pinhole.slot))
-        else {
-            return Ok(Finding::plain(Reason::EgressOther));
-        };
-        slot.count_egress(ip.length(), tables.now());
-        return Ok(Finding::plain(Reason::EgressMedia));
+        return Ok(Finding::plain(egress_media(tables, ip, &ports)));
     }
-    if (settings.pbx.is_udp(ports.source) || settings.providers.is_udp(ports.destination))
+    let is_from_sip = settings.pbx.is_udp(ports.source);
+    if (is_from_sip || settings.providers.is_udp(ports.destination))
         && allows(tables.provider(ip.destination), Transport::Udp)
     {
         return Ok(signalling(ip, Transport::Udp, Reason::EgressSignalling));
     }
+    if is_from_sip || is_sip(ports.destination) {
+        return Ok(Finding::plain(Reason::EgressForeignSignalling));
+    }
+    if is_strict(tables) {
+        flow::note(tables, ip, &ports);
+    }
     Ok(Finding::plain(Reason::EgressOther))
+}
+
+/// A packet from a media port: a call's, one that a provider's limits cover, or neither.
+#[inline(always)]
+fn egress_media<A: Address, T: Tables + FamilyTables<A>>(
+    tables: &T,
+    ip: &Ip<A>,
+    ports: &Ports,
+) -> Reason {
+    let settings = tables.settings();
+    let pinhole = tables.pinhole(&PinholeKey::new(ip.source, ports.source));
+    if let Some(pinhole) = pinhole
+        && let Some(slot) = tables.slot(pinhole.slot)
+    {
+        // Another address of the provider's is where the next answer may move the call to before the daemon has read it.
+        let is_known = pinhole.names(ip.destination, ports.destination)
+            || tables
+                .media_limits(ip.destination)
+                .is_some_and(|limits| limits.contains(ports.destination));
+        let reason = if is_known {
+            Reason::EgressMedia
+        } else {
+            Reason::EgressForeignMedia
+        };
+        if settings.modes().action(reason) == Action::Pass {
+            slot.count_egress(ip.length(), tables.now());
+        }
+        return reason;
+    }
+    if let Some(limits) = tables.media_limits(ip.destination)
+        && limits.contains(ports.destination)
+    {
+        if settings.modes().has(Mode::Replies) && limits.takes_replies(ports.destination) {
+            flow::note(tables, ip, ports);
+        }
+        return Reason::EgressOther;
+    }
+    // A client's port may lie among the media ports, where the host's ephemeral ports do.
+    if settings.providers.is_udp(ports.destination)
+        && allows(tables.provider(ip.destination), Transport::Udp)
+    {
+        return Reason::EgressOther;
+    }
+    if is_sip(ports.destination) {
+        Reason::EgressForeignSignalling
+    } else {
+        Reason::EgressForeignMedia
+    }
 }
 
 #[inline(always)]
@@ -94,14 +152,22 @@ fn egress_tcp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
 ) -> Result<Finding, Malformed> {
     let ports = ip.ports(reader)?;
     let settings = tables.settings();
-    let transport = settings
-        .pbx
-        .over_tcp(ports.source)
-        .or(settings.providers.over_tcp(ports.destination));
+    let from_sip = settings.pbx.over_tcp(ports.source);
+    let transport = from_sip.or(settings.providers.over_tcp(ports.destination));
     Ok(match transport {
         Some(transport) if allows(tables.provider(ip.destination), transport) => {
             signalling(ip, transport, Reason::EgressSignalling)
         }
+        _ if from_sip.is_some() || is_sip(ports.destination) => {
+            Finding::plain(Reason::EgressForeignSignalling)
+        }
         _ => Finding::plain(Reason::EgressOther),
     })
+}
+
+/// SIP's own ports (RFC 3261 §19.1.2), whoever listens there. Ports that only some provider uses are not among them: one may take
+/// its SIP on 443.
+#[inline(always)]
+const fn is_sip(port: u16) -> bool {
+    port == 5060 || port == 5061
 }

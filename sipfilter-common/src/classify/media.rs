@@ -2,7 +2,7 @@
 //!
 //! It decides, and counts at the pinhole's slot; it neither opens nor closes one.
 
-use super::{FamilyTables, Tables};
+use super::{FamilyTables, Tables, flow::judge_reply};
 use crate::{
     addr::Address,
     key::PinholeKey,
@@ -22,7 +22,7 @@ pub(super) fn judge_media<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     payload: (usize, usize),
 ) -> Reason {
     let Some(pinhole) = tables.pinhole(&PinholeKey::new(ip.destination, ports.destination)) else {
-        return Reason::NoPinhole;
+        return judge_reply(reader, tables, ip, ports, payload);
     };
     let Some(slot) = tables.slot(pinhole.slot) else {
         return Reason::NoPinhole;

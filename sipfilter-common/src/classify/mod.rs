@@ -5,6 +5,7 @@
 //! and the memory of first fragments.
 
 mod egress;
+mod flow;
 mod ingress;
 mod media;
 mod scope;
@@ -14,13 +15,15 @@ use core::num::NonZero;
 
 use crate::{
     addr::{Ipv4, Ipv6},
-    key::{FragmentKey, PinholeKey},
+    key::{FlowKey, FragmentKey, PinholeKey},
     reason::{Action, Reason},
     settings::Settings,
-    value::{AllowList, Pinhole, ProviderRule, Slot},
+    value::{AllowList, MediaLimits, Pinhole, ProviderRule, Slot},
 };
 
-pub use self::{egress::classify_egress, ingress::classify_ingress, media::is_expired};
+pub use self::{
+    egress::classify_egress, flow::REPLY_LIFETIME, ingress::classify_ingress, media::is_expired,
+};
 
 /// The tables of one address family.
 pub trait FamilyTables<A> {
@@ -32,6 +35,15 @@ pub trait FamilyTables<A> {
 
     /// What strict scope lets in from the longest prefix that holds the address.
     fn allowed(&self, address: A) -> Option<&AllowList>;
+
+    /// Where media goes to and comes from, by the longest media prefix that holds the address.
+    fn media_limits(&self, address: A) -> Option<&MediaLimits>;
+
+    /// When the protected host last sent on this flow, in nanoseconds of the monotonic clock.
+    fn flow(&self, key: &FlowKey<A>) -> Option<u64>;
+
+    /// Remembers that it sent now.
+    fn remember_flow(&self, key: &FlowKey<A>, now: u64);
 }
 
 /// Everything that the policy looks up.

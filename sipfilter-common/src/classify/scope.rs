@@ -3,9 +3,9 @@
 //!
 //! Strict scope keeps no connections: it tells what goes on already by the packet alone. A TCP segment passes unless it asks for a
 //! new connection, so an established session outlives every mistake in the allow-list, and a stray segment reaches a socket that
-//! refuses it. Neighbours, errors and addresses (ARP, ICMP, DHCP) always pass.
+//! refuses it. Of UDP, answers pass to what the host itself sent. Neighbours, errors and addresses (ARP, ICMP, DHCP) always pass.
 
-use super::{FamilyTables, Tables};
+use super::{FamilyTables, Tables, flow::is_reply};
 use crate::{
     addr::Address,
     parse::{Ip, Malformed, Ports},
@@ -63,13 +63,15 @@ pub(super) fn judge_other_udp<A: Address, T: Tables + FamilyTables<A>>(
         || is_allowed(tables, ip, ports.destination)
     {
         Reason::OtherTraffic
+    } else if is_reply(tables, ip, ports) {
+        Reason::Reply
     } else {
         Reason::OutOfScope
     }
 }
 
 #[inline(always)]
-fn is_strict<T: Tables>(tables: &T) -> bool {
+pub(super) fn is_strict<T: Tables>(tables: &T) -> bool {
     tables.settings().modes().has(Mode::Strict)
 }
 

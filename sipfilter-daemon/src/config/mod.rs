@@ -337,6 +337,7 @@ fn trunks(
         }
     }
     provider::check_overlaps(doc, &placed);
+    provider::check_media_limits(doc, &placed);
     let providers = placed.into_iter().map(|(_, provider)| provider);
     origins.into_iter().zip(providers).collect()
 }

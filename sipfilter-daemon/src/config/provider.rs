@@ -8,12 +8,18 @@
 use std::ops::{Range, RangeInclusive};
 
 use ipnet::IpNet;
-use sipfilter_common::abi::PROVIDER_PREFIXES;
+use sipfilter_common::{
+    abi::{MEDIA_PREFIXES, PROVIDER_PREFIXES},
+    value::MAX_MEDIA_RANGES,
+};
 
 use super::{document::Document, raw::RawFacts, raw::RawSignallingPorts, values};
-use crate::engine::{
-    pinhole::MAX_SOURCES,
-    settings::{EarlyMedia, Media, MediaSource, Provider, SignallingPorts, Transport},
+use crate::{
+    engine::{
+        pinhole::MAX_SOURCES,
+        settings::{EarlyMedia, Media, MediaSource, Provider, SignallingPorts, Transport},
+    },
+    shell::scope::media_by_prefix,
 };
 
 const TRANSPORTS: [(&str, Transport); 3] = [
@@ -67,6 +73,7 @@ pub(super) struct Facts {
     pub media_source: Option<MediaSource>,
     pub media_ports: Option<RangeInclusive<u16>>,
     pub prefixes: Option<Vec<IpNet>>,
+    pub replies: Option<Vec<RangeInclusive<u16>>>,
     pub early_media: Option<EarlyMedia>,
 }
 
@@ -126,6 +133,11 @@ impl Facts {
                 .prefixes
                 .as_ref()
                 .map(|texts| values::list(doc, texts, values::prefix)),
+            replies: raw
+                .media
+                .replies
+                .as_ref()
+                .map(|texts| values::list(doc, texts, values::port_range)),
             early_media: raw
                 .early_media
                 .as_ref()
@@ -146,6 +158,7 @@ impl Facts {
             media_source: self.media_source.or(other.media_source),
             media_ports: self.media_ports.or(other.media_ports),
             prefixes: self.prefixes.or(other.prefixes),
+            replies: self.replies.or(other.replies),
             early_media: self.early_media.or(other.early_media),
         }
     }
@@ -238,6 +251,7 @@ impl Facts {
                 source,
                 ports,
                 prefixes,
+                replies: self.replies.unwrap_or_default(),
             },
             early_media,
         };
@@ -269,6 +283,38 @@ fn warn_if_wide(doc: &mut Document, net: &IpNet, span: Range<usize>) {
             format!("{net} is very wide: whoever is in it may signal to the PBX"),
             "list the provider's own signalling addresses if it publishes them",
         );
+    }
+}
+
+/// Reports the trunk with which the media limits of one prefix, or their prefixes, outgrow the kernel's table.
+pub(super) fn check_media_limits(doc: &mut Document, trunks: &[(Range<usize>, Provider)]) {
+    let mut providers: Vec<Provider> = Vec::new();
+    for (span, provider) in trunks {
+        providers.push(provider.clone());
+        let limits = media_by_prefix(&providers);
+        if let Some((prefix, ranges)) = limits
+            .iter()
+            .find(|(_, list)| list.len() > MAX_MEDIA_RANGES)
+        {
+            doc.error(
+                span.clone(),
+                format!(
+                    "with `{}`, the media of {prefix} has {} port ranges, and at most {MAX_MEDIA_RANGES} fit into the kernel's list for one prefix",
+                    provider.name,
+                    ranges.len()
+                ),
+                "join the ranges of media.ports and media.replies, or give media.prefixes so that the providers are told apart",
+            );
+            return;
+        }
+        if limits.len() > MEDIA_PREFIXES as usize {
+            doc.error(
+                span.clone(),
+                format!("{} media prefixes up to here, and at most {MEDIA_PREFIXES} fit into the kernel's table", limits.len()),
+                "join neighbouring prefixes into wider ones",
+            );
+            return;
+        }
     }
 }
 

@@ -22,6 +22,7 @@ pub(super) struct RawConfig {
     pub catalogue: Option<Text>,
     pub enforcement: Option<Text>,
     pub scope: Option<Text>,
+    pub egress: Option<Text>,
     pub strict: RawStrict,
     pub pbx: Option<Spanned<RawPbx>>,
     pub trunk: Vec<Spanned<RawTrunk>>,
@@ -93,6 +94,7 @@ pub(super) struct RawMedia {
     pub source: Option<Text>,
     pub ports: Option<Text>,
     pub prefixes: Option<Texts>,
+    pub replies: Option<Texts>,
 }
 
 #[derive(Debug, Default, Deserialize)]

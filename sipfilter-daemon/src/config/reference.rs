@@ -8,6 +8,7 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("catalogue", "catalogue = \"/etc/sipfilter\""),
     ("enforcement", "enforcement = \"observe\""),
     ("scope", "scope = \"strict\""),
+    ("egress", "egress = \"enforce\""),
     ("strict", "sections of its own, [[strict.allow]]"),
     ("strict.allow", "a section of its own, [[strict.allow]]"),
     ("strict.allow.protocol", "protocol = \"tcp\""),
@@ -50,6 +51,10 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("trunk.media.source", "source = \"signalled\""),
     ("trunk.media.ports", "ports = \"40000-60000\""),
     ("trunk.media.prefixes", "prefixes = [\"203.0.113.0/24\"]"),
+    (
+        "trunk.media.replies",
+        "replies = [\"3478\", \"10000-50000\"]",
+    ),
     ("trunk.early_media", "early_media = \"on-answer\""),
     (
         "provider",
@@ -72,6 +77,10 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("provider.media.source", "source = \"signalled\""),
     ("provider.media.ports", "ports = \"40000-60000\""),
     ("provider.media.prefixes", "prefixes = [\"203.0.113.0/24\"]"),
+    (
+        "provider.media.replies",
+        "replies = [\"3478\", \"10000-50000\"]",
+    ),
     ("provider.early_media", "early_media = \"on-answer\""),
     ("limits", "a section of its own, [limits]"),
     ("limits.calls", "calls = 20000"),

@@ -1,4 +1,4 @@
-//! `enforcement`, `scope` and `[[strict.allow]]`: how the packet policy is applied, and what strict scope lets in.
+//! `enforcement`, `scope`, `egress` and `[[strict.allow]]`: how the packet policy is applied, and what strict scope lets in.
 //!
 //! It says so where the operator would lock people out; that nobody who is in already is locked out is the policy's own doing.
 //!
@@ -16,7 +16,7 @@ use super::{
     values,
 };
 use crate::{
-    engine::settings::{Allow, Enforcement, Filtering, Pbx, Scope},
+    engine::settings::{Allow, Egress, Enforcement, Filtering, Pbx, Scope},
     shell::scope::entries_by_prefix,
 };
 
@@ -49,6 +49,11 @@ impl Keyword for Enforcement {
         &[("enforce", Self::Enforce), ("observe", Self::Observe)];
 }
 
+impl Keyword for Egress {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("count", Self::Count), ("enforce", Self::Enforce)];
+}
+
 /// The protocol's name, or its number where it has none here.
 pub(super) fn protocol_name(protocol: u8) -> String {
     PROTOCOLS
@@ -63,6 +68,11 @@ pub(super) fn check(doc: &mut Document, raw: &RawConfig, pbx: Option<&Pbx>) -> F
         .enforcement
         .as_ref()
         .and_then(|text| values::word(doc, text, Enforcement::WORDS))
+        .unwrap_or_default();
+    let egress = raw
+        .egress
+        .as_ref()
+        .and_then(|text| values::word(doc, text, Egress::WORDS))
         .unwrap_or_default();
     let reach = raw
         .scope
@@ -95,6 +105,7 @@ pub(super) fn check(doc: &mut Document, raw: &RawConfig, pbx: Option<&Pbx>) -> F
             Filtering {
                 enforcement,
                 scope: Scope::Strict(rules),
+                egress,
             }
         }
         _ => {
@@ -108,6 +119,7 @@ pub(super) fn check(doc: &mut Document, raw: &RawConfig, pbx: Option<&Pbx>) -> F
             Filtering {
                 enforcement,
                 scope: Scope::Voice,
+                egress,
             }
         }
     }

@@ -27,6 +27,8 @@ pub struct Summary {
     pub enforcement: &'static str,
     /// `voice` or `strict`.
     pub scope: &'static str,
+    /// `count` or `enforce`.
+    pub egress: &'static str,
     /// What strict scope lets in.
     pub allow: Vec<AllowSummary>,
     /// The PBX preset, if one is used.
@@ -95,6 +97,8 @@ pub struct ProviderSummary {
     pub media_ports: Option<String>,
     /// The provider's media prefixes.
     pub media_prefixes: Vec<String>,
+    /// The provider's ports from which replies may come without a pinhole.
+    pub media_replies: Vec<String>,
     /// When early media is let in.
     pub early_media: Option<&'static str>,
     /// Where the facts are from.
@@ -116,6 +120,7 @@ impl ProviderSummary {
             media_source: None,
             media_ports: None,
             media_prefixes: Vec::new(),
+            media_replies: Vec::new(),
             early_media: None,
             source: None,
             verified: None,
@@ -149,6 +154,7 @@ impl ProviderSummary {
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
+            media_replies: provider.media.replies.iter().map(range).collect(),
             early_media: Some(provider.early_media.as_word()),
             ..Self::unknown(&provider.name, origin, String::new())
         }
@@ -195,6 +201,7 @@ impl Config {
             xdp_mode: self.xdp.to_string(),
             enforcement: filtering.enforcement.as_word(),
             scope,
+            egress: filtering.egress.as_word(),
             allow,
             preset: self.preset.clone(),
             addresses: pbx.addresses.iter().map(ToString::to_string).collect(),

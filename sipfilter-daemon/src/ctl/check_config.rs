@@ -117,6 +117,7 @@ fn summary(out: &mut dyn Write, summary: &Summary) -> Result<(), CtlError> {
             },
         ),
         ("scope", scope(summary)),
+        ("egress", summary.egress.to_owned()),
         (
             "pbx preset",
             summary.preset.clone().unwrap_or_else(|| "none".to_owned()),

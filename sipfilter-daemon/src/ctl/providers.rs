@@ -59,6 +59,9 @@ pub(super) fn table(out: &mut dyn Write, providers: &[ProviderSummary]) -> Resul
             provider.media_ports.as_deref().unwrap_or("-")
         )];
         media.extend(provider.media_prefixes.iter().cloned());
+        if !provider.media_replies.is_empty() {
+            media.push(format!("replies {}", provider.media_replies.join(" ")));
+        }
         vec![
             provider.name.clone(),
             state.to_owned(),

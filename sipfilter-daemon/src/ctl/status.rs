@@ -130,6 +130,7 @@ fn show(out: &mut dyn Write, status: &view::Status) -> Result<(), CtlError> {
         ("rtp ports", status.rtp_ports.clone()),
         ("enforcement", enforcement(status)),
         ("scope", status.scope.clone()),
+        ("egress", status.egress.clone()),
         ("providers", output::cell(&status.providers, "-")),
         ("calls", status.calls.to_string()),
         ("pinholes", status.pinholes.to_string()),

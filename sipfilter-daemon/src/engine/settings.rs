@@ -28,6 +28,18 @@ pub struct Filtering {
     pub enforcement: Enforcement,
     /// Whether more than voice is judged.
     pub scope: Scope,
+    /// Whether what leaves is dropped, too.
+    pub egress: Egress,
+}
+
+/// What becomes of SIP to strangers, and of media to where no provider's limits reach, on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Egress {
+    /// It is counted.
+    #[default]
+    Count,
+    /// It is dropped.
+    Enforce,
 }
 
 /// Whether drops are carried out.
@@ -128,6 +140,8 @@ pub struct Media {
     pub ports: RangeInclusive<u16>,
     /// The provider's media prefixes; empty where it publishes none. Where there are some, every source must lie in them.
     pub prefixes: Vec<IpNet>,
+    /// Its ports from which replies to packets of the PBX's own may come without a pinhole; empty for none.
+    pub replies: Vec<RangeInclusive<u16>>,
 }
 
 /// How the allowed source of a stream follows from the provider's SDP.

@@ -278,6 +278,7 @@ impl Core {
             rtp_ports: format!("{}-{}", pbx.rtp_ports.start(), pbx.rtp_ports.end()),
             enforcement: summary.enforcement.to_owned(),
             scope: summary.scope.to_owned(),
+            egress: summary.egress.to_owned(),
             packets_to_drop: self.packets_to_drop(),
             providers: self
                 .settings

@@ -19,7 +19,7 @@ use sipfilter_common::{
     abi::{self, ABI_VERSION, map, program},
     addr::{Ipv4, Ipv6},
     reason::COUNTERS,
-    settings as kernel,
+    settings::{self as kernel, Mode},
     value::{Count, Stamp},
 };
 
@@ -32,6 +32,9 @@ use super::{
 
 /// The object that the build script compiled, or that `SIPFILTER_EBPF_OBJECT` named at build time.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sipfilter.bpf.o"));
+
+/// LRU maps take their memory at once, so they have their size only where somebody uses them.
+const FLOW_MAPS: [&str; 2] = [map::FLOWS4, map::FLOWS6];
 
 /// Why the datapath could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -160,8 +163,17 @@ impl Datapath {
             .map_max_entries(map::PINHOLES4, pinholes)
             .map_max_entries(map::PINHOLES6, pinholes)
             .map_max_entries(map::SLOTS, pinholes);
+        let modes = policy.settings.modes;
+        let flows = if modes.has(Mode::Strict) || modes.has(Mode::Replies) {
+            &FLOW_MAPS[..]
+        } else {
+            for name in FLOW_MAPS {
+                loader.map_max_entries(name, 1);
+            }
+            &[]
+        };
         if let Some(pins) = pins {
-            for name in map::ALL {
+            for name in map::ALL.iter().chain(flows) {
                 loader.map_pin_path(name, pins.path(name));
             }
         }
@@ -172,6 +184,7 @@ impl Datapath {
         let mut datapath = Self { ebpf, found };
         datapath.fill((map::PROVIDERS4, map::PROVIDERS6), &policy.providers)?;
         datapath.fill((map::ALLOWED4, map::ALLOWED6), &policy.allowed)?;
+        datapath.fill((map::MEDIA_LIMITS4, map::MEDIA_LIMITS6), &policy.media)?;
         if found == Found::OtherModes {
             datapath.zero_counters()?;
         }

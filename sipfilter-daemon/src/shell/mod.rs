@@ -12,6 +12,7 @@ pub mod datapath;
 pub mod delay;
 pub mod ephemeral;
 pub mod map_writer;
+pub mod outer;
 pub mod pins;
 pub mod policy;
 pub mod privileges;
@@ -59,7 +60,8 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
         datapath::check_interface(interface)?;
     }
     let settings = config.resolve(interface_addresses)?;
-    let policy = KernelPolicy::new(&settings);
+    let mut policy = KernelPolicy::new(&settings);
+    policy.settings.outer = outer::indices(&settings.pbx.addresses, &config.interfaces);
     let capacity = u32::try_from(settings.limits.pinholes)
         .context("`pinholes` under [limits] is too large")?;
 

@@ -10,9 +10,13 @@ use std::{
 use ipnet::IpNet;
 use sipfilter_common::{
     addr::{Ipv4, Ipv6},
+    host::HostTables,
     key::PinholeKey,
-    settings::{self as kernel, MAX_PORTS, MAX_PROTECTED, Modes, PortRange},
-    value::{self, AllowList, Budget, Flags, Latch, MAX_SOURCES, ProviderRule, Shapes, Source},
+    settings::{self as kernel, MAX_OUTER, MAX_PORTS, MAX_PROTECTED, Modes, PortRange},
+    value::{
+        self, AllowList, Budget, Flags, Latch, MAX_SOURCES, MediaLimits, ProviderRule, Shapes,
+        Source,
+    },
 };
 
 use super::{clock, scope};
@@ -30,6 +34,8 @@ pub struct KernelPolicy {
     pub providers: BTreeMap<IpNet, ProviderRule>,
     /// The allow-list of strict scope by source prefix, each complete in itself.
     pub allowed: BTreeMap<IpNet, AllowList>,
+    /// Where media goes to and comes from, by prefix, each complete in itself.
+    pub media: BTreeMap<IpNet, MediaLimits>,
 }
 
 impl KernelPolicy {
@@ -39,14 +45,31 @@ impl KernelPolicy {
             settings: constants(settings),
             providers: provider_rules(settings),
             allowed: scope::allow_lists(settings),
+            media: scope::media_limits(settings),
         }
     }
 
-    /// A number that changes whenever anything does that pinned maps rest on: not with modes and allow-list, which change nothing
-    /// about an open pinhole.
+    /// The same in ordinary memory, without pinholes.
+    pub fn host_tables(&self, slots: usize) -> HostTables {
+        let mut tables = HostTables::new(self.settings, slots);
+        for (prefix, rule) in &self.providers {
+            tables.add_provider(prefix.network(), prefix.prefix_len(), *rule);
+        }
+        for (prefix, list) in &self.allowed {
+            tables.add_allowed(prefix.network(), prefix.prefix_len(), *list);
+        }
+        for (prefix, limits) in &self.media {
+            tables.add_media_limits(prefix.network(), prefix.prefix_len(), *limits);
+        }
+        tables
+    }
+
+    /// A number that changes whenever anything does that pinned maps rest on: not with what only the load brings (modes, outer
+    /// interfaces, allow-list, media limits), which changes nothing about an open pinhole.
     pub fn hash(&self) -> u64 {
         let settings = kernel::Settings {
             modes: Modes::DEFAULT,
+            outer: [0; MAX_OUTER],
             ..self.settings
         };
         // The debug form names every field and value; the hash only has to tell policies apart on one machine.
@@ -103,7 +126,7 @@ fn constants(settings: &Settings) -> kernel::Settings {
             .iter()
             .map(|provider| &provider.signalling_ports),
     );
-    constants.modes = scope::modes(&settings.filtering);
+    constants.modes = scope::all_modes(settings);
     constants
 }
 

@@ -1,16 +1,19 @@
-//! The modes and the allow-list of strict scope in the kernel's form. Pure translation, as `policy` is.
+//! The modes, the allow-list of strict scope and the providers' media limits in the kernel's form. Pure translation, as `policy` is.
 //!
 //! Invariant: the kernel's longest match sees one list only, so each prefix's list holds what every wider one allows.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sipfilter_common::{
     settings::{Mode, Modes},
-    value::{AllowList, Allowed, MAX_ALLOWED},
+    value::{AllowList, Allowed, MAX_ALLOWED, MAX_MEDIA_RANGES, MediaLimits, MediaRange},
 };
 
-use crate::engine::settings::{Allow, Enforcement, Filtering, Scope, Settings};
+use crate::engine::settings::{Allow, Egress, Enforcement, Filtering, Provider, Scope, Settings};
 
 /// The modes as the kernel's bits.
 pub fn modes(filtering: &Filtering) -> Modes {
@@ -21,7 +24,21 @@ pub fn modes(filtering: &Filtering) -> Modes {
     if matches!(filtering.scope, Scope::Strict(_)) {
         modes = modes.with(Mode::Strict);
     }
+    if filtering.egress == Egress::Enforce {
+        modes = modes.with(Mode::EnforceEgress);
+    }
     modes
+}
+
+/// The same, and what the providers add to them.
+pub(super) fn all_modes(settings: &Settings) -> Modes {
+    let modes = modes(&settings.filtering);
+    let takes_replies = |provider: &Provider| !provider.media.replies.is_empty();
+    if settings.providers.iter().any(takes_replies) {
+        modes.with(Mode::Replies)
+    } else {
+        modes
+    }
 }
 
 /// The allow-list by source prefix; what exceeds a prefix's places is left out, which the configuration's check rules out.
@@ -45,58 +62,106 @@ pub(super) fn allow_lists(settings: &Settings) -> BTreeMap<IpNet, AllowList> {
 
 /// What is allowed from each prefix that a rule names, its wider ones' entries included; neighbouring port ranges are one entry.
 pub(crate) fn entries_by_prefix(rules: &[Allow]) -> BTreeMap<IpNet, Vec<Allowed>> {
-    let mut lists: BTreeMap<IpNet, Vec<Allowed>> = rules
-        .iter()
-        .flat_map(sources)
-        .map(|prefix| (prefix, Vec::new()))
-        .collect();
-    for (prefix, list) in &mut lists {
-        for rule in rules {
-            if sources(rule).iter().any(|wider| wider.contains(prefix)) {
-                list.extend(entries(rule));
-            }
-        }
-        *list = joined(std::mem::take(list));
-    }
-    lists
-}
-
-fn sources(rule: &Allow) -> Vec<IpNet> {
-    if rule.from.is_empty() {
-        vec![Ipv4Net::default().into(), Ipv6Net::default().into()]
-    } else {
-        rule.from.iter().map(IpNet::trunc).collect()
-    }
-}
-
-fn entries(rule: &Allow) -> Vec<Allowed> {
-    let entry = |min, max| Allowed {
-        protocol: u16::from(rule.protocol),
+    let rules = rules.iter().map(|rule| Rule {
+        prefixes: or_anywhere(&rule.from),
+        ranges: ranges(u16::from(rule.protocol), &rule.ports),
+    });
+    union_by_prefix(&rules.collect::<Vec<_>>(), |(protocol, min, max)| Allowed {
+        protocol,
         min,
         max,
-    };
-    if rule.ports.is_empty() {
-        vec![entry(0, u16::MAX)]
+    })
+}
+
+/// Where providers' media may go, and from where their replies may come, for each prefix that one of them names.
+pub(crate) fn media_by_prefix(providers: &[Provider]) -> BTreeMap<IpNet, Vec<MediaRange>> {
+    let rules = providers.iter().map(|provider| {
+        let media = &provider.media;
+        let mut own = ranges(0, std::slice::from_ref(&media.ports));
+        if !media.replies.is_empty() {
+            own.extend(ranges(1, &media.replies));
+        }
+        Rule {
+            prefixes: or_anywhere(&media.prefixes),
+            ranges: own,
+        }
+    });
+    union_by_prefix(&rules.collect::<Vec<_>>(), |(replies, min, max)| {
+        MediaRange { replies, min, max }
+    })
+}
+
+/// Providers' media limits by prefix; what exceeds a prefix's places is left out, which the configuration's check rules out.
+pub(super) fn media_limits(settings: &Settings) -> BTreeMap<IpNet, MediaLimits> {
+    media_by_prefix(&settings.providers)
+        .into_iter()
+        .map(|(prefix, wanted)| {
+            let mut limits = MediaLimits {
+                ranges: [MediaRange::NOTHING; MAX_MEDIA_RANGES],
+            };
+            for (place, range) in limits.ranges.iter_mut().zip(wanted) {
+                *place = range;
+            }
+            (prefix, limits)
+        })
+        .collect()
+}
+
+/// A kind of range, its first and its last port.
+type Range = (u16, u16, u16);
+
+/// What holds for some prefixes.
+struct Rule {
+    prefixes: Vec<IpNet>,
+    ranges: Vec<Range>,
+}
+
+fn or_anywhere(prefixes: &[IpNet]) -> Vec<IpNet> {
+    if prefixes.is_empty() {
+        vec![Ipv4Net::default().into(), Ipv6Net::default().into()]
     } else {
-        rule.ports
-            .iter()
-            .map(|ports| entry(*ports.start(), *ports.end()))
-            .collect()
+        prefixes.iter().map(IpNet::trunc).collect()
     }
 }
 
-fn joined(mut entries: Vec<Allowed>) -> Vec<Allowed> {
-    entries.sort_unstable();
-    let mut joined: Vec<Allowed> = Vec::new();
-    for entry in entries {
+/// Ranges of one kind; none given means every port.
+fn ranges(kind: u16, ports: &[RangeInclusive<u16>]) -> Vec<Range> {
+    if ports.is_empty() {
+        return vec![(kind, 0, u16::MAX)];
+    }
+    ports
+        .iter()
+        .map(|ports| (kind, *ports.start(), *ports.end()))
+        .collect()
+}
+
+fn union_by_prefix<T>(rules: &[Rule], entry: impl Fn(Range) -> T) -> BTreeMap<IpNet, Vec<T>> {
+    let prefixes: BTreeSet<IpNet> = rules
+        .iter()
+        .flat_map(|rule| rule.prefixes.clone())
+        .collect();
+    prefixes
+        .into_iter()
+        .map(|prefix| {
+            let held = rules
+                .iter()
+                .filter(|rule| rule.prefixes.iter().any(|wider| wider.contains(&prefix)))
+                .flat_map(|rule| rule.ranges.iter().copied());
+            let entries = joined(held.collect()).into_iter().map(&entry);
+            (prefix, entries.collect())
+        })
+        .collect()
+}
+
+fn joined(mut ranges: Vec<Range>) -> Vec<Range> {
+    ranges.sort_unstable();
+    let mut joined: Vec<Range> = Vec::new();
+    for (kind, min, max) in ranges {
         match joined.last_mut() {
-            Some(last)
-                if last.protocol == entry.protocol
-                    && u32::from(entry.min) <= u32::from(last.max) + 1 =>
-            {
-                last.max = last.max.max(entry.max);
+            Some(last) if last.0 == kind && u32::from(min) <= u32::from(last.2) + 1 => {
+                last.2 = last.2.max(max);
             }
-            _ => joined.push(entry),
+            _ => joined.push((kind, min, max)),
         }
     }
     joined

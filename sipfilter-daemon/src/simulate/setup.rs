@@ -175,6 +175,7 @@ fn provider(name: &str, signalling: Vec<IpNet>) -> Provider {
             source: MediaSource::Signalled,
             ports: DEFAULT_PROVIDER_PORTS,
             prefixes: Vec::new(),
+            replies: Vec::new(),
         },
         early_media: EarlyMedia::OnAnswer,
     }

@@ -63,16 +63,8 @@ struct Open {
 impl World {
     /// A world in which nothing has happened.
     pub fn new(settings: &Settings, hash_key: [u64; 2]) -> Self {
-        let policy = KernelPolicy::new(settings);
-        let mut tables = HostTables::new(policy.settings, 0);
-        for (prefix, rule) in policy.providers {
-            tables.add_provider(prefix.network(), prefix.prefix_len(), rule);
-        }
-        for (prefix, list) in policy.allowed {
-            tables.add_allowed(prefix.network(), prefix.prefix_len(), list);
-        }
         Self {
-            tables,
+            tables: KernelPolicy::new(settings).host_tables(0),
             engine: Engine::new(settings.clone(), hash_key),
             open: BTreeMap::new(),
             deadlines: BTreeSet::new(),

@@ -53,6 +53,7 @@ fn provider(name: &str, signalling: &[&str]) -> Provider {
             source: MediaSource::Signalled,
             ports: 20_000..=40_000,
             prefixes: Vec::new(),
+            replies: Vec::new(),
         },
         early_media: EarlyMedia::OnAnswer,
     }

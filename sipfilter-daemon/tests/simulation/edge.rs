@@ -52,11 +52,7 @@ struct Open {
 
 impl Edge {
     pub fn new(settings: Settings) -> Self {
-        let policy = KernelPolicy::new(&settings);
-        let mut tables = HostTables::new(policy.settings, SLOTS);
-        for (net, rule) in &policy.providers {
-            tables.add_provider(net.network(), net.prefix_len(), *rule);
-        }
+        let tables = KernelPolicy::new(&settings).host_tables(SLOTS);
         Self {
             engine: Engine::new(settings.clone(), [3, 4]),
             settings,

@@ -62,6 +62,7 @@ pub fn settings() -> Settings {
             source,
             ports: 20_000..=40_000,
             prefixes: rules()[index].prefixes.clone(),
+            replies: Vec::new(),
         },
         early_media,
     };

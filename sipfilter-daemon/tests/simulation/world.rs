@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use sipfilter_common::reason::{Action, Reason};
+use sipfilter_common::{
+    reason::{Action, Reason},
+    settings::Modes,
+};
 use sipfilter_daemon::engine::Direction;
 
 use crate::{
@@ -473,7 +476,7 @@ impl World {
             .edge
             .cross(self.now, packet.direction, &packet.frame, true);
         if packet.direction == Direction::Egress {
-            if reason.action() == Action::Drop {
+            if Modes::DEFAULT.action(reason) == Action::Drop {
                 self.fail(|| "a packet was dropped on the way out".to_owned());
             }
             return;

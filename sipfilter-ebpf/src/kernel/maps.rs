@@ -15,10 +15,10 @@ use sipfilter_common::{
     abi,
     addr::{Ipv4, Ipv6},
     classify::{FamilyTables, FragmentFate, Tables},
-    key::{FragmentKey, PinholeKey},
+    key::{FlowKey, FragmentKey, PinholeKey},
     reason::{COUNTERS as COUNTER_PLACES, Counter},
     settings::Settings,
-    value::{AllowList, Count, Pinhole, ProviderRule, Slot, SlotCounts, Stamp},
+    value::{AllowList, Count, MediaLimits, Pinhole, ProviderRule, Slot, SlotCounts, Stamp},
 };
 
 /// Filled by the loader; nothing is protected until it is.
@@ -55,6 +55,20 @@ static ALLOWED4: LpmTrie<Ipv4, AllowList> = LpmTrie::with_max_entries(abi::ALLOW
 static ALLOWED6: LpmTrie<Ipv6, AllowList> = LpmTrie::with_max_entries(abi::ALLOWED_PREFIXES, 0);
 
 #[map]
+static MEDIA_LIMITS4: LpmTrie<Ipv4, MediaLimits> =
+    LpmTrie::with_max_entries(abi::MEDIA_PREFIXES, 0);
+
+#[map]
+static MEDIA_LIMITS6: LpmTrie<Ipv6, MediaLimits> =
+    LpmTrie::with_max_entries(abi::MEDIA_PREFIXES, 0);
+
+#[map]
+static FLOWS4: LruHashMap<FlowKey<Ipv4>, u64> = LruHashMap::with_max_entries(abi::FLOWS, 0);
+
+#[map]
+static FLOWS6: LruHashMap<FlowKey<Ipv6>, u64> = LruHashMap::with_max_entries(abi::FLOWS, 0);
+
+#[map]
 static FRAGMENTS: LruHashMap<FragmentKey, u32> =
     LruHashMap::with_max_entries(abi::FRAGMENTED_DATAGRAMS, 0);
 
@@ -83,6 +97,23 @@ impl FamilyTables<Ipv4> for KernelTables {
     fn allowed(&self, address: Ipv4) -> Option<&AllowList> {
         ALLOWED4.get(Key::new(32, address))
     }
+
+    #[inline(always)]
+    fn media_limits(&self, address: Ipv4) -> Option<&MediaLimits> {
+        MEDIA_LIMITS4.get(Key::new(32, address))
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey<Ipv4>) -> Option<u64> {
+        // SAFETY: the value is one number; a reused element gives another flow's time for one packet at worst.
+        unsafe { FLOWS4.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn remember_flow(&self, key: &FlowKey<Ipv4>, now: u64) {
+        // A full LRU map evicts; the call fails only under contention, and then the next packet of the flow is noted.
+        let _ = FLOWS4.insert(key, now, 0);
+    }
 }
 
 impl FamilyTables<Ipv6> for KernelTables {
@@ -100,6 +131,23 @@ impl FamilyTables<Ipv6> for KernelTables {
     #[inline(always)]
     fn allowed(&self, address: Ipv6) -> Option<&AllowList> {
         ALLOWED6.get(Key::new(128, address))
+    }
+
+    #[inline(always)]
+    fn media_limits(&self, address: Ipv6) -> Option<&MediaLimits> {
+        MEDIA_LIMITS6.get(Key::new(128, address))
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey<Ipv6>) -> Option<u64> {
+        // SAFETY: the value is one number; a reused element gives another flow's time for one packet at worst.
+        unsafe { FLOWS6.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn remember_flow(&self, key: &FlowKey<Ipv6>, now: u64) {
+        // A full LRU map evicts; the call fails only under contention, and then the next packet of the flow is noted.
+        let _ = FLOWS6.insert(key, now, 0);
     }
 }
 

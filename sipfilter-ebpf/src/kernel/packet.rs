@@ -100,6 +100,12 @@ impl Reader for SkbPacket<'_> {
     fn length(&self) -> usize {
         self.context.len() as usize
     }
+
+    #[inline(always)]
+    fn arrived_on(&self) -> u32 {
+        // SAFETY: the kernel hands a valid context to the program; the verifier turns this read into its own.
+        unsafe { (*self.context.skb.skb).ingress_ifindex }
+    }
 }
 
 impl CopySource for XdpPacket<'_> {

@@ -341,6 +341,7 @@ fn settings(on_offer: bool, prefix: u8) -> Settings {
             } else {
                 vec!["198.51.100.64/27".parse().expect("a prefix")]
             },
+            replies: Vec::new(),
         },
         early_media: if on_offer {
             EarlyMedia::OnOffer

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use sipfilter_common::{reason::Reason, value::PayloadTypes};
+use sipfilter_common::{reader::Reader, reason::Reason, value::PayloadTypes};
 use sipfilter_daemon::engine::{
     CallNumber,
     pinhole::{Arming, Extras, PacketRate, Pinhole, Source, Stream, Terms},
@@ -32,11 +32,30 @@ pub struct Case {
     pub way: Way,
     /// The frame.
     pub frame: Vec<u8>,
+    /// On which interface it came in, if it leaves now: 0 for none.
+    pub arrived_on: u32,
     /// The verdict's reason.
     pub reason: Reason,
     /// Where the copy for the daemon begins, if there is to be one.
     pub copy_from: Option<usize>,
 }
+
+impl Reader for Case {
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.frame.as_slice().bytes(offset)
+    }
+
+    fn length(&self) -> usize {
+        self.frame.len()
+    }
+
+    fn arrived_on(&self) -> u32 {
+        self.arrived_on
+    }
+}
+
+/// Indices of the outer interfaces.
+pub const OUTER: [u32; 2] = [1_001, 1_002];
 
 /// SIP's beginning, as a payload.
 pub const SIP: &[u8] = b"OPTIONS sip:pbx SIP/2.0\r\n\r\n";
@@ -62,6 +81,7 @@ pub fn settings() -> Settings {
             source: MediaSource::Signalled,
             ports: 40_000..=60_000,
             prefixes: Vec::new(),
+            replies: Vec::new(),
         },
         early_media: EarlyMedia::OnAnswer,
     };
@@ -278,6 +298,7 @@ fn case(name: &'static str, way: Way, frame: &Frame, reason: Reason, copied: boo
         name,
         way,
         frame: frame.build(),
+        arrived_on: 0,
         reason,
         copy_from: copied.then(|| frame.ip_offset()),
     }
@@ -302,6 +323,7 @@ pub(super) fn raw(name: &'static str, way: Way, frame: Vec<u8>, reason: Reason) 
         name,
         way,
         frame,
+        arrived_on: 0,
         reason,
         copy_from: None,
     }
@@ -1107,7 +1129,7 @@ fn egress() -> Vec<Case> {
         outward(
             "sip to somebody else is not read",
             Frame::udp(&from_pbx(5060), "192.0.2.9:5060", SIP),
-            Reason::EgressOther,
+            Reason::EgressForeignSignalling,
         ),
         outward(
             "another host's sip is not read",
@@ -1156,6 +1178,39 @@ fn egress() -> Vec<Case> {
             Frame::udp(&format!("{PBX6}:10000"), "[2001:db8:3::20]:45000", RTP),
             Reason::EgressMedia,
         ),
+        Case {
+            arrived_on: 77,
+            ..outward(
+                "sip that came in from the pbx's side",
+                Frame::udp(&from_pbx(5060), "198.51.100.10:5060", SIP),
+                Reason::EgressSignalling,
+            )
+        },
+        Case {
+            arrived_on: OUTER[1],
+            ..outward(
+                "sip that came in from outside is no word of the pbx's",
+                Frame::udp(&from_pbx(5060), "198.51.100.10:5060", SIP),
+                Reason::EgressForged,
+            )
+        },
+        Case {
+            arrived_on: OUTER[0],
+            ..outward(
+                "nor is its later fragment",
+                Frame::udp(&from_pbx(5060), "198.51.100.10:5060", &[b'x'; 64])
+                    .fragment(1, 9, false),
+                Reason::EgressForged,
+            )
+        },
+        Case {
+            arrived_on: OUTER[0],
+            ..outward(
+                "what else is forwarded back is nobody's business",
+                Frame::udp("203.0.113.11:5060", "198.51.100.10:5060", SIP),
+                Reason::EgressOther,
+            )
+        },
         outward(
             "media of no call",
             Frame::udp(&from_pbx(10_002), "198.51.100.20:45000", RTP),

@@ -3,10 +3,10 @@
 //! Each scene has settings of its own and its packets in order; the pinholes are those of [`cases`].
 
 use sipfilter_common::reason::{Action, Reason};
-use sipfilter_daemon::engine::settings::{Allow, Enforcement, Filtering, Scope, Settings};
+use sipfilter_daemon::engine::settings::{Allow, Egress, Enforcement, Filtering, Scope, Settings};
 
 use super::{
-    cases::{Case, PBX4, PBX6, SIP, Way, arp, cases, inward, raw, settings},
+    cases::{Case, PBX4, PBX6, SIP, Way, arp, cases, inward, outward, raw, settings},
     frame::{Frame, ICMP, TCP},
 };
 
@@ -48,7 +48,7 @@ pub fn scenes() -> Vec<Scene> {
             name: "by default",
             settings: settings(),
             cases: cases(),
-            tolerated: |_| false,
+            tolerated: is_egress,
         },
         Scene {
             name: "observing",
@@ -60,7 +60,7 @@ pub fn scenes() -> Vec<Scene> {
             name: "strict",
             settings: strict(),
             cases: strict_cases(),
-            tolerated: |_| false,
+            tolerated: is_egress,
         },
         Scene {
             name: "observing strictly",
@@ -74,7 +74,39 @@ pub fn scenes() -> Vec<Scene> {
             cases: strict_cases(),
             tolerated: |_| true,
         },
+        Scene {
+            name: "egress counted",
+            settings: egress(Egress::Count),
+            cases: egress_cases(),
+            tolerated: is_egress,
+        },
+        Scene {
+            name: "egress enforced",
+            settings: egress(Egress::Enforce),
+            cases: egress_cases(),
+            tolerated: |_| false,
+        },
+        Scene {
+            name: "everything else by default, egress enforced",
+            settings: egress(Egress::Enforce),
+            cases: cases(),
+            tolerated: |_| false,
+        },
+        Scene {
+            name: "replies",
+            settings: replies(),
+            cases: reply_cases(),
+            tolerated: is_egress,
+        },
     ]
+}
+
+/// What is counted on its way out unless egress is enforced.
+fn is_egress(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::EgressForeignSignalling | Reason::EgressForeignMedia | Reason::EgressForged
+    )
 }
 
 fn observing() -> Settings {
@@ -271,6 +303,308 @@ fn strict_cases() -> Vec<Case> {
             "brings its later fragment",
             Frame::udp("192.0.2.70:40000", &to(51_820), &[0; 64]).fragment(22, 9, false),
             Reason::Fragment,
+        ),
+        outward(
+            "the host asks a name server",
+            Frame::udp(&to(33_000), "192.0.2.53:53", &[1, 2]),
+            Reason::EgressOther,
+        ),
+        inward(
+            "and gets its answer",
+            Frame::udp("192.0.2.53:53", &to(33_000), &[1, 2]),
+            Reason::Reply,
+        ),
+        inward(
+            "from nobody else",
+            Frame::udp("192.0.2.54:53", &to(33_000), &[1, 2]),
+            Reason::OutOfScope,
+        ),
+        inward(
+            "nor from another port",
+            Frame::udp("192.0.2.53:54", &to(33_000), &[1, 2]),
+            Reason::OutOfScope,
+        ),
+        inward(
+            "nor to another port",
+            Frame::udp("192.0.2.53:53", &to(33_001), &[1, 2]),
+            Reason::OutOfScope,
+        ),
+        outward(
+            "the host asks over ipv6",
+            Frame::udp(&to6(33_000), "[2001:db8:8::53]:53", &[1, 2]),
+            Reason::EgressOther,
+        ),
+        inward(
+            "and gets its answer over ipv6",
+            Frame::udp("[2001:db8:8::53]:53", &to6(33_000), &[1, 2]),
+            Reason::Reply,
+        ),
+        outward(
+            "a media port's packets to somebody",
+            Frame::udp(&to(10_100), "192.0.2.53:45000", &[0x80, 0]),
+            Reason::EgressOther,
+        ),
+        inward(
+            "are not answered, since no provider's replies are let in",
+            Frame::udp("192.0.2.53:45000", &to(10_100), &[0x80, 0]),
+            Reason::NoPinhole,
+        ),
+    ]
+}
+
+/// Both providers say from where their media comes.
+fn egress(egress: Egress) -> Settings {
+    let mut settings = settings();
+    settings.filtering.egress = egress;
+    let media = [
+        &["198.51.100.0/25", "2001:db8:3::/64"],
+        &["198.51.100.128/25", "2001:db8:5::/64"],
+    ];
+    for (provider, prefixes) in settings.providers.iter_mut().zip(media) {
+        provider.media.prefixes = prefixes
+            .iter()
+            .map(|net| net.parse().expect("a prefix"))
+            .collect();
+    }
+    settings
+}
+
+fn egress_cases() -> Vec<Case> {
+    let from = |port: u16| format!("{PBX4}:{port}");
+    let from6 = |port: u16| format!("{PBX6}:{port}");
+    let foreign = |name, frame| outward(name, frame, Reason::EgressForeignSignalling);
+    let astray = |name, frame| outward(name, frame, Reason::EgressForeignMedia);
+    let other = |name, frame| outward(name, frame, Reason::EgressOther);
+    let media = |name, frame| outward(name, frame, Reason::EgressMedia);
+    vec![
+        foreign(
+            "sip to a stranger, from the sip port to any other",
+            Frame::udp(&from(5060), "192.0.2.9:40000", SIP),
+        ),
+        foreign(
+            "from any port to the sip port",
+            Frame::udp(&from(34_567), "192.0.2.9:5060", SIP),
+        ),
+        foreign(
+            "from a media port to the sip port",
+            Frame::udp(&from(10_002), "192.0.2.9:5060", SIP),
+        ),
+        foreign(
+            "over ipv6",
+            Frame::udp(&from6(34_567), "[2001:db8:9::9]:5060", SIP),
+        ),
+        foreign(
+            "to a provider that speaks tls alone",
+            Frame::udp(&from(5060), "198.51.100.130:5060", SIP),
+        ),
+        foreign(
+            "a new tcp connection to a stranger",
+            Frame::tcp(&from(45_678), "192.0.2.9:5060", &[]).flags(SYN),
+        ),
+        foreign(
+            "over tls",
+            Frame::tcp(&from(45_678), "192.0.2.9:5061", &[]).flags(SYN),
+        ),
+        foreign(
+            "over tcp and ipv6",
+            Frame::tcp(&from6(45_678), "[2001:db8:9::9]:5060", &[]).flags(SYN),
+        ),
+        foreign(
+            "an answer on a stranger's connection",
+            Frame::tcp(&from(5060), "192.0.2.9:40000", &[]).flags(SYN_ACK),
+        ),
+        foreign(
+            "a first fragment",
+            Frame::udp(&from(5060), "192.0.2.9:5060", &[b'x'; 64]).fragment(31, 0, true),
+        ),
+        other(
+            "without which the later one is nothing",
+            Frame::udp(&from(5060), "192.0.2.9:5060", &[b'x'; 64]).fragment(31, 9, false),
+        ),
+        outward(
+            "sip to a provider",
+            Frame::udp(&from(5060), "198.51.100.10:5060", SIP),
+            Reason::EgressSignalling,
+        ),
+        other(
+            "sip to a provider from a media port, as ever",
+            Frame::udp(&from(10_002), "198.51.100.10:5060", SIP),
+        ),
+        other(
+            "a web page",
+            Frame::tcp(&from(45_678), "192.0.2.9:443", &[]).flags(SYN),
+        ),
+        other("a name", Frame::udp(&from(34_567), "192.0.2.53:53", &[0])),
+        other(
+            "sip of a host that is not protected",
+            Frame::udp("203.0.113.11:5060", "192.0.2.9:5060", SIP),
+        ),
+        media(
+            "media of a call",
+            Frame::udp(&from(10_000), "198.51.100.20:45000", &[0x80, 0]),
+        ),
+        media(
+            "to another address of the provider's",
+            Frame::udp(&from(10_000), "198.51.100.77:45000", &[0x80, 0]),
+        ),
+        media(
+            "to an address that the call named outside every limit",
+            Frame::udp(&from(10_010), "192.0.2.64:45000", &[0x80, 0]),
+        ),
+        astray(
+            "of a call, to somebody else",
+            Frame::udp(&from(10_000), "192.0.2.66:45000", &[0x80, 0]),
+        ),
+        astray(
+            "of a call, to a port outside the limits",
+            Frame::udp(&from(10_000), "198.51.100.20:39999", &[0x80, 0]),
+        ),
+        astray(
+            "of no call, to somebody else",
+            Frame::udp(&from(10_002), "192.0.2.66:45000", &[0x80, 0]),
+        ),
+        astray(
+            "of no call, over ipv6",
+            Frame::udp(&from6(10_002), "[2001:db8:9::9]:45000", &[0x80, 0]),
+        ),
+        other(
+            "of no call yet, to a provider",
+            Frame::udp(&from(10_002), "198.51.100.77:45000", &[0x80, 0]),
+        ),
+        other(
+            "of no call yet, to a provider over ipv6",
+            Frame::udp(&from6(10_002), "[2001:db8:5::9]:45000", &[0x80, 0]),
+        ),
+    ]
+}
+
+/// The TLS provider's signalling cannot be read, so that its replies are let in.
+fn replies() -> Settings {
+    let mut settings = egress(Egress::Count);
+    for provider in settings.providers.iter_mut().skip(1) {
+        provider.media.replies = vec![3_478..=3_478, 40_000..=60_000];
+    }
+    settings
+}
+
+fn reply_cases() -> Vec<Case> {
+    let pbx = |port: u16| format!("{PBX4}:{port}");
+    let pbx6 = |port: u16| format!("{PBX6}:{port}");
+    let rtp: &[u8] = &[0x80, 0, 0, 1];
+    let out = |name, source: &str, destination: &str| {
+        outward(
+            name,
+            Frame::udp(source, destination, rtp),
+            Reason::EgressOther,
+        )
+    };
+    let back = |name, source: &str, destination: &str, payload: &[u8], reason| {
+        inward(name, Frame::udp(source, destination, payload), reason)
+    };
+    let far = "198.51.100.130:45000";
+    vec![
+        back("nobody sent yet", far, &pbx(10_100), rtp, Reason::NoPinhole),
+        out("the pbx sends", &pbx(10_100), far),
+        back(
+            "the provider answers",
+            far,
+            &pbx(10_100),
+            rtp,
+            Reason::Reply,
+        ),
+        back("with stun", far, &pbx(10_100), &[0, 1], Reason::Reply),
+        back("with dtls", far, &pbx(10_100), &[22, 0xfe], Reason::Reply),
+        back(
+            "with a turn channel",
+            far,
+            &pbx(10_100),
+            &[0x40, 0],
+            Reason::Reply,
+        ),
+        back(
+            "not with anything",
+            far,
+            &pbx(10_100),
+            &[0xff, 0],
+            Reason::NotMedia,
+        ),
+        back("nor with nothing", far, &pbx(10_100), &[], Reason::NotMedia),
+        back(
+            "from another port",
+            "198.51.100.130:45001",
+            &pbx(10_100),
+            rtp,
+            Reason::NoPinhole,
+        ),
+        back(
+            "from another address",
+            "198.51.100.131:45000",
+            &pbx(10_100),
+            rtp,
+            Reason::NoPinhole,
+        ),
+        back("to another port", far, &pbx(10_102), rtp, Reason::NoPinhole),
+        inward(
+            "a first fragment",
+            Frame::udp(far, &pbx(10_100), &[0x80; 64]).fragment(41, 0, true),
+            Reason::Reply,
+        ),
+        inward(
+            "and its later one",
+            Frame::udp(far, &pbx(10_100), &[0x80; 64]).fragment(41, 9, false),
+            Reason::Fragment,
+        ),
+        out("to turn", &pbx(10_104), "198.51.100.130:3478"),
+        back(
+            "turn answers",
+            "198.51.100.130:3478",
+            &pbx(10_104),
+            &[1, 1],
+            Reason::Reply,
+        ),
+        out("over ipv6", &pbx6(10_100), "[2001:db8:5::9]:45000"),
+        back(
+            "answered",
+            "[2001:db8:5::9]:45000",
+            &pbx6(10_100),
+            rtp,
+            Reason::Reply,
+        ),
+        out(
+            "to a provider without replies",
+            &pbx(10_106),
+            "198.51.100.77:45000",
+        ),
+        back(
+            "no answer",
+            "198.51.100.77:45000",
+            &pbx(10_106),
+            rtp,
+            Reason::NoPinhole,
+        ),
+        outward(
+            "to a port outside the limits",
+            Frame::udp(&pbx(10_108), "198.51.100.130:39999", rtp),
+            Reason::EgressForeignMedia,
+        ),
+        back(
+            "is not answered",
+            "198.51.100.130:39999",
+            &pbx(10_108),
+            rtp,
+            Reason::NoPinhole,
+        ),
+        outward(
+            "a call's media to the provider",
+            Frame::udp(&pbx(10_000), far, rtp),
+            Reason::EgressMedia,
+        ),
+        back(
+            "opens nothing beside its pinhole",
+            far,
+            &pbx(10_000),
+            rtp,
+            Reason::WrongSource,
         ),
     ]
 }
