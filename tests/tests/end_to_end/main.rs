@@ -7,6 +7,7 @@ mod agents;
 mod cleanup;
 mod identity;
 mod lifecycle;
+mod modes;
 mod offer_cases;
 mod offers;
 mod promises;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         .chain(cleanup::tests())
         .chain(agents::tests())
         .chain(offers::tests())
+        .chain(modes::tests())
         .map(|test| {
             let why = able.as_ref().err().map(|why| format!("{why:#}"));
             let ignored = why.is_some() && !must_run;
