@@ -189,15 +189,15 @@ fn strict(family: Family) -> Result<()> {
     for stream in [&client, &server] {
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     }
-    for (from, to) in [(&mut client, &mut server)] {
-        let mut byte = [0];
-        from.write_all(b"?")?;
-        to.read_exact(&mut byte)
-            .context("the session was cut off")?;
-        to.write_all(b"!")?;
-        from.read_exact(&mut byte)
-            .context("the session was cut off")?;
-    }
+    let mut byte = [0];
+    client.write_all(b"?")?;
+    server
+        .read_exact(&mut byte)
+        .context("the session was cut off")?;
+    server.write_all(b"!")?;
+    client
+        .read_exact(&mut byte)
+        .context("the session was cut off")?;
     ensure!(
         connect(&network.stranger, login)?.is_none(),
         "a port that nobody allowed takes connections"
