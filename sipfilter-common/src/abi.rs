@@ -21,6 +21,8 @@ pub mod map {
     pub const PINHOLES4: &str = "PINHOLES4";
     /// Hash of IPv6 pinholes.
     pub const PINHOLES6: &str = "PINHOLES6";
+    /// Array of words with a bit for each port that may have a pinhole ([`crate::key::FilterPlace`]).
+    pub const PORT_FILTER: &str = "PORT_FILTER";
     /// Array of [`crate::value::Slot`].
     pub const SLOTS: &str = "SLOTS";
     /// Longest-prefix match on IPv4 signalling prefixes.
@@ -34,8 +36,17 @@ pub mod map {
     /// Ring buffer of signalling copies.
     pub const SIGNALLING: &str = "SIGNALLING";
     /// Every map that is pinned.
-    pub const ALL: [&str; 9] = [
-        STAMP, PINHOLES4, PINHOLES6, SLOTS, PROVIDERS4, PROVIDERS6, FRAGMENTS, COUNTERS, SIGNALLING,
+    pub const ALL: [&str; 10] = [
+        STAMP,
+        PINHOLES4,
+        PINHOLES6,
+        PORT_FILTER,
+        SLOTS,
+        PROVIDERS4,
+        PROVIDERS6,
+        FRAGMENTS,
+        COUNTERS,
+        SIGNALLING,
     ];
     /// Longest-prefix match on IPv4 sources: [`crate::value::AllowList`]. Made anew at each load, not pinned.
     pub const ALLOWED4: &str = "ALLOWED4";

@@ -12,6 +12,9 @@ pub trait Address: Copy + Eq {
     /// The address in 128 bits; IPv4 as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
     fn mapped(self) -> Ipv6;
 
+    /// One of 32 numbers, by family and last bits: neighbouring addresses have different ones.
+    fn bank(self) -> u32;
+
     /// Whether the bits under `mask` are those of `other`, which has no others.
     fn matches(self, other: Self, mask: Self) -> bool;
 
@@ -122,6 +125,11 @@ impl Address for Ipv4 {
     }
 
     #[inline(always)]
+    fn bank(self) -> u32 {
+        u32::from_be(self.0) & 15
+    }
+
+    #[inline(always)]
     fn matches(self, other: Self, mask: Self) -> bool {
         self.0 & mask.0 == other.0
     }
@@ -136,6 +144,11 @@ impl Address for Ipv6 {
     #[inline(always)]
     fn mapped(self) -> Ipv6 {
         self
+    }
+
+    #[inline(always)]
+    fn bank(self) -> u32 {
+        16 | u32::from_be(self.0[3]) & 15
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! Map keys: small, one size per family, without implicit padding.
 
-use crate::addr::{Ipv4, Ipv6};
+use crate::addr::{Address, Ipv4, Ipv6};
 
 /// Key of a pinhole: the protected address and port, as packets from outside carry them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +30,36 @@ impl<A: Copy> PinholeKey<A> {
     /// The local port.
     pub const fn port(&self) -> u16 {
         self.port
+    }
+}
+
+impl<A: Address> PinholeKey<A> {
+    /// Where the port filter says whether there may be such a pinhole.
+    #[inline(always)]
+    pub fn filter_place(&self) -> FilterPlace {
+        FilterPlace((self.address.bank() << 16) | self.port as u32)
+    }
+}
+
+/// A bit of the port filter, one for each port of 32 banks of addresses. Where it is clear, no pinhole is open. Where it is set, there
+/// may be one, on this address or on another of its bank: the pinholes themselves decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FilterPlace(u32);
+
+impl FilterPlace {
+    /// Words in the filter.
+    pub const WORDS: u32 = (32 << 16) / u64::BITS;
+
+    /// The word's number.
+    #[inline(always)]
+    pub const fn word(self) -> u32 {
+        self.0 / u64::BITS
+    }
+
+    /// The bit in it.
+    #[inline(always)]
+    pub const fn bit(self) -> u64 {
+        1 << (self.0 % u64::BITS)
     }
 }
 

@@ -382,6 +382,56 @@ fn packets_keep_a_pinhole_open_and_silence_closes_it() {
 }
 
 #[test]
+fn pinholes_that_share_a_bit_of_the_port_filter_close_one_by_one() {
+    let mut settings = settings();
+    // Sixteen apart: the filter cannot tell the two addresses from each other.
+    let neighbour = "203.0.113.26".parse().expect("an address");
+    settings.pbx.addresses.push(neighbour);
+    let mut kernel = Kernel::load_with(&settings);
+    let first = pinholes().into_iter().next().expect("a pinhole");
+    let mut second = first.clone();
+    second.local.set_ip(neighbour);
+    let media = cases()
+        .into_iter()
+        .find(|case| case.reason == Reason::Media)
+        .expect("a case")
+        .frame;
+    let mut to_neighbour = media.clone();
+    // The last byte of the destination address, behind Ethernet's header.
+    to_neighbour[14 + 19] = 26;
+    let verdicts = |kernel: &mut Kernel| {
+        (
+            kernel.run(Way::In, &media),
+            kernel.run(Way::In, &to_neighbour),
+        )
+    };
+    let close = |pinhole: &sipfilter_daemon::engine::pinhole::Pinhole| PinholeAction::Close {
+        local: pinhole.local,
+        call: pinhole.call,
+    };
+    for (action, expect) in [
+        (None, (XDP_PASS, XDP_DROP)),
+        (
+            Some(PinholeAction::Open(second.clone())),
+            (XDP_PASS, XDP_PASS),
+        ),
+        (
+            Some(PinholeAction::Update(first.clone())),
+            (XDP_PASS, XDP_PASS),
+        ),
+        (Some(close(&first)), (XDP_DROP, XDP_PASS)),
+        (Some(close(&second)), (XDP_DROP, XDP_DROP)),
+        (Some(PinholeAction::Open(first)), (XDP_PASS, XDP_DROP)),
+    ] {
+        if let Some(action) = &action {
+            let done = kernel.writer.apply(action, clock::now());
+            assert_eq!(done, PinholeResult::Done);
+        }
+        assert_eq!(verdicts(&mut kernel), expect, "after {action:?}");
+    }
+}
+
+#[test]
 fn a_full_table_refuses_and_recovers() {
     let mut kernel = Kernel::load();
     let template = pinholes().into_iter().next().expect("a pinhole");

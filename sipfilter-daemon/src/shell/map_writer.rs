@@ -21,6 +21,7 @@ use super::{
     clock,
     datapath::{Datapath, DatapathError},
     policy::{KernelPinhole, Place, next_generation},
+    port_filter::PortFilter,
 };
 use crate::engine::{
     Instant,
@@ -32,6 +33,7 @@ pub struct MapWriter {
     four: HashMap<MapData, PinholeKey<Ipv4>, value::Pinhole<Ipv4>>,
     six: HashMap<MapData, PinholeKey<Ipv6>, value::Pinhole<Ipv6>>,
     slots: Array<MapData, SlotCounts>,
+    filter: PortFilter,
     open: BTreeMap<SocketAddr, Open>,
     /// When each open pinhole must be looked at again: not before its idle limit can have passed.
     deadlines: BTreeSet<(u64, SocketAddr)>,
@@ -121,6 +123,7 @@ impl MapWriter {
             four: datapath.take::<HashMap<_, _, _>>(map::PINHOLES4)?,
             six: datapath.take::<HashMap<_, _, _>>(map::PINHOLES6)?,
             slots: datapath.take::<Array<_, _>>(map::SLOTS)?,
+            filter: PortFilter::new(datapath.take::<Array<_, _>>(map::PORT_FILTER)?),
             open: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             free: VecDeque::new(),
@@ -237,6 +240,7 @@ impl MapWriter {
                 idle,
             } = place;
             let local = SocketAddr::new(address, port);
+            self.filter.add(&local)?;
             let deadline = opened.saturating_add(idle).saturating_add(1);
             self.deadlines.insert((deadline, local));
             self.open.insert(
@@ -254,7 +258,7 @@ impl MapWriter {
                 },
             );
         }
-        Ok(())
+        self.filter.keep_only_known()
     }
 
     fn write(&mut self, pinhole: &Pinhole, now: u64) -> Result<PinholeResult, MapError> {
@@ -278,7 +282,11 @@ impl MapWriter {
             opened: now,
             idle,
         };
-        if let Err(error) = self.insert(pinhole, place) {
+        let inserted = match known {
+            Some(_) => self.insert(pinhole, place),
+            None => self.insert_new(pinhole, place),
+        };
+        if let Err(error) = inserted {
             if known.is_none() {
                 self.free.push_front(slot);
             }
@@ -304,6 +312,15 @@ impl MapWriter {
             },
         );
         Ok(PinholeResult::Done)
+    }
+
+    fn insert_new(&mut self, pinhole: &Pinhole, place: Place) -> Result<(), MapError> {
+        self.filter.add(&pinhole.local)?;
+        let inserted = self.insert(pinhole, place);
+        if inserted.is_err() {
+            self.filter.remove(&pinhole.local);
+        }
+        inserted
     }
 
     fn insert(&mut self, pinhole: &Pinhole, place: Place) -> Result<(), MapError> {
@@ -341,6 +358,7 @@ impl MapWriter {
                 return Err(error);
             }
         }
+        self.filter.remove(&local);
         self.open.remove(&local);
         self.deadlines.remove(&(open.deadline, local));
         self.free.push_back(open.slot);

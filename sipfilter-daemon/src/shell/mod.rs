@@ -15,6 +15,7 @@ pub mod map_writer;
 pub mod outer;
 pub mod pins;
 pub mod policy;
+mod port_filter;
 pub mod privileges;
 pub mod record;
 pub mod runtime_dir;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{HashMap, MapData, RingBuf};
+use aya::maps::{MapData, RingBuf};
 use sipfilter_common::{
     abi::{MAX_PINHOLES, RING_BYTES, map},
     reason::Reason,
@@ -17,12 +17,7 @@ use sipfilter_daemon::{
         pinhole::{Pinhole, PinholeAction, PinholeResult},
         settings::Settings,
     },
-    shell::{
-        clock,
-        datapath::Datapath,
-        map_writer::MapWriter,
-        policy::{KernelPinhole, KernelPolicy, Place},
-    },
+    shell::{clock, datapath::Datapath, map_writer::MapWriter, policy::KernelPolicy},
 };
 
 use super::{Plan, Run, Timed, XDP_DROP, XDP_PASS};
@@ -177,32 +172,25 @@ impl Scene {
         settings.pbx.signalling.udp = vec![SIP_PORT];
         let capacity = u32::try_from(size.max(65_536))?.min(MAX_PINHOLES);
         let mut datapath = Datapath::load(&KernelPolicy::new(&settings), capacity, None)?;
-        let mut four: HashMap<_, _, _> = datapath.take(map::PINHOLES4)?;
-        let mut six: HashMap<_, _, _> = datapath.take(map::PINHOLES6)?;
+        let mut writer = MapWriter::new(&mut datapath, capacity)?;
         let template = pinholes()
             .into_iter()
             .find(|pinhole| pinhole.local.is_ipv4() == (family == 4))
             .context("no pinhole of this family among the cases'")?;
-        let now = clock::to_kernel(clock::now().0);
         let mut keys: Vec<usize> = (0..ports(size) * addresses(size)).collect();
         shuffle(&mut keys);
-        for (slot, key) in keys.into_iter().enumerate() {
+        for key in keys {
             let port = FIRST_PORT + u16::try_from(key % ports(size))?;
             let pinhole = Pinhole {
                 local: SocketAddr::new(local(family, key / ports(size)), port),
                 idle: Duration::from_secs(24 * 3_600),
                 ..template.clone()
             };
-            let place = Place {
-                slot: u32::try_from(slot)?,
-                generation: 1,
-                opened: now,
-                idle: clock::to_kernel(pinhole.idle),
-            };
-            match KernelPinhole::new(&pinhole, place) {
-                KernelPinhole::V4(key, value) => four.insert(key, value, 0)?,
-                KernelPinhole::V6(key, value) => six.insert(key, value, 0)?,
-            }
+            let done = writer.apply(&PinholeAction::Open(pinhole), clock::now());
+            ensure!(
+                done == PinholeResult::Done,
+                "a pinhole was refused: {done:?}"
+            );
         }
         Self::new(datapath)
     }
