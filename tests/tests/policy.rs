@@ -394,17 +394,11 @@ fn pinholes_that_share_a_bit_of_the_port_filter_close_one_by_one() {
     let media = cases()
         .into_iter()
         .find(|case| case.reason == Reason::Media)
-        .expect("a case")
-        .frame;
+        .expect("a case");
     let mut to_neighbour = media.clone();
     // The last byte of the destination address, behind Ethernet's header.
-    to_neighbour[14 + 19] = 26;
-    let verdicts = |kernel: &mut Kernel| {
-        (
-            kernel.run(Way::In, &media),
-            kernel.run(Way::In, &to_neighbour),
-        )
-    };
+    to_neighbour.frame[14 + 19] = 26;
+    let verdicts = |kernel: &mut Kernel| (kernel.run(&media), kernel.run(&to_neighbour));
     let close = |pinhole: &sipfilter_daemon::engine::pinhole::Pinhole| PinholeAction::Close {
         local: pinhole.local,
         call: pinhole.call,

@@ -159,6 +159,8 @@ pub struct Run<'a> {
     pub packet: &'a [u8],
     /// How often.
     pub repeat: u32,
+    /// On which interface the packet came in, if it leaves now: 0 for none.
+    pub arrived_on: u32,
 }
 
 /// What came of it.
@@ -208,9 +210,13 @@ fn sample(
     run: Run<'_>,
     test_run: impl Fn(TestRunOptions<'_>) -> Result<aya::TestRunResult, aya::programs::ProgramError>,
 ) -> Result<Sample> {
+    // A `__sk_buff` up to its tenth number, `ingress_ifindex`; the kernel takes the rest for zero.
+    let mut context = [0; 40];
+    context[36..].copy_from_slice(&run.arrived_on.to_ne_bytes());
     let start = processor_time();
     let result = test_run(TestRunOptions {
         data_in: Some(run.packet),
+        ctx_in: (run.arrived_on != 0).then_some(&context),
         repeat: run.repeat,
         ..TestRunOptions::default()
     })?;

@@ -142,6 +142,7 @@ fn measure(
             let run = Run {
                 packet: &frame,
                 repeat: packets,
+                arrived_on: 0,
             };
             programs.send(attack.plan(interface), run)
         })??;

@@ -17,7 +17,10 @@ use super::{
     statistics::{median, rounded},
     xdp_filter,
 };
-use crate::policy::cases::{Case, Way, cases};
+use crate::policy::{
+    self,
+    cases::{Case, Way},
+};
 
 /// The sub-bench.
 pub const BENCH: SubBench = SubBench {
@@ -39,6 +42,7 @@ struct Candidate {
     key: Key,
     program: Timed,
     packet: Vec<u8>,
+    arrived_on: u32,
     /// How packets differ, if they do.
     plan: Option<Plan>,
     repeat: u32,
@@ -83,20 +87,25 @@ fn run(options: &Options) -> Result<Outcome> {
     let mut candidates = Vec::new();
 
     let pass = |programs: &mut Programs| Timed::xdp(programs.xdp("pass")?.info()?);
-    let mut scene = Scene::of_cases()?;
-    let frames = representative();
+    let policy_scenes = enforcing();
+    let mut scenes = Vec::new();
+    for scene in &policy_scenes {
+        scenes.push(Scene::of_policy(scene)?);
+    }
+    let frames = representative(&policy_scenes);
     let (media, miss) = (Reason::Media, Reason::NoPinhole);
     let packet = |reason, family| {
         frames
             .iter()
-            .find(|(case, of)| case.reason == reason && *of == family)
-            .map(|(case, _)| case.frame.clone())
+            .find(|chosen| chosen.case.reason == reason && chosen.family == family)
+            .map(|chosen| chosen.case.frame.clone())
             .with_context(|| format!("no case for {} over IPv{family}", reason.name()))
     };
     let fixed = |key, program, packet, repeat, returns| Candidate {
         key,
         program,
         packet,
+        arrived_on: 0,
         plan: None,
         repeat,
         returns,
@@ -117,26 +126,35 @@ fn run(options: &Options) -> Result<Outcome> {
         repeat,
         TC_GO_ON,
     ));
-    scene.rehearse()?;
-    for (case, family) in &frames {
+    for Representative {
+        scene,
+        case,
+        family,
+    } in &frames
+    {
         let copies = case.copy_from.is_some();
-        let returns = match (case.way, case.reason.action()) {
-            (Way::In, Action::Pass) => XDP_PASS,
-            (Way::In, Action::Drop) => XDP_DROP,
-            (Way::Out, Action::Pass) => TC_GO_ON,
-            (Way::Out, Action::Drop) => TC_SHOT,
+        let action = policy_scenes.get(*scene).map(|of| of.action(case.reason));
+        let returns = match (case.way, action) {
+            (Way::In, Some(Action::Drop)) => XDP_DROP,
+            (Way::In, _) => XDP_PASS,
+            (Way::Out, Some(Action::Drop)) => TC_SHOT,
+            (Way::Out, _) => TC_GO_ON,
         };
-        candidates.push(fixed(
-            Key::Case(case.reason, *family),
-            scene.program(case.way)?,
-            case.frame.clone(),
-            if copies {
-                repeat.min(scene::COPIES)
-            } else {
-                repeat
-            },
-            returns,
-        ));
+        let loaded = scenes.get_mut(*scene).context("every scene is loaded")?;
+        candidates.push(Candidate {
+            arrived_on: case.arrived_on,
+            ..fixed(
+                Key::Case(case.reason, *family),
+                loaded.program(case.way)?,
+                case.frame.clone(),
+                if copies {
+                    repeat.min(scene::COPIES)
+                } else {
+                    repeat
+                },
+                returns,
+            )
+        });
     }
     for features in FILTERS {
         for family in FAMILIES {
@@ -187,7 +205,7 @@ fn run(options: &Options) -> Result<Outcome> {
     for round in 0..=options.rounds {
         for candidate in &mut candidates {
             let sample = measure(candidate, &mut programs)?;
-            scene.drain();
+            scenes.iter_mut().for_each(Scene::drain);
             // The first round fills caches.
             if round > 0 {
                 candidate.samples.push(sample);
@@ -197,18 +215,41 @@ fn run(options: &Options) -> Result<Outcome> {
     Ok(evaluate(&candidates, sizes))
 }
 
-/// The first case of each reason and family, in the table's order.
-fn representative() -> Vec<(Case, u32)> {
-    let mut chosen: Vec<(Case, u32)> = Vec::new();
-    for case in cases() {
-        let family = if case.frame.get(12..14) == Some(&[0x86, 0xdd]) {
-            6
-        } else {
-            4
-        };
-        let known = |(other, of): &(Case, u32)| other.reason == case.reason && *of == family;
-        if !chosen.iter().any(known) {
-            chosen.push((case, family));
+/// A case that stands for its reason.
+struct Representative {
+    /// The place of its scene.
+    scene: usize,
+    case: Case,
+    family: u32,
+}
+
+/// The policy's scenes in which verdicts are carried out.
+fn enforcing() -> Vec<policy::scenes::Scene> {
+    let scenes = policy::scenes::scenes().into_iter();
+    scenes
+        .filter(|scene| scene.action(Reason::NoPinhole) == Action::Drop)
+        .collect()
+}
+
+/// The first case of each reason and family, in the scenes' order: a new reason comes in by itself.
+fn representative(scenes: &[policy::scenes::Scene]) -> Vec<Representative> {
+    let mut chosen: Vec<Representative> = Vec::new();
+    for (scene, of) in scenes.iter().enumerate() {
+        for case in &of.cases {
+            let family = if case.frame.get(12..14) == Some(&[0x86, 0xdd]) {
+                6
+            } else {
+                4
+            };
+            let known =
+                |known: &Representative| known.case.reason == case.reason && known.family == family;
+            if !chosen.iter().any(known) {
+                chosen.push(Representative {
+                    scene,
+                    case: case.clone(),
+                    family,
+                });
+            }
         }
     }
     chosen
@@ -218,6 +259,7 @@ fn measure(candidate: &Candidate, programs: &mut Programs) -> Result<Sample> {
     let run = Run {
         packet: &candidate.packet,
         repeat: candidate.repeat,
+        arrived_on: candidate.arrived_on,
     };
     let sample = match candidate.plan {
         Some(plan) => programs.time_varied(&candidate.program, plan, run),
@@ -244,12 +286,13 @@ impl Figures<'_> {
 
     /// Less what an empty program takes; never nothing, so that ratios stay finite.
     fn net(&self, key: &Key) -> Option<f64> {
+        let candidate = self.find(key)?;
         let empty = match key {
             Key::Varied(_, family, _) => Key::EmptyVaried(*family),
-            Key::Case(reason, _) if is_egress(*reason) => Key::Empty(Way::Out),
+            _ if is_egress(candidate) => Key::Empty(Way::Out),
             _ => Key::Empty(Way::In),
         };
-        let (candidate, empty) = (self.find(key)?, self.find(&empty)?);
+        let empty = self.find(&empty)?;
         let short = candidate.is_short();
         Some((gross(candidate, short) - gross(empty, short)).max(0.1))
     }
@@ -279,10 +322,9 @@ fn gross(candidate: &Candidate, short: bool) -> f64 {
     median(&figures.collect::<Vec<_>>())
 }
 
-fn is_egress(reason: Reason) -> bool {
-    cases()
-        .iter()
-        .any(|case| case.reason == reason && case.way == Way::Out)
+/// Whether the figure is the TC program's.
+fn is_egress(candidate: &Candidate) -> bool {
+    matches!(candidate.program, Timed::Tc(_))
 }
 
 fn evaluate(candidates: &[Candidate], sizes: &[usize]) -> Outcome {

@@ -22,7 +22,8 @@ use sipfilter_daemon::{
 
 use super::{Plan, Run, Timed, XDP_DROP, XDP_PASS};
 use crate::policy::{
-    cases::{Way, cases, pinholes, settings},
+    self,
+    cases::{OUTER, Way, pinholes, settings},
     frame::Frame,
 };
 
@@ -144,10 +145,12 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// The scene of the policy's cases.
-    pub fn of_cases() -> Result<Self> {
+    /// One of the policy's own scenes, after each of its cases once: later fragments know their first ones, replies what was sent.
+    pub fn of_policy(scene: &policy::scenes::Scene) -> Result<Self> {
         const CAPACITY: u32 = 64;
-        let mut datapath = Datapath::load(&KernelPolicy::new(&settings()), CAPACITY, None)?;
+        let mut kernel_policy = KernelPolicy::new(&scene.settings);
+        kernel_policy.settings.outer[..OUTER.len()].copy_from_slice(&OUTER);
+        let mut datapath = Datapath::load(&kernel_policy, CAPACITY, None)?;
         let mut writer = MapWriter::new(&mut datapath, CAPACITY)?;
         for pinhole in pinholes() {
             let done = writer.apply(&PinholeAction::Open(pinhole), clock::now());
@@ -158,7 +161,21 @@ impl Scene {
         }
         // The short-lived pinhole dies; the kernel's coarse clock moves in ticks of up to ten milliseconds.
         sleep(Duration::from_millis(50));
-        Self::new(datapath)
+        let mut this = Self::new(datapath)?;
+        let (inward, outward) = (this.program(Way::In)?, this.program(Way::Out)?);
+        for case in &scene.cases {
+            let run = Run {
+                packet: &case.frame,
+                repeat: 1,
+                arrived_on: case.arrived_on,
+            };
+            match case.way {
+                Way::In => inward.time(run)?,
+                Way::Out => outward.time(run)?,
+            };
+        }
+        this.drain();
+        Ok(this)
     }
 
     /// So many pinholes, in an order that has nothing to do with their ports'.
@@ -206,23 +223,6 @@ impl Scene {
             Way::In => Timed::xdp(self.datapath.ingress()?.info()?),
             Way::Out => Timed::tc(self.datapath.egress()?.info()?),
         }
-    }
-
-    /// Runs every case once, so that later fragments know their first ones.
-    pub fn rehearse(&mut self) -> Result<()> {
-        let (inward, outward) = (self.program(Way::In)?, self.program(Way::Out)?);
-        for case in cases() {
-            let run = Run {
-                packet: &case.frame,
-                repeat: 1,
-            };
-            match case.way {
-                Way::In => inward.time(run)?,
-                Way::Out => outward.time(run)?,
-            };
-        }
-        self.drain();
-        Ok(())
     }
 
     /// Empties the ring buffer of copies, as the daemon would.
