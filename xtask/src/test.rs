@@ -26,7 +26,7 @@ pub struct Arguments {
 pub fn run(project: &Project, Arguments { host }: &Arguments) -> Result<ExitCode> {
     let with_lab = project.is_root && !host;
     let purposes: &[Purpose] = if with_lab {
-        &[Purpose::Build, Purpose::Lab]
+        &[Purpose::Build, Purpose::Lab, Purpose::Bench]
     } else {
         &[Purpose::Build]
     };
