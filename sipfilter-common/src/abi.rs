@@ -33,10 +33,14 @@ pub mod map {
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Per-CPU counters, by [`crate::reason::Counter`].
     pub const COUNTERS: &str = "COUNTERS";
-    /// Ring buffer of signalling copies.
-    pub const SIGNALLING: &str = "SIGNALLING";
+    /// What sources of signalling have spent of their budgets.
+    pub const SOURCES: &str = "SOURCES";
+    /// Ring buffer of copies of signalling that arrives.
+    pub const SIGNALLING_IN: &str = "SIGNALLING_IN";
+    /// Ring buffer of copies of signalling that leaves. It is apart, so that no flood from outside keeps the PBX's own words away.
+    pub const SIGNALLING_OUT: &str = "SIGNALLING_OUT";
     /// Every map that is pinned.
-    pub const ALL: [&str; 10] = [
+    pub const ALL: [&str; 12] = [
         STAMP,
         PINHOLES4,
         PINHOLES6,
@@ -46,7 +50,9 @@ pub mod map {
         PROVIDERS6,
         FRAGMENTS,
         COUNTERS,
-        SIGNALLING,
+        SOURCES,
+        SIGNALLING_IN,
+        SIGNALLING_OUT,
     ];
     /// Longest-prefix match on IPv4 sources: [`crate::value::AllowList`]. Made anew at each load, not pinned.
     pub const ALLOWED4: &str = "ALLOWED4";
@@ -78,12 +84,14 @@ pub const MEDIA_PREFIXES: u32 = 4_096;
 pub const FLOWS: u32 = 65_536;
 /// Datagrams whose first fragment is remembered at once.
 pub const FRAGMENTED_DATAGRAMS: u32 = 4_096;
-/// Bytes in the ring buffer of signalling copies.
+/// Sources of signalling whose spending is remembered at once.
+pub const SIGNALLING_SOURCES: u32 = 16_384;
+/// Bytes in each of the two ring buffers of signalling copies.
 pub const RING_BYTES: u32 = 8 * 1024 * 1024;
 
 #[cfg(feature = "user")]
 mod user {
-    use crate::{addr, key, settings, value};
+    use crate::{addr, budget, key, settings, value};
 
     macro_rules! pod {
         ($($t:ty),* $(,)?) => {$(
@@ -100,6 +108,8 @@ mod user {
         key::FlowKey<addr::Ipv4>,
         key::FlowKey<addr::Ipv6>,
         key::FragmentKey,
+        key::SourceKey,
+        budget::SourceSpending,
         value::Pinhole<addr::Ipv4>,
         value::Pinhole<addr::Ipv6>,
         value::SlotCounts,

@@ -15,6 +15,9 @@ pub trait Address: Copy + Eq {
     /// One of 32 numbers, by family and last bits: neighbouring addresses have different ones.
     fn bank(self) -> u32;
 
+    /// What a sender can be told by, in 128 bits: an IPv4 address, or the /64 that an IPv6 host has all of to send from (RFC 7421 §4.1).
+    fn sender(self) -> Ipv6;
+
     /// Whether the bits under `mask` are those of `other`, which has no others.
     fn matches(self, other: Self, mask: Self) -> bool;
 
@@ -130,6 +133,11 @@ impl Address for Ipv4 {
     }
 
     #[inline(always)]
+    fn sender(self) -> Ipv6 {
+        self.mapped()
+    }
+
+    #[inline(always)]
     fn matches(self, other: Self, mask: Self) -> bool {
         self.0 & mask.0 == other.0
     }
@@ -149,6 +157,12 @@ impl Address for Ipv6 {
     #[inline(always)]
     fn bank(self) -> u32 {
         16 | u32::from_be(self.0[3]) & 15
+    }
+
+    #[inline(always)]
+    fn sender(self) -> Ipv6 {
+        let [a, b, ..] = self.0;
+        Ipv6([a, b, 0, 0])
     }
 
     #[inline(always)]

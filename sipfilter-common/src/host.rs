@@ -10,12 +10,13 @@ use std::{
 };
 
 use crate::{
-    abi::{FLOWS, FRAGMENTED_DATAGRAMS},
+    abi::{FLOWS, FRAGMENTED_DATAGRAMS, SIGNALLING_SOURCES},
     addr::{Address, Ipv4, Ipv6},
+    budget::{Class, SourceSpent},
     classify::{FamilyTables, FragmentFate, Tables},
-    key::{FlowKey, FragmentKey, PinholeKey},
+    key::{FlowKey, FragmentKey, PinholeKey, SourceKey},
     settings::Settings,
-    value::{AllowList, MediaLimits, Pinhole, ProviderRule, Slot},
+    value::{AllowList, Budget, MediaLimits, Pinhole, ProviderRule, Slot},
 };
 
 /// Tables that a test fills by hand.
@@ -40,6 +41,7 @@ pub struct HostTables {
     flows4: RefCell<Recent<FlowKey<Ipv4>, u64>>,
     flows6: RefCell<Recent<FlowKey<Ipv6>, u64>>,
     fragments: RefCell<Recent<FragmentKey, FragmentFate>>,
+    sources: RefCell<BTreeMap<SourceKey, SourceSpent>>,
 }
 
 /// A longest-prefix match: lengths, networks and values.
@@ -93,6 +95,7 @@ impl HostTables {
             flows4: RefCell::new(Recent::new(FLOWS)),
             flows6: RefCell::new(Recent::new(FLOWS)),
             fragments: RefCell::new(Recent::new(FRAGMENTED_DATAGRAMS)),
+            sources: RefCell::default(),
         }
     }
 
@@ -204,6 +207,18 @@ impl Tables for HostTables {
             slot.latch.set(new);
         }
         found
+    }
+
+    /// Where the kernel forgets the source that was silent for longest, this forgets any: sources are too many in floods only.
+    fn spend(&self, source: &SourceKey, class: Class, budget: Budget) -> bool {
+        let mut sources = self.sources.borrow_mut();
+        if sources.len() >= SIGNALLING_SOURCES as usize && !sources.contains_key(source) {
+            sources.pop_first();
+        }
+        sources
+            .entry(*source)
+            .or_default()
+            .take(class, budget, self.now())
     }
 
     fn remember_fragment(&self, key: &FragmentKey, fate: FragmentFate) {

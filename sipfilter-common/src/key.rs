@@ -79,6 +79,16 @@ pub struct FragmentKey {
     pub protocol: u32,
 }
 
+/// Key of a source of signalling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct SourceKey {
+    /// The sender ([`crate::addr::Address::sender`]).
+    pub sender: Ipv6,
+    /// The provider's number: two providers may share an IPv6 network.
+    pub provider: u32,
+}
+
 /// Key of a flow that the protected host began: from where to where it sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
@@ -96,6 +106,7 @@ pub struct FlowKey<A> {
 const _: () = {
     assert!(size_of::<FlowKey<Ipv4>>() == 12);
     assert!(size_of::<FlowKey<Ipv6>>() == 36);
+    assert!(size_of::<SourceKey>() == 20);
     assert!(size_of::<PinholeKey<Ipv4>>() == 8);
     assert!(size_of::<PinholeKey<Ipv6>>() == 20);
     assert!(size_of::<FragmentKey>() == 40);

@@ -10,6 +10,7 @@ extern crate std;
 
 pub mod abi;
 pub mod addr;
+pub mod budget;
 pub mod classify;
 #[cfg(any(test, feature = "user"))]
 pub mod host;

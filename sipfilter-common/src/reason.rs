@@ -86,6 +86,8 @@ reasons! {
     EgressForeignMedia = 22, "egress_foreign_media", Drop;
     /// Leaving: claims to be the PBX's, but came in from outside.
     EgressForged = 23, "egress_forged", Drop;
+    /// SIP from a provider's signalling address that sends more than its budget.
+    SignallingLimited = 24, "signalling_limited", Drop;
 }
 
 macro_rules! notes {
@@ -114,8 +116,12 @@ notes! {
     Copied = 0, "copied";
     /// A copy was longer than the ring buffer takes and lost its end.
     CopyTruncated = 1, "copy_truncated";
-    /// A copy did not fit into the ring buffer.
+    /// A copy of a response, of a request within a dialog or of a TCP segment did not fit into the ring buffer.
     CopyLost = 2, "copy_lost";
+    /// A copy of a request that begins something was left out, because the ring buffer was more than half full.
+    CopyShed = 3, "copy_shed";
+    /// A copy of what the PBX sent did not fit into the ring buffer.
+    EgressCopyLost = 4, "egress_copy_lost";
 }
 
 /// An index into the counter array.

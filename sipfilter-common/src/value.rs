@@ -1,10 +1,11 @@
 //! Map values: integers only, without implicit padding, sizes asserted.
 //!
-//! Pinholes, provider rules and the stamp are written by user space only; slots and counters by the kernel only.
+//! Pinholes, provider rules and the stamp are written by user space only; slots, counters and what sources have spent by the kernel only.
 
 use core::cell::Cell;
 
 use crate::addr::{Address, Ipv4, Ipv6};
+use crate::budget::Budgets;
 use crate::settings::{Modes, Transport};
 
 /// The most sources that one pinhole can name.
@@ -80,7 +81,7 @@ impl PayloadTypes {
     }
 }
 
-/// A stream's packet budget, by the generic cell rate algorithm: each packet moves the theoretical arrival time of the next one on by
+/// A packet budget of a stream or of a source of signalling, by the generic cell rate algorithm: each packet moves the theoretical arrival time of the next one on by
 /// `interval`, and one that comes more than `burst` before its time is too many. Nothing is ever divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -396,6 +397,8 @@ pub struct ProviderRule {
     pub provider: u16,
     /// Transports, one bit each ([`Transport::bit`]): the union over every provider whose prefixes hold this one.
     pub transports: u16,
+    /// How much each of the prefix's addresses may send.
+    pub budgets: Budgets,
 }
 
 impl ProviderRule {
@@ -543,7 +546,7 @@ const _: () = {
     assert!(size_of::<Source<Ipv4>>() == 12);
     assert!(size_of::<Source<Ipv6>>() == 36);
     assert!(size_of::<Slot>() == 72 && size_of::<SlotCounts>() == 72);
-    assert!(size_of::<ProviderRule>() == 4);
+    assert!(size_of::<ProviderRule>() == 28);
     assert!(size_of::<Count>() == 16);
     assert!(size_of::<MediaLimits>() == 6 * MAX_MEDIA_RANGES);
     assert!(size_of::<AllowList>() == 6 * MAX_ALLOWED);

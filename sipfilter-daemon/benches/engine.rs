@@ -24,8 +24,8 @@ use sipfilter_daemon::engine::{
     pinhole::{PinholeAction, PinholeResult},
     sdp,
     settings::{
-        EarlyMedia, Limits, Media, MediaSource, Pbx, Provider, Settings, SignallingPorts, Timers,
-        Transport,
+        EarlyMedia, Limits, Media, MediaSource, Pbx, Provider, Settings, SignallingPorts,
+        SignallingRates, Timers, Transport,
     },
     sip,
 };
@@ -482,6 +482,7 @@ fn settings() -> Settings {
                 replies: Vec::new(),
             },
             early_media: EarlyMedia::OnAnswer,
+            rates: SignallingRates::default(),
         }],
         limits: Limits::default(),
         timers: Timers::default(),

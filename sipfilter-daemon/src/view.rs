@@ -8,6 +8,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sipfilter_common::value::PayloadTypes;
 
@@ -52,6 +53,9 @@ pub struct Status {
     pub reading: Delays,
     /// How long pinholes took to open, since the start.
     pub opening: Delays,
+    /// Sources that sent more signalling than they may, those with most first.
+    #[serde(default)]
+    pub limited_sources: Vec<LimitedSource>,
     /// The engine's counters, by name.
     pub counters: BTreeMap<String, u64>,
 }
@@ -69,6 +73,21 @@ pub struct Delays {
     pub p999_us: f64,
     /// The longest.
     pub max_us: f64,
+}
+
+/// A source of signalling and how many of its packets were dropped.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LimitedSource {
+    /// Its address, or its IPv6 network.
+    pub source: IpNet,
+    /// Its provider.
+    pub provider: String,
+    /// Datagrams with requests that can begin something, or with no SIP.
+    pub requests: u64,
+    /// Datagrams with responses and with requests of what has begun.
+    pub messages: u64,
+    /// TCP segments.
+    pub segments: u64,
 }
 
 /// One interface.

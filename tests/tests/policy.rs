@@ -9,11 +9,11 @@ use aya::{
     programs::{TestRun, TestRunOptions},
 };
 use sipfilter_common::{
-    abi::map,
+    abi::{RING_BYTES, map},
     classify::{classify_egress, classify_ingress},
     host::HostTables,
     reason::{Action, Counter, Note, Reason},
-    record::RecordHeader,
+    record::{HEADER, RecordHeader},
     settings::Settings as Constants,
 };
 use sipfilter_daemon::{
@@ -31,6 +31,7 @@ use sipfilter_daemon::{
 };
 use sipfilter_tests::policy::{
     cases::{Case, OUTER, Way, cases, pinholes, settings},
+    frame::Frame,
     scenes::{Scene, scenes},
 };
 
@@ -165,7 +166,8 @@ fn an_answer_comes_within_half_a_minute_or_not_at_all() {
 struct Kernel {
     datapath: Datapath,
     counters: Counters,
-    ring: RingBuf<MapData>,
+    arriving: RingBuf<MapData>,
+    leaving: RingBuf<MapData>,
     writer: MapWriter,
 }
 
@@ -193,13 +195,17 @@ impl Kernel {
         let counters = datapath
             .take(map::COUNTERS)
             .expect("the counters are there");
-        let ring = datapath
-            .take(map::SIGNALLING)
+        let arriving = datapath
+            .take(map::SIGNALLING_IN)
+            .expect("the ring buffer is there");
+        let leaving = datapath
+            .take(map::SIGNALLING_OUT)
             .expect("the ring buffer is there");
         Self {
             datapath,
             counters,
-            ring,
+            arriving,
+            leaving,
             writer,
         }
     }
@@ -258,7 +264,12 @@ impl Kernel {
             "{}: {}: return value",
             scene.name, case.name
         );
-        let record = self.ring.next().map(|record| record.to_vec());
+        let (ring, other) = match case.way {
+            Way::In => (&mut self.arriving, &mut self.leaving),
+            Way::Out => (&mut self.leaving, &mut self.arriving),
+        };
+        assert!(other.next().is_none(), "{}: the ring", case.name);
+        let record = ring.next().map(|record| record.to_vec());
         match (record, case.copy_from) {
             (None, None) => {}
             (Some(record), Some(start)) => {
@@ -476,4 +487,61 @@ fn an_empty_policy_lets_everything_through() {
         let verdict = classify_ingress(&case.frame.as_slice(), &tables);
         assert_eq!(verdict.action, Action::Pass, "{}", case.name);
     }
+}
+
+#[test]
+fn requests_leave_half_of_the_ring_to_calls_in_progress() {
+    let mut kernel = Kernel::load();
+    let to = "203.0.113.10:5060";
+    // More sources than one, each within its budget: the ring itself has to choose.
+    let send = |kernel: &mut Kernel, payload: &[u8], sources: std::ops::Range<u8>| {
+        for source in sources {
+            let frame = Frame::udp(&format!("198.51.100.{source}:5060"), to, payload).build();
+            let options = TestRunOptions {
+                data_in: Some(&frame),
+                repeat: 900,
+                ..TestRunOptions::default()
+            };
+            let ingress = kernel.datapath.ingress().expect("XDP");
+            let result = ingress.test_run(options).expect("a test run");
+            assert_eq!(result.return_value, XDP_PASS, "lost copies drop no packet");
+        }
+    };
+    let read = |kernel: &Kernel, note| {
+        let count = kernel.counters.read(Counter::Note(note));
+        count.expect("a counter").packets
+    };
+    let room = u64::from(RING_BYTES) / (HEADER as u64 + 1_000 + 8);
+    send(&mut kernel, b"INVITE sip:pbx SIP/2.0\r\n\r\n", 8..16);
+    let copied = read(&kernel, Note::Copied);
+    assert!(
+        copied.abs_diff(room / 2) <= 2,
+        "{copied} requests of {room} places"
+    );
+    assert_eq!(read(&kernel, Note::CopyShed), 8 * 900 - copied);
+    send(&mut kernel, b"BYE sip:pbx SIP/2.0\r\n\r\n", 8..16);
+    assert_eq!(
+        read(&kernel, Note::Copied),
+        room,
+        "the rest is for what has begun"
+    );
+    assert_eq!(
+        read(&kernel, Note::CopyLost),
+        16 * 900 - room - read(&kernel, Note::CopyShed)
+    );
+    let first = |reason| {
+        cases()
+            .into_iter()
+            .find(|case| case.reason == reason)
+            .expect("a case")
+    };
+    kernel.run(&first(Reason::EgressSignalling));
+    assert_eq!(read(&kernel, Note::EgressCopyLost), 0);
+    assert!(
+        kernel.leaving.next().is_some(),
+        "the PBX's own words have a ring of their own"
+    );
+    while kernel.arriving.next().is_some() {}
+    kernel.run(&first(Reason::Signalling));
+    assert!(kernel.arriving.next().is_some(), "what was read makes room");
 }

@@ -5,7 +5,7 @@
 use super::{
     FamilyTables, Finding, Tables, Verdict, flow,
     scope::is_strict,
-    signalling::{allows, signalling},
+    signalling::{allows, leaving},
 };
 use crate::{
     addr::Address,
@@ -58,7 +58,7 @@ where
         // Without ports, only the destination tells signalling from the rest. Where the first fragment is dropped, nobody can put
         // the datagram together.
         return match tables.provider(ip.destination) {
-            Some(_) => Finding::copied(Reason::EgressSignalling, ip.start),
+            Some(_) => leaving(ip, Transport::Udp),
             None => Finding::plain(Reason::EgressOther),
         };
     }
@@ -85,7 +85,7 @@ fn egress_udp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     if (is_from_sip || settings.providers.is_udp(ports.destination))
         && allows(tables.provider(ip.destination), Transport::Udp)
     {
-        return Ok(signalling(ip, Transport::Udp, Reason::EgressSignalling));
+        return Ok(leaving(ip, Transport::Udp));
     }
     if is_from_sip || is_sip(ports.destination) {
         return Ok(Finding::plain(Reason::EgressForeignSignalling));
@@ -156,7 +156,7 @@ fn egress_tcp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     let transport = from_sip.or(settings.providers.over_tcp(ports.destination));
     Ok(match transport {
         Some(transport) if allows(tables.provider(ip.destination), transport) => {
-            signalling(ip, transport, Reason::EgressSignalling)
+            leaving(ip, transport)
         }
         _ if from_sip.is_some() || is_sip(ports.destination) => {
             Finding::plain(Reason::EgressForeignSignalling)

@@ -6,10 +6,11 @@ use super::{
     FamilyTables, Finding, FragmentFate, Tables, Verdict,
     media::judge_media,
     scope,
-    signalling::{allows, judge_signalling, signalling},
+    signalling::{class_of_datagram, judge_amount, judge_fragment, judge_signalling},
 };
 use crate::{
     addr::Address,
+    budget::Class,
     key::FragmentKey,
     parse::{Fragment, Ip, Malformed, Network, TCP, UDP, parse_ethernet, parse_ipv4, parse_ipv6},
     reader::Reader,
@@ -58,7 +59,10 @@ where
             let fate = match (finding.reason.action(), finding.copy_from) {
                 (Action::Drop, _) => FragmentFate::Drop,
                 (Action::Pass, None) => FragmentFate::Pass,
-                (Action::Pass, Some(_)) => FragmentFate::PassAndCopy,
+                (Action::Pass, Some(_)) => match finding.class {
+                    Class::Begins => FragmentFate::CopyBegins,
+                    Class::Continues | Class::Segment => FragmentFate::CopyContinues,
+                },
             };
             tables.remember_fragment(&fragment_key(ip, id), fate);
             finding
@@ -66,12 +70,9 @@ where
         Fragment::Later { id } => match tables.recall_fragment(&fragment_key(ip, id)) {
             Some(FragmentFate::Drop) => Finding::plain(Reason::StrayFragment),
             Some(FragmentFate::Pass) => Finding::plain(Reason::Fragment),
-            Some(FragmentFate::PassAndCopy) => Finding::copied(Reason::Fragment, ip.start),
+            Some(FragmentFate::CopyContinues) => judge_fragment(tables, ip, Class::Continues),
             // A provider's fragments may overtake the first one; anybody else's may not.
-            None if tables.provider(ip.source).is_some() => {
-                Finding::copied(Reason::Fragment, ip.start)
-            }
-            None => Finding::plain(Reason::StrayFragment),
+            Some(FragmentFate::CopyBegins) | None => judge_fragment(tables, ip, Class::Begins),
         },
     }
 }
@@ -108,14 +109,15 @@ fn judge_tcp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
 ) -> Result<Finding, Malformed> {
     let ports = ip.ports(reader)?;
     if let Some(transport) = tables.settings().pbx.over_tcp(ports.destination) {
-        return Ok(judge_signalling(tables, ip, transport));
+        return Ok(judge_signalling(tables, ip, transport, || Class::Segment));
     }
     // The PBX may have dialled out: then the provider's port is the source, and the rest of the world's traffic from such
     // ports is no signalling of ours.
     if let Some(transport) = tables.settings().providers.over_tcp(ports.source)
-        && allows(tables.provider(ip.source), transport)
+        && let Some(rule) = tables.provider(ip.source)
+        && rule.allows(transport)
     {
-        return Ok(signalling(ip, transport, Reason::Signalling));
+        return Ok(judge_amount(tables, ip, rule, transport, Class::Segment));
     }
     scope::judge_other_tcp(reader, tables, ip, &ports).map(Finding::plain)
 }
@@ -129,7 +131,9 @@ fn judge_udp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     let ports = ip.ports(reader)?;
     let (payload, payload_end) = ip.udp_payload(reader)?;
     if tables.settings().pbx.is_udp(ports.destination) {
-        return Ok(judge_signalling(tables, ip, Transport::Udp));
+        return Ok(judge_signalling(tables, ip, Transport::Udp, || {
+            class_of_datagram(reader, (payload, payload_end))
+        }));
     }
     if !tables.settings().is_media_port(ports.destination) {
         return Ok(Finding::plain(scope::judge_other_udp(tables, ip, &ports)));

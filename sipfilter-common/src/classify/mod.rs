@@ -15,10 +15,11 @@ use core::num::NonZero;
 
 use crate::{
     addr::{Ipv4, Ipv6},
-    key::{FlowKey, FragmentKey, PinholeKey},
+    budget::Class,
+    key::{FlowKey, FragmentKey, PinholeKey, SourceKey},
     reason::{Action, Reason},
     settings::Settings,
-    value::{AllowList, MediaLimits, Pinhole, ProviderRule, Slot},
+    value::{AllowList, Budget, MediaLimits, Pinhole, ProviderRule, Slot},
 };
 
 pub use self::{
@@ -60,6 +61,9 @@ pub trait Tables: FamilyTables<Ipv4> + FamilyTables<Ipv6> {
     /// Puts `new` into a slot's latch if `stale` is still there, in one step for all CPUs. Tells what was there.
     fn exchange_latch(&self, slot: &Slot, stale: u64, new: u64) -> u64;
 
+    /// Takes one packet from a source's budget, or says that there is nothing left of it.
+    fn spend(&self, source: &SourceKey, class: Class, budget: Budget) -> bool;
+
     /// Remembers what became of a datagram's first fragment.
     fn remember_fragment(&self, key: &FragmentKey, fate: FragmentFate);
 
@@ -75,8 +79,10 @@ pub enum FragmentFate {
     Drop = 0,
     /// Pass them.
     Pass = 1,
-    /// Pass them and copy them to the daemon.
-    PassAndCopy = 2,
+    /// Pass them and copy them to the daemon: parts of [`Class::Begins`].
+    CopyBegins = 2,
+    /// The same for [`Class::Continues`].
+    CopyContinues = 3,
 }
 
 impl FragmentFate {
@@ -85,7 +91,8 @@ impl FragmentFate {
         match number {
             0 => Some(Self::Drop),
             1 => Some(Self::Pass),
-            2 => Some(Self::PassAndCopy),
+            2 => Some(Self::CopyBegins),
+            3 => Some(Self::CopyContinues),
             _ => None,
         }
     }
@@ -98,6 +105,8 @@ pub struct Verdict {
     pub reason: Reason,
     /// What becomes of the packet. Where nothing is enforced it passes, whatever the rule calls for.
     pub action: Action,
+    /// What the copy is worth where there is no room for all of them.
+    pub class: Class,
     copy_from: Option<NonZero<usize>>,
 }
 
@@ -119,6 +128,7 @@ struct Finding {
     // An Ethernet header lies before every IP header, so that offset is never 0. With a plain number the compiler would carry a
     // tag and an undefined value about, and verifiers before 6.3 refuse to spill the latter.
     copy_from: Option<NonZero<usize>>,
+    class: Class,
 }
 
 impl Finding {
@@ -127,14 +137,16 @@ impl Finding {
         Self {
             reason,
             copy_from: None,
+            class: Class::Begins,
         }
     }
 
     #[inline(always)]
-    const fn copied(reason: Reason, start: usize) -> Self {
+    const fn copied(reason: Reason, start: usize, class: Class) -> Self {
         Self {
             reason,
             copy_from: NonZero::new(start),
+            class,
         }
     }
 
@@ -145,6 +157,7 @@ impl Finding {
             reason: self.reason,
             action: settings.modes().action(self.reason),
             copy_from: self.copy_from,
+            class: self.class,
         }
     }
 }

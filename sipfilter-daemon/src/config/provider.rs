@@ -17,7 +17,9 @@ use super::{document::Document, raw::RawFacts, raw::RawSignallingPorts, values};
 use crate::{
     engine::{
         pinhole::MAX_SOURCES,
-        settings::{EarlyMedia, Media, MediaSource, Provider, SignallingPorts, Transport},
+        settings::{
+            EarlyMedia, Media, MediaSource, Provider, SignallingPorts, SignallingRates, Transport,
+        },
     },
     shell::scope::media_by_prefix,
 };
@@ -254,6 +256,7 @@ impl Facts {
                 replies: self.replies.unwrap_or_default(),
             },
             early_media,
+            rates: SignallingRates::default(),
         };
         for transport in &provider.transports {
             let (word, list) = match transport {

@@ -72,16 +72,19 @@ fn print(
 
 /// An address range and a port range, in words that `tcpdump` users read without thinking.
 pub(super) fn source(source: &view::Source) -> String {
-    let host_length = match source.net {
-        IpNet::V4(_) => 32,
-        IpNet::V6(_) => 128,
-    };
-    if source.net.prefix_len() == host_length {
-        format!("{} ports {}", source.net.addr(), source.ports)
-    } else if source.net.prefix_len() == 0 {
+    if source.net.prefix_len() == 0 {
         format!("any ports {}", source.ports)
     } else {
-        format!("{} ports {}", source.net, source.ports)
+        format!("{} ports {}", net(&source.net), source.ports)
+    }
+}
+
+/// A single address without its prefix length, anything wider with it.
+pub(super) fn net(net: &IpNet) -> String {
+    if net.prefix_len() == net.max_prefix_len() {
+        net.addr().to_string()
+    } else {
+        net.to_string()
     }
 }
 

@@ -143,6 +143,28 @@ fn show(out: &mut dyn Write, status: &view::Status) -> Result<(), CtlError> {
         rows.into_iter()
             .map(|(name, value)| (name.to_owned(), value)),
     )?;
+    if !status.limited_sources.is_empty() {
+        writeln!(out)?;
+        output::table(
+            out,
+            &[
+                "LIMITED SOURCE",
+                "PROVIDER",
+                "REQUESTS",
+                "MESSAGES",
+                "SEGMENTS",
+            ],
+            status.limited_sources.iter().map(|limited| {
+                vec![
+                    output::net(&limited.source),
+                    limited.provider.clone(),
+                    limited.requests.to_string(),
+                    limited.messages.to_string(),
+                    limited.segments.to_string(),
+                ]
+            }),
+        )?;
+    }
     let counted: Vec<_> = status
         .counters
         .iter()

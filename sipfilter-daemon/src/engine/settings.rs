@@ -129,6 +129,19 @@ pub struct Provider {
     pub media: Media,
     /// When media may arrive for a call that the PBX made.
     pub early_media: EarlyMedia,
+    /// How much SIP each of its addresses may send.
+    pub rates: SignallingRates,
+}
+
+/// Packets that one source address may send in a second. The kernel drops what is more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignallingRates {
+    /// Datagrams with requests that can begin something (INVITE, REGISTER, OPTIONS, …), or with what is no SIP.
+    pub requests: u32,
+    /// Datagrams with responses and with requests that belong to something begun (ACK, BYE, CANCEL, …).
+    pub messages: u32,
+    /// TCP segments, of TLS too.
+    pub segments: u32,
 }
 
 /// Where a provider's media may come from.
@@ -192,6 +205,17 @@ pub struct Timers {
     pub ack: Duration,
     /// How long an ended call is remembered, so that late retransmissions open nothing.
     pub linger: Duration,
+}
+
+/// Far above what a thousand calls a second take (one INVITE and half a dozen other messages each).
+impl Default for SignallingRates {
+    fn default() -> Self {
+        Self {
+            requests: 4_000,
+            messages: 16_000,
+            segments: 32_000,
+        }
+    }
 }
 
 impl Default for Limits {

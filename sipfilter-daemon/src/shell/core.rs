@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use sipfilter_common::reason::{Action, Counter, Note, Reason};
+use sipfilter_common::reason::{Action, Counter, Reason};
 
 use super::{
     api::Question,
@@ -13,6 +13,7 @@ use super::{
     datapath::Attached,
     delay::Delays,
     map_writer::MapWriter,
+    pressure::Pressure,
     record::{LookupError, Records},
     scope::modes,
 };
@@ -23,10 +24,13 @@ use crate::{
         Output,
         counters::Reading,
         pinhole::{Pinhole, PinholeAction, PinholeResult, Source, Stream},
-        settings::{ProviderId, Settings},
+        settings::{Provider, ProviderId, Settings},
     },
     view,
 };
+
+/// Limited sources that `status` names, those with most first.
+const SHOWN_SOURCES: usize = 20;
 
 /// Engine and pinholes.
 pub struct Core {
@@ -40,7 +44,7 @@ pub struct Core {
     opening: Delays,
     /// Empty between two inputs; kept for its memory.
     done: Vec<Done>,
-    lost: u64,
+    pressure: Pressure,
 }
 
 /// An output of the engine that has been carried out, and what is still to be told of it.
@@ -66,12 +70,9 @@ impl Core {
         hash_key: [u64; 2],
         writer: MapWriter,
         counters: Counters,
+        pressure: Pressure,
         about: About,
     ) -> Self {
-        // An adopted counter array goes on counting: only what is lost from now on concerns this engine.
-        let lost = counters
-            .read(Counter::Note(Note::CopyLost))
-            .map_or(0, |count| count.packets);
         Self {
             engine: Engine::new(settings.clone(), hash_key),
             writer,
@@ -82,7 +83,7 @@ impl Core {
             reading: Delays::default(),
             opening: Delays::default(),
             done: Vec::new(),
-            lost,
+            pressure,
         }
     }
 
@@ -112,19 +113,15 @@ impl Core {
             .min()
     }
 
-    /// Tells the engine of copies that the ring buffer could not take.
+    /// Tells the engine of copies that the ring buffers could not take, and the log of sources that sent too much.
     pub fn check_losses(&mut self) {
-        let Ok(lost) = self.counters.read(Counter::Note(Note::CopyLost)) else {
-            return;
-        };
-        let packets = lost.packets.wrapping_sub(self.lost);
+        let now = clock::now();
+        let providers = &self.settings.providers;
+        let packets = self.pressure.check(now, &self.counters, |provider| {
+            provider_name(providers, provider).to_owned()
+        });
         if packets > 0 {
-            self.lost = lost.packets;
-            tracing::warn!(
-                packets,
-                "signalling arrived faster than it was read; copies are lost"
-            );
-            self.handle(clock::now(), Input::CaptureLost { packets });
+            self.handle(now, Input::CaptureLost { packets });
         }
     }
 
@@ -236,10 +233,7 @@ impl Core {
     }
 
     fn provider_name(&self, provider: ProviderId) -> &str {
-        self.settings
-            .providers
-            .get(usize::from(provider.0))
-            .map_or("?", |provider| &provider.name)
+        provider_name(&self.settings.providers, provider)
     }
 
     /// What the rules call to drop, by the kernel's counters; what cannot be read counts as nothing.
@@ -291,6 +285,7 @@ impl Core {
             adopted_pinholes: self.writer.adopted(),
             reading: self.reading.view(),
             opening: self.opening.view(),
+            limited_sources: self.limited_sources(),
             counters: self
                 .engine
                 .counters()
@@ -298,6 +293,21 @@ impl Core {
                 .map(|reading| (counter_name(&reading), reading.value))
                 .collect(),
         }
+    }
+
+    fn limited_sources(&self) -> Vec<view::LimitedSource> {
+        self.pressure
+            .limited_sources()
+            .into_iter()
+            .take(SHOWN_SOURCES)
+            .map(|limited| view::LimitedSource {
+                source: limited.source,
+                provider: self.provider_name(limited.provider).to_owned(),
+                requests: limited.spending.begins.refused,
+                messages: limited.spending.continues.refused,
+                segments: limited.spending.segments.refused,
+            })
+            .collect()
     }
 
     fn calls(&self, now: Instant) -> Vec<view::Call> {
@@ -368,6 +378,12 @@ impl Core {
             dropped_packets: traffic.dropped_packets,
         }
     }
+}
+
+fn provider_name(providers: &[Provider], provider: ProviderId) -> &str {
+    providers
+        .get(usize::from(provider.0))
+        .map_or("?", |provider| &provider.name)
 }
 
 fn log_action(action: &PinholeAction) {

@@ -16,6 +16,7 @@ pub mod outer;
 pub mod pins;
 pub mod policy;
 mod port_filter;
+pub mod pressure;
 pub mod privileges;
 pub mod record;
 pub mod runtime_dir;
@@ -43,12 +44,13 @@ use self::{
     map_writer::MapWriter,
     pins::Pins,
     policy::KernelPolicy,
+    pressure::Pressure,
     runtime_dir::RuntimeDir,
     signals::Termination,
 };
 use crate::{config::Config, engine::settings::Enforcement};
 
-/// How often losses of the ring buffer are looked for.
+/// How often lost copies and limited sources are looked for.
 const LOSS_CHECK: Duration = Duration::from_secs(1);
 
 /// Filters until SIGTERM or SIGINT.
@@ -87,6 +89,7 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     let _logger = spawn_kernel_logger(&mut datapath);
     let writer = MapWriter::new(&mut datapath, capacity)?;
     let counters = datapath.take(map::COUNTERS)?;
+    let pressure = Pressure::new(&mut datapath, &counters)?;
     let mut capture = Capture::new(&mut datapath)?;
     let (questions, mut asked) = mpsc::channel(api::QUEUE);
     let socket = api::bind(runtime_dir.path()).with_context(|| {
@@ -108,7 +111,7 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
         attached,
         started,
     };
-    let mut core = Core::new(settings, hash_key(), writer, counters, about);
+    let mut core = Core::new(settings, hash_key(), writer, counters, pressure, about);
     tracing::info!("ready");
 
     let mut losses = tokio::time::interval(LOSS_CHECK);
@@ -116,7 +119,7 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     loop {
         let deadline = core.poll_timeout();
         tokio::select! {
-            read = capture.read(|time, input| core.handle(time, input)) => read.context("the ring buffer of signalling copies")?,
+            read = capture.read(|time, input| core.handle(time, input)) => read.context("the ring buffers of signalling copies")?,
             () = sleep_until(deadline) => core.handle_timeout(clock::now()),
             Some(question) = asked.recv() => core.answer(question),
             _ = losses.tick() => core.check_losses(),

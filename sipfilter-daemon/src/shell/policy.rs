@@ -5,11 +5,13 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
 };
 
 use ipnet::IpNet;
 use sipfilter_common::{
     addr::{Ipv4, Ipv6},
+    budget::Budgets,
     host::HostTables,
     key::PinholeKey,
     settings::{self as kernel, MAX_OUTER, MAX_PORTS, MAX_PROTECTED, Modes, PortRange},
@@ -22,7 +24,7 @@ use sipfilter_common::{
 use super::{clock, scope};
 use crate::engine::{
     pinhole::{Arming, BURST, Pinhole, Stream},
-    settings::{Settings, SignallingPorts, Transport},
+    settings::{Settings, SignallingPorts, SignallingRates, Transport},
 };
 
 /// What the kernel is given of a configuration.
@@ -174,6 +176,7 @@ fn provider_rules(settings: &Settings) -> BTreeMap<IpNet, ProviderRule> {
             rules.entry(prefix.trunc()).or_insert(ProviderRule {
                 provider: number as u16,
                 transports: 0,
+                budgets: budgets(&provider.rates),
             });
         }
     }
@@ -193,6 +196,28 @@ fn provider_rules(settings: &Settings) -> BTreeMap<IpNet, ProviderRule> {
         }
     }
     rules
+}
+
+/// Signalling that may come at once, as what may come in this time: it lets everything through that is merely uneven, and still leaves
+/// most of the ring buffer to others.
+const SIGNALLING_BURST: Duration = Duration::from_millis(250);
+/// Packets that may come at once however low the rate is: a restarted provider's greetings come together.
+const LEAST_BURST: u32 = 32;
+/// Not less than the kernel's unit of a burst.
+const BURST_UNIT: Duration = Duration::from_millis(2);
+
+fn budgets(rates: &SignallingRates) -> Budgets {
+    Budgets {
+        begins: signalling_budget(rates.requests),
+        continues: signalling_budget(rates.messages),
+        segments: signalling_budget(rates.segments),
+    }
+}
+
+fn signalling_budget(rate: u32) -> Budget {
+    // The first packet needs no burst, and the kernel rounds down to its unit.
+    let least = Duration::from_secs(u64::from(LEAST_BURST) - 1) / rate.max(1) + BURST_UNIT;
+    Budget::new(rate, clock::to_kernel(SIGNALLING_BURST.max(least)))
 }
 
 fn kernel_transport(transport: Transport) -> kernel::Transport {

@@ -8,8 +8,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sipfilter_common::settings::MAX_PROTECTED;
 
 use crate::engine::settings::{
-    EarlyMedia, Limits, Media, MediaSource, Pbx, Provider, Settings, SignallingPorts, Timers,
-    Transport,
+    EarlyMedia, Limits, Media, MediaSource, Pbx, Provider, Settings, SignallingPorts,
+    SignallingRates, Timers, Transport,
 };
 
 /// Ports of the PBX's media where no configuration names them: everything above the SIP ports.
@@ -178,6 +178,7 @@ fn provider(name: &str, signalling: Vec<IpNet>) -> Provider {
             replies: Vec::new(),
         },
         early_media: EarlyMedia::OnAnswer,
+        rates: SignallingRates::default(),
     }
 }
 

@@ -12,7 +12,7 @@ use sipfilter_daemon::engine::{
     pinhole::{Pinhole, PinholeAction, PinholeResult, Stream},
     settings::{
         EarlyMedia, Limits, Media, MediaSource, Pbx, Provider, ProviderId, Settings,
-        SignallingPorts, Timers, Transport,
+        SignallingPorts, SignallingRates, Timers, Transport,
     },
 };
 
@@ -56,6 +56,7 @@ fn provider(name: &str, signalling: &[&str]) -> Provider {
             replies: Vec::new(),
         },
         early_media: EarlyMedia::OnAnswer,
+        rates: SignallingRates::default(),
     }
 }
 

@@ -8,8 +8,8 @@ use std::{
 };
 
 use sipfilter_daemon::engine::settings::{
-    EarlyMedia, Limits, Media, MediaSource, Pbx, Provider, Settings, SignallingPorts, Timers,
-    Transport,
+    EarlyMedia, Limits, Media, MediaSource, Pbx, Provider, Settings, SignallingPorts,
+    SignallingRates, Timers, Transport,
 };
 
 use crate::shadow::Rule;
@@ -65,6 +65,7 @@ pub fn settings() -> Settings {
             replies: Vec::new(),
         },
         early_media,
+        rates: SignallingRates::default(),
     };
     Settings {
         pbx: Pbx {

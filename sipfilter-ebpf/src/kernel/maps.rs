@@ -3,7 +3,7 @@
 use core::arch::asm;
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     helpers::bpf_ktime_get_coarse_ns,
     macros::map,
     maps::{
@@ -14,11 +14,14 @@ use aya_ebpf::{
 use sipfilter_common::{
     abi,
     addr::{Ipv4, Ipv6},
+    budget::{Class, SourceSpending, SourceSpent},
     classify::{FamilyTables, FragmentFate, Tables},
-    key::{FilterPlace, FlowKey, FragmentKey, PinholeKey},
+    key::{FilterPlace, FlowKey, FragmentKey, PinholeKey, SourceKey},
     reason::{COUNTERS as COUNTER_PLACES, Counter},
     settings::Settings,
-    value::{AllowList, Count, MediaLimits, Pinhole, ProviderRule, Slot, SlotCounts, Stamp},
+    value::{
+        AllowList, Budget, Count, MediaLimits, Pinhole, ProviderRule, Slot, SlotCounts, Stamp,
+    },
 };
 
 /// Filled by the loader; nothing is protected until it is.
@@ -81,7 +84,14 @@ static FRAGMENTS: LruHashMap<FragmentKey, u32> =
 static COUNTERS: PerCpuArray<Count> = PerCpuArray::with_max_entries(COUNTER_PLACES, 0);
 
 #[map]
-pub static SIGNALLING: RingBuf = RingBuf::with_byte_size(abi::RING_BYTES, 0);
+static SOURCES: LruHashMap<SourceKey, SourceSpending> =
+    LruHashMap::with_max_entries(abi::SIGNALLING_SOURCES, 0);
+
+#[map]
+pub static SIGNALLING_IN: RingBuf = RingBuf::with_byte_size(abi::RING_BYTES, 0);
+
+#[map]
+pub static SIGNALLING_OUT: RingBuf = RingBuf::with_byte_size(abi::RING_BYTES, 0);
 
 /// The kernel's tables.
 pub struct KernelTables;
@@ -192,6 +202,22 @@ impl Tables for KernelTables {
             );
         }
         found
+    }
+
+    #[inline(always)]
+    fn spend(&self, source: &SourceKey, class: Class, budget: Budget) -> bool {
+        let spent = SOURCES.get_ptr_mut(source).or_else(|| {
+            // A full LRU map evicts; the call fails only under contention.
+            let _ = SOURCES.insert(source, SourceSpending::default(), BPF_NOEXIST.into());
+            SOURCES.get_ptr_mut(source)
+        });
+        // Without memory of a source there is nothing to hold against it.
+        spent.is_none_or(|spent| {
+            // SAFETY: both types have one layout, and only the kernel programs write it. An element that is reused meanwhile costs another
+            // source one packet's worth.
+            let spent = unsafe { &*spent.cast::<SourceSpent>() };
+            spent.take(class, budget, self.now())
+        })
     }
 
     #[inline(always)]

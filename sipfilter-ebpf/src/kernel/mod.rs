@@ -50,7 +50,7 @@ pub fn sipfilter_egress(context: TcContext) -> i32 {
 fn finish<P: Reader + CopySource>(packet: &P, verdict: &Verdict, direction: u8) {
     count(Counter::Reason(verdict.reason), packet.length());
     if let Some(start) = verdict.copy_from() {
-        copy_packet(packet, start, direction);
+        copy_packet(packet, start, direction, verdict.class);
     }
 }
 

@@ -15,8 +15,8 @@ use sipfilter_daemon::engine::{
     CallNumber, Direction, Engine, Input, Instant, Output,
     pinhole::{Pinhole, PinholeAction, PinholeResult},
     settings::{
-        EarlyMedia, Limits, Media, MediaSource, Pbx, Provider, Settings, SignallingPorts, Timers,
-        Transport,
+        EarlyMedia, Limits, Media, MediaSource, Pbx, Provider, Settings, SignallingPorts,
+        SignallingRates, Timers, Transport,
     },
 };
 
@@ -348,6 +348,7 @@ fn settings(on_offer: bool, prefix: u8) -> Settings {
         } else {
             EarlyMedia::OnAnswer
         },
+        rates: SignallingRates::default(),
     };
     Settings {
         pbx: Pbx {

@@ -8,6 +8,7 @@ use std::{
 
 use sipfilter_common::{
     addr::{Address, Ipv4, Ipv6},
+    budget::Budgets,
     classify::{Verdict, classify_egress, classify_ingress},
     host::HostTables,
     key::PinholeKey,
@@ -177,6 +178,7 @@ fn tables() -> HostTables {
     let rule = ProviderRule {
         provider: 0,
         transports: 0b111,
+        budgets: Budgets::default(),
     };
     tables.add_provider(IpAddr::V4(PROVIDER4), 28, rule);
     tables.add_provider(IpAddr::V6(PROVIDER6), 64, rule);

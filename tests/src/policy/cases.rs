@@ -8,7 +8,7 @@ use sipfilter_daemon::engine::{
     pinhole::{Arming, Extras, PacketRate, Pinhole, Source, Stream, Terms},
     settings::{
         EarlyMedia, Limits, Media, MediaSource, Pbx, Provider, ProviderId, Settings,
-        SignallingPorts, Timers, Transport,
+        SignallingPorts, SignallingRates, Timers, Transport,
     },
 };
 
@@ -84,6 +84,7 @@ pub fn settings() -> Settings {
             replies: Vec::new(),
         },
         early_media: EarlyMedia::OnAnswer,
+        rates: SignallingRates::default(),
     };
     Settings {
         pbx: Pbx {
@@ -103,6 +104,23 @@ pub fn settings() -> Settings {
                 &[Transport::Udp, Transport::Tcp],
             ),
             provider("secure", &["198.51.100.128/25"], &[Transport::Tls]),
+            Provider {
+                rates: SignallingRates {
+                    requests: 1,
+                    messages: 1,
+                    segments: 1,
+                },
+                // Somewhere, so that it does not make anywhere a place for media.
+                media: Media {
+                    prefixes: vec!["198.51.100.72/32".parse().expect("a prefix")],
+                    ..provider("slow", &[], &[]).media
+                },
+                ..provider(
+                    "slow",
+                    &["198.51.100.64/29", "2001:db8:4::/48"],
+                    &[Transport::Udp, Transport::Tcp, Transport::Tls],
+                )
+            },
         ],
         limits: Limits::default(),
         timers: Timers::default(),
@@ -282,6 +300,7 @@ pub fn cases() -> Vec<Case> {
     [
         ingress_scope(),
         ingress_signalling(),
+        ingress_limits(),
         ingress_media(),
         ingress_payload(),
         ingress_budget(),
@@ -396,6 +415,161 @@ fn ingress_scope() -> Vec<Case> {
             Reason::OtherTraffic,
         ),
     ]
+}
+
+/// What the slow provider may send at once.
+pub const BURST: usize = 32;
+
+/// One packet a second is allowed, so that whatever follows a burst is too much unless its budget is another one.
+fn ingress_limits() -> Vec<Case> {
+    let sip = format!("{PBX4}:5060");
+    let slow = "198.51.100.64:5060";
+    let burst = |case: Case| vec![case; BURST];
+    [
+        burst(inward(
+            "requests within the budget",
+            Frame::udp(slow, &sip, SIP),
+            Reason::Signalling,
+        )),
+        vec![
+            inward(
+                "requests beyond it are dropped",
+                Frame::udp(slow, &sip, SIP),
+                Reason::SignallingLimited,
+            ),
+            inward(
+                "so is what is no sip",
+                Frame::udp(slow, &sip, b"\0\0\0\0\0"),
+                Reason::SignallingLimited,
+            ),
+            inward(
+                "and what is hardly anything",
+                Frame::udp(slow, &sip, b"BYE"),
+                Reason::SignallingLimited,
+            ),
+            inward(
+                "whatever the source port",
+                Frame::udp("198.51.100.64:40000", &sip, SIP),
+                Reason::SignallingLimited,
+            ),
+            inward(
+                "and its first fragment",
+                Frame::udp(slow, &sip, SIP).fragment(77, 0, true),
+                Reason::SignallingLimited,
+            ),
+            inward(
+                "which takes the others with it",
+                Frame::udp(slow, &sip, &[b'x'; 64]).fragment(77, 4, false),
+                Reason::StrayFragment,
+            ),
+            inward(
+                "a later fragment that came first is a request to all knowledge",
+                Frame::udp(slow, &sip, &[b'x'; 64]).fragment(78, 4, false),
+                Reason::SignallingLimited,
+            ),
+            inward(
+                "another address of the provider has its own budget",
+                Frame::udp("198.51.100.65:5060", &sip, SIP),
+                Reason::Signalling,
+            ),
+            inward(
+                "the end of a call is no request that begins something",
+                Frame::udp(slow, &sip, b"BYE sip:pbx SIP/2.0\r\n\r\n"),
+                Reason::Signalling,
+            ),
+            Case {
+                copy_from: Some(14),
+                ..inward(
+                    "a response's first fragment",
+                    Frame::udp(slow, &sip, b"SIP/2.0 200 OK\r\n\r\n").fragment(79, 0, true),
+                    Reason::Signalling,
+                )
+            },
+            Case {
+                copy_from: Some(14),
+                ..inward(
+                    "and its others are paid for like it",
+                    Frame::udp(slow, &sip, &[b'x'; 64]).fragment(79, 4, false),
+                    Reason::Fragment,
+                )
+            },
+        ],
+        burst(inward(
+            "responses within what is left of the budget, and beyond",
+            Frame::udp("198.51.100.67:5060", &sip, b"SIP/2.0 200 OK\r\n\r\n"),
+            Reason::Signalling,
+        )),
+        vec![
+            inward(
+                "a flood of responses has its limit too",
+                Frame::udp("198.51.100.67:5060", &sip, b"SIP/2.0 200 OK\r\n\r\n"),
+                Reason::SignallingLimited,
+            ),
+            inward(
+                "and keeps no request away",
+                Frame::udp("198.51.100.67:5060", &sip, SIP),
+                Reason::Signalling,
+            ),
+            inward(
+                "nor a connection",
+                Frame::tcp("198.51.100.67:41000", &sip, SIP),
+                Reason::Signalling,
+            ),
+        ],
+        burst(inward(
+            "segments to the pbx",
+            Frame::tcp("198.51.100.68:41000", &sip, SIP),
+            Reason::Signalling,
+        )),
+        vec![
+            inward(
+                "beyond the budget are dropped",
+                Frame::tcp("198.51.100.68:41000", &sip, SIP),
+                Reason::SignallingLimited,
+            ),
+            inward(
+                "of tls too",
+                Frame::tcp("198.51.100.68:41000", &format!("{PBX4}:5061"), b"x"),
+                Reason::SignallingLimited,
+            ),
+            inward(
+                "of a connection that the pbx made too",
+                Frame::tcp("198.51.100.68:5060", &format!("{PBX4}:43210"), SIP),
+                Reason::SignallingLimited,
+            ),
+            inward(
+                "while its datagrams pass",
+                Frame::udp("198.51.100.68:5060", &sip, SIP),
+                Reason::Signalling,
+            ),
+        ],
+        (0..BURST)
+            .map(|host| {
+                inward(
+                    "hosts of one ipv6 network",
+                    Frame::udp(
+                        &format!("[2001:db8:4:1::{host:x}]:5060"),
+                        &format!("{PBX6}:5060"),
+                        SIP,
+                    ),
+                    Reason::Signalling,
+                )
+            })
+            .collect(),
+        vec![
+            inward(
+                "share one budget",
+                Frame::udp("[2001:db8:4:1::ffff]:5060", &format!("{PBX6}:5060"), SIP),
+                Reason::SignallingLimited,
+            ),
+            inward(
+                "which is not the next network's",
+                Frame::udp("[2001:db8:4:2::1]:5060", &format!("{PBX6}:5060"), SIP),
+                Reason::Signalling,
+            ),
+        ],
+    ]
+    .concat()
 }
 
 fn ingress_signalling() -> Vec<Case> {

@@ -15,7 +15,7 @@ use sipfilter_common::{
 use sipfilter_daemon::{
     engine::{
         pinhole::{Pinhole, PinholeAction, PinholeResult},
-        settings::Settings,
+        settings::{Settings, SignallingRates},
     },
     shell::{clock, datapath::Datapath, map_writer::MapWriter, policy::KernelPolicy},
 };
@@ -27,8 +27,8 @@ use crate::policy::{
     frame::Frame,
 };
 
-/// How many small packets surely fit into the ring buffer of copies.
-pub const COPIES: u32 = RING_BYTES / 2_048;
+/// How many small packets surely fit into that half of a ring buffer of copies which is open to every request.
+pub const COPIES: u32 = RING_BYTES / 4_096;
 
 /// What becomes of packets that differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +76,8 @@ impl Target {
 /// The most ports with pinholes on one address; more pinholes take more addresses.
 const PORTS: usize = 62_500;
 const FIRST_PORT: u16 = 1_024;
+/// Packets a second that no test run reaches.
+const NO_LIMIT: u32 = 1_000_000_000;
 /// Above all of them, and also RTP ports.
 const MISSED: (u16, u16) = (63_600, 1_900);
 /// Outside of the RTP range.
@@ -141,14 +143,23 @@ pub fn packet(target: Target, family: u32) -> Vec<u8> {
 /// The programs with their maps filled.
 pub struct Scene {
     datapath: Datapath,
-    ring: RingBuf<MapData>,
+    rings: [RingBuf<MapData>; 2],
 }
 
 impl Scene {
     /// One of the policy's own scenes, after each of its cases once: later fragments know their first ones, replies what was sent.
     pub fn of_policy(scene: &policy::scenes::Scene) -> Result<Self> {
         const CAPACITY: u32 = 64;
-        let mut kernel_policy = KernelPolicy::new(&scene.settings);
+        let mut settings = scene.settings.clone();
+        // What is measured is how long the limit takes, not what it lets through; the slow provider keeps its own.
+        if let Some(lab) = settings.providers.first_mut() {
+            lab.rates = SignallingRates {
+                requests: NO_LIMIT,
+                messages: NO_LIMIT,
+                segments: NO_LIMIT,
+            };
+        }
+        let mut kernel_policy = KernelPolicy::new(&settings);
         kernel_policy.settings.outer[..OUTER.len()].copy_from_slice(&OUTER);
         let mut datapath = Datapath::load(&kernel_policy, CAPACITY, None)?;
         let mut writer = MapWriter::new(&mut datapath, CAPACITY)?;
@@ -213,8 +224,11 @@ impl Scene {
     }
 
     fn new(mut datapath: Datapath) -> Result<Self> {
-        let ring = datapath.take(map::SIGNALLING)?;
-        Ok(Self { datapath, ring })
+        let rings = [
+            datapath.take(map::SIGNALLING_IN)?,
+            datapath.take(map::SIGNALLING_OUT)?,
+        ];
+        Ok(Self { datapath, rings })
     }
 
     /// A handle on one of the programs; it keeps the maps alive.
@@ -225,9 +239,11 @@ impl Scene {
         }
     }
 
-    /// Empties the ring buffer of copies, as the daemon would.
+    /// Empties the ring buffers of copies, as the daemon would.
     pub fn drain(&mut self) {
-        while self.ring.next().is_some() {}
+        for ring in &mut self.rings {
+            while ring.next().is_some() {}
+        }
     }
 }
 
