@@ -146,6 +146,9 @@ pub struct CallRecord {
     pub direction: String,
     /// How far it is; `ended` with an `end`.
     pub state: String,
+    /// Nothing is dropped, whatever the pinholes below let in.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub observing: bool,
     /// When its first INVITE was seen: UTC, RFC 3339.
     pub started: String,
     /// From then to its end, or to now.

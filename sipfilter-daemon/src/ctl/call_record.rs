@@ -79,6 +79,12 @@ fn fields(record: &CallRecord) -> Vec<(String, String)> {
     ] {
         fields.push((name.to_owned(), value));
     }
+    if record.observing {
+        fields.push((
+            "enforcement".to_owned(),
+            "observe: NOTHING IS DROPPED".to_owned(),
+        ));
+    }
     fields.extend(record.links.iter().map(link));
     fields
 }

@@ -24,7 +24,7 @@ use crate::{
         Output,
         counters::Reading,
         pinhole::{Pinhole, PinholeAction, PinholeResult, Source, Stream},
-        settings::{Provider, ProviderId, Settings},
+        settings::{Enforcement, Provider, ProviderId, Settings},
     },
     view,
 };
@@ -347,7 +347,10 @@ impl Core {
             Some(call) if record.end.is_none() => call.state,
             _ => CallState::Ended(EndReason::Operator),
         };
-        Ok(record.view(self.provider_name(record.provider), state.name(), now))
+        Ok(view::CallRecord {
+            observing: self.settings.filtering.enforcement == Enforcement::Observe,
+            ..record.view(self.provider_name(record.provider), state.name(), now)
+        })
     }
 
     fn pinholes(&self, now: Instant) -> Vec<view::Pinhole> {

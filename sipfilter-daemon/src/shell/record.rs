@@ -355,6 +355,7 @@ impl Record {
             provider: provider.to_owned(),
             direction: super::core::direction_name(self.direction).to_owned(),
             state: state.to_owned(),
+            observing: false,
             started: humantime::format_rfc3339_millis(self.wall).to_string(),
             duration_seconds: super::core::seconds_since(self.started, until),
             end: self.end.map(|(reason, _)| entry::end(reason)),

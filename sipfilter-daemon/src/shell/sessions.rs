@@ -155,3 +155,90 @@ fn parse_socket(text: &str) -> Option<SocketAddr> {
     };
     Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+
+    /// An address as the kernel prints it on this machine.
+    fn printed(socket: &str) -> String {
+        let socket: SocketAddr = socket.parse().expect("a socket address");
+        let bytes = match socket.ip() {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        let words: String = bytes
+            .chunks_exact(4)
+            .map(|word| {
+                let word = <[u8; 4]>::try_from(word).expect("four bytes");
+                format!("{:08X}", u32::from_ne_bytes(word))
+            })
+            .collect();
+        format!("{words}:{:04X}", socket.port())
+    }
+
+    #[test]
+    fn only_sessions_that_could_not_come_again_are_named() {
+        let text = r#"
+interfaces = ["eth0"]
+scope = "strict"
+[pbx]
+preset = "asterisk"
+addresses = ["203.0.113.10", "2001:db8::10"]
+[[trunk]]
+provider = "vapi-us"
+[[strict.allow]]
+protocol = "tcp"
+ports = ["22"]
+from = ["192.0.2.0/24"]
+"#;
+        let settings = Config::parse(Path::new("sipfilter.toml"), text)
+            .expect("it is good")
+            .settings;
+        let lines = [
+            ("0.0.0.0:22", "0.0.0.0:0", LISTENING),
+            ("[::]:8080", "[::]:0", LISTENING),
+            ("203.0.113.10:5060", "0.0.0.0:0", LISTENING),
+            // Allowed.
+            ("203.0.113.10:22", "192.0.2.7:40000", ESTABLISHED),
+            // From where nothing is allowed, once in IPv6 clothes.
+            ("203.0.113.10:22", "198.51.100.7:40000", ESTABLISHED),
+            (
+                "[::ffff:203.0.113.10]:22",
+                "[::ffff:198.51.100.8]:40000",
+                ESTABLISHED,
+            ),
+            ("[2001:db8::10]:8080", "[2001:db8::7]:40000", ESTABLISHED),
+            // The host's own connection, another state, another address, and SIP.
+            ("203.0.113.10:45678", "198.51.100.7:443", ESTABLISHED),
+            ("203.0.113.10:22", "198.51.100.9:40000", "06"),
+            ("127.0.0.1:22", "127.0.0.1:40000", ESTABLISHED),
+            ("203.0.113.10:5060", "198.51.100.7:40000", ESTABLISHED),
+        ];
+        let table: String = lines
+            .iter()
+            .map(|(local, remote, state)| {
+                format!(
+                    "   0: {} {} {state} 00000000:00000000\n",
+                    printed(local),
+                    printed(remote)
+                )
+            })
+            .collect();
+        let Scope::Strict(rules) = &settings.filtering.scope else {
+            panic!("strict scope");
+        };
+        let found = judge(
+            &parse(&format!("  sl  local_address\n{table}")),
+            rules,
+            &settings,
+        );
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("TCP port 22 are established from 198.51.100.7, 198.51.100.8;"));
+        assert!(found[1].contains("TCP port 8080 are established from 2001:db8::7;"));
+    }
+}

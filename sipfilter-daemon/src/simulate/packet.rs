@@ -86,13 +86,18 @@ impl Kind {
     pub fn of(packet: &Packet<'_>, reason: Reason, stream: Option<Stream>) -> Self {
         match reason {
             _ if packet.is_fragment => Self::Fragment,
-            Reason::Signalling | Reason::UnknownSource | Reason::EgressSignalling => Self::Sip,
+            Reason::Signalling
+            | Reason::UnknownSource
+            | Reason::EgressSignalling
+            | Reason::EgressForeignSignalling => Self::Sip,
             _ if stream == Some(Stream::Udptl) => Self::Udptl,
             Reason::Media
             | Reason::NoPinhole
             | Reason::PinholeExpired
             | Reason::WrongSource
             | Reason::NotMedia
+            | Reason::Reply
+            | Reason::EgressForeignMedia
             | Reason::EgressMedia => Self::of_payload(packet.payload),
             // Media that leaves without a pinhole still deserves its name; a name server's answer does not become one.
             Reason::EgressOther if packet.protocol == Protocol(parse::UDP) => {
