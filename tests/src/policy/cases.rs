@@ -300,13 +300,13 @@ pub fn cases() -> Vec<Case> {
     [
         ingress_scope(),
         ingress_signalling(),
-        ingress_limits(),
         ingress_media(),
         ingress_payload(),
         ingress_budget(),
         ingress_latch(),
         ingress_fragments(),
         ingress_malformed(),
+        ingress_limits(),
         egress(),
     ]
     .concat()
