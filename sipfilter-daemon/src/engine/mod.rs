@@ -101,12 +101,18 @@ pub enum Input<'a> {
         /// The kernel could copy only the beginning.
         truncated: bool,
     },
-    /// What became of the pinhole action on this local address and port.
+    /// What became of an `Open` or `Update` of this local address and port: each is answered once, in their order. There may be other
+    /// inputs before it, and other actions on the same place.
     PinholeResult {
         /// The pinhole's key.
         local: SocketAddr,
         /// The outcome.
         result: PinholeResult,
+    },
+    /// The system refused to remove this pinhole. The engine is done with it; the shell tries until it is gone.
+    PinholeNotClosed {
+        /// The pinhole's key.
+        local: SocketAddr,
     },
     /// No packet has used this pinhole for its idle limit: the kernel has closed it.
     PinholeIdle {
@@ -125,7 +131,7 @@ pub enum Input<'a> {
 /// What the engine tells the shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Carry this out, and answer with [`Input::PinholeResult`].
+    /// Carry this out, and answer an `Open` or `Update` with [`Input::PinholeResult`].
     Pinhole(PinholeAction),
     /// Worth a log line.
     Event(Event),

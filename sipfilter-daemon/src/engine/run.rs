@@ -93,6 +93,7 @@ impl Engine {
                 truncated,
             } => self.handle_packet(direction, bytes, truncated),
             Input::PinholeResult { local, result } => self.handle_result(local, result),
+            Input::PinholeNotClosed { local: _ } => self.refuse(None, Refusal::ActionFailed),
             Input::PinholeIdle { local } => self.handle_idle(local),
             Input::CaptureLost { packets } => self.handle_lost(packets),
             Input::EndCall(number) => self.end_call(number, EndReason::Operator),

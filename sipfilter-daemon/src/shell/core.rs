@@ -170,14 +170,17 @@ impl Core {
     fn tell(&mut self, done: Done, now: Instant) {
         match done {
             Done::Pinhole(action, result, at) => {
-                let local = match &action {
-                    PinholeAction::Open(pinhole) | PinholeAction::Update(pinhole) => pinhole.local,
-                    PinholeAction::Close { local, .. } => *local,
-                };
                 log_action(&action);
                 self.records.handle_pinhole(&action, result, at);
-                self.engine
-                    .handle(at, Input::PinholeResult { local, result });
+                let input = match (action, result) {
+                    (PinholeAction::Open(pinhole) | PinholeAction::Update(pinhole), result) => {
+                        let local = pinhole.local;
+                        Input::PinholeResult { local, result }
+                    }
+                    (PinholeAction::Close { .. }, PinholeResult::Done) => return,
+                    (PinholeAction::Close { local, .. }, _) => Input::PinholeNotClosed { local },
+                };
+                self.engine.handle(at, input);
             }
             Done::Event(event) => {
                 self.log_event(&event);

@@ -225,7 +225,7 @@ impl World {
                         }
                         PinholeAction::Close { local, .. } => {
                             self.close(local);
-                            (local, PinholeResult::Done)
+                            continue;
                         }
                     };
                     self.engine

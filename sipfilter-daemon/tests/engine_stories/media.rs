@@ -257,3 +257,15 @@ fn stun_and_dtls_may_pass_only_where_both_sides_negotiated_them() {
     extras(&[FINGERPRINT, ICE], &[FINGERPRINT], (false, true));
     extras(&[FINGERPRINT, ICE], &[FINGERPRINT, ICE], (true, true));
 }
+
+#[test]
+fn a_stream_that_the_answer_refuses_opens_nothing_and_is_no_news() {
+    for removed in ["m=video 0 RTP/AVP 96", "m=video 0 RTP/AVP"] {
+        let world = check(
+            &["m=audio 20000 RTP/AVP 8", removed],
+            &["m=audio 10000 RTP/AVP 8", "m=video 10010 RTP/AVP 96"],
+            &["10000 rtp 198.51.100.77", "10001 rtcp 198.51.100.77"],
+        );
+        assert_eq!(world.refusals(), []);
+    }
+}

@@ -665,3 +665,18 @@ fn a_delayed_offer_that_the_ack_does_not_answer_is_void() {
     world.provider_sends(ack(2));
     world.expect(&[RTP, RTCP]);
 }
+
+#[test]
+fn glare_is_told_apart_by_who_asks_even_with_equal_numbers() {
+    let mut world = World::new();
+    world.inbound_call();
+    // Both sides UPDATE at once, with the same CSeq number and, by chance, the same branch.
+    let both = |message: Msg| message.branch("z9hG4bK-both");
+    world.provider_sends(both(update(7, "198.51.100.78")));
+    world.pbx_sends(both(request("UPDATE", 7).by_callee().sdp(sdp(PBX, 10_010))));
+    // The PBX's is refused, the provider's is not.
+    world.provider_sends(both(response(491, "UPDATE", 7).by_callee()));
+    world.pbx_sends(both(response(200, "UPDATE", 7)).sdp(sdp(PBX, 10_020)));
+    world.wait_secs(8);
+    world.expect(&["10020 rtp 198.51.100.78", "10021 rtcp 198.51.100.78"]);
+}

@@ -127,3 +127,28 @@ fn a_call_in_fragments_opens_its_pinholes() {
     world.expect(&["10000 rtp 198.51.100.77", "10001 rtcp 198.51.100.77"]);
     assert_eq!(world.refusals(), []);
 }
+
+#[test]
+fn an_answer_to_an_action_tells_nothing_of_later_ones_on_the_same_place() {
+    // One segment of the PBX's answers a call, ends it, and answers the next one on the same port.
+    let mut stream = Stream::new(
+        format!("{PBX}:5060").parse().unwrap(),
+        format!("{PROVIDER}:40001").parse().unwrap(),
+    );
+    let mut world = World::with_provider(speaks_tcp);
+    for call in ["one", "two"] {
+        world.provider_sends(request("INVITE", 1).call(call).sdp(sdp(MEDIA, 20_000)));
+    }
+    let answer = |call| response(200, "INVITE", 1).call(call).sdp(sdp(PBX, 10_000));
+    let mut bytes = answer("one").bytes();
+    bytes.extend(request("BYE", 1).call("one").by_callee().bytes());
+    bytes.extend(answer("two").bytes());
+    // The kernel has no room for the first, and room again for the second.
+    world.refuse = 2;
+    let segment = stream.segment(&bytes);
+    world.packet(Direction::Egress, &segment);
+    world.expect(&["10000 rtp 198.51.100.77", "10001 rtcp 198.51.100.77"]);
+    assert_eq!(world.engine.pinholes().count(), 2);
+    world.provider_sends(request("BYE", 2).call("two").to("callee"));
+    world.expect_closed();
+}

@@ -188,6 +188,8 @@ pub struct World {
     kernel: BTreeMap<SocketAddr, Pinhole>,
     /// What the shell answers to the next `Open` or `Update`.
     pub answer: PinholeResult,
+    /// So many `Open`s are refused first.
+    pub refuse: usize,
     has_refused: bool,
     pub events: Vec<Event>,
     pub actions: usize,
@@ -204,6 +206,7 @@ impl World {
             now: Duration::from_secs(1_000),
             kernel: BTreeMap::new(),
             answer: PinholeResult::Done,
+            refuse: 0,
             has_refused: false,
             events: Vec::new(),
             actions: 0,
@@ -361,10 +364,15 @@ impl World {
 
     fn carry_out(&mut self, action: PinholeAction) {
         self.actions += 1;
+        let mut result = self.answer;
+        if self.refuse > 0 && matches!(action, PinholeAction::Open(_)) {
+            self.refuse -= 1;
+            result = PinholeResult::Full;
+        }
         let local = match action {
             PinholeAction::Open(pinhole) => {
                 let local = pinhole.local;
-                if self.answer == PinholeResult::Done {
+                if result == PinholeResult::Done {
                     assert!(!self.kernel.contains_key(&local), "{local} opened twice");
                     self.kernel.insert(local, pinhole);
                 }
@@ -372,7 +380,7 @@ impl World {
             }
             PinholeAction::Update(pinhole) => {
                 let local = pinhole.local;
-                if self.answer == PinholeResult::Done {
+                if result == PinholeResult::Done {
                     self.kernel.insert(local, pinhole);
                 }
                 local
@@ -384,7 +392,6 @@ impl World {
                 return;
             }
         };
-        let result = self.answer;
         self.has_refused |= result != PinholeResult::Done;
         self.engine
             .handle(Instant(self.now), Input::PinholeResult { local, result });

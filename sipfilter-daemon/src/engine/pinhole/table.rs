@@ -5,7 +5,7 @@
 //! invariant: an entry exists exactly as long as somebody wants it, and an open one's contents are the union of its wants.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
 };
 
@@ -34,7 +34,13 @@ struct Entry {
     /// By call, the oldest first.
     wants: Vec<(CallNumber, ProviderId, Want)>,
     kernel: Kernel,
+    life: Life,
 }
+
+/// From one `Open` to the `Close` behind it. An answer to an action of an earlier life tells nothing of this one: several actions on one
+/// place may come of one input, and be answered after the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Life(u64);
 
 /// All pinholes, by local address and port.
 #[derive(Debug)]
@@ -43,6 +49,9 @@ pub struct PinholeTable {
     /// How many of them the kernel has.
     open: usize,
     limit: usize,
+    lives: u64,
+    /// The actions that the shell has not answered yet, in order.
+    awaited: BTreeMap<SocketAddr, VecDeque<Life>>,
 }
 
 impl PinholeTable {
@@ -52,6 +61,8 @@ impl PinholeTable {
             entries: BTreeMap::new(),
             open: 0,
             limit,
+            lives: 0,
+            awaited: BTreeMap::new(),
         }
     }
 
@@ -105,6 +116,7 @@ impl PinholeTable {
             let entry = self.entries.entry(local).or_insert_with(|| Entry {
                 wants: Vec::with_capacity(1),
                 kernel: Kernel::Absent,
+                life: Life(0),
             });
             match entry
                 .wants
@@ -122,16 +134,27 @@ impl PinholeTable {
         refusals
     }
 
-    /// What became of the last action on this place. Tells whose pinhole it is.
+    /// What became of the earliest `Open` or `Update` of this place that has no answer yet. Tells whose pinhole it is.
     pub fn handle_result(&mut self, local: SocketAddr, result: PinholeResult) -> Vec<CallNumber> {
+        let Some((life, is_last)) = self.take_awaited(local) else {
+            return Vec::new();
+        };
         let Some(entry) = self.entries.get_mut(&local) else {
             return Vec::new();
         };
+        if entry.life != life {
+            return Vec::new();
+        }
         if result == PinholeResult::Done {
             if let Kernel::Open { is_confirmed, .. } = &mut entry.kernel {
                 *is_confirmed = true;
             }
             return Vec::new();
+        }
+        let owners = entry.wants.iter().map(|(call, _, _)| *call).collect();
+        if !is_last {
+            // A later action on it is under way, and decides.
+            return owners;
         }
         entry.kernel = match std::mem::replace(&mut entry.kernel, Kernel::Absent) {
             // An update failed: what was there before still is, and must be closed in the end.
@@ -146,7 +169,18 @@ impl PinholeTable {
             }
             other => other,
         };
-        entry.wants.iter().map(|(call, _, _)| *call).collect()
+        owners
+    }
+
+    /// The action that is answered now, and whether it is the last on its place.
+    fn take_awaited(&mut self, local: SocketAddr) -> Option<(Life, bool)> {
+        let awaited = self.awaited.get_mut(&local)?;
+        let life = awaited.pop_front()?;
+        let is_last = awaited.is_empty();
+        if is_last {
+            self.awaited.remove(&local);
+        }
+        Some((life, is_last))
     }
 
     /// The kernel saw no packet here for the idle limit. Names the calls that want it.
@@ -178,10 +212,11 @@ impl PinholeTable {
 
     /// Sends an open pinhole again, so that its silence is counted anew.
     pub fn renew(&mut self, local: SocketAddr, actions: &mut impl FnMut(PinholeAction)) {
-        if let Some(Kernel::Open { pinhole, .. }) =
-            self.entries.get(&local).map(|entry| &entry.kernel)
+        if let Some(entry) = self.entries.get(&local)
+            && let Kernel::Open { pinhole, .. } = &entry.kernel
         {
             actions(PinholeAction::Update(pinhole.clone()));
+            self.awaited.entry(local).or_default().push_back(entry.life);
         }
     }
 
@@ -252,6 +287,8 @@ impl PinholeTable {
                     return;
                 }
                 self.open += 1;
+                self.lives += 1;
+                entry.life = Life(self.lives);
                 actions(PinholeAction::Open(pinhole.clone()));
                 false
             }
@@ -265,6 +302,7 @@ impl PinholeTable {
                 true
             }
         };
+        self.awaited.entry(local).or_default().push_back(entry.life);
         entry.kernel = Kernel::Open {
             pinhole,
             is_confirmed,
