@@ -269,3 +269,25 @@ fn a_stream_that_the_answer_refuses_opens_nothing_and_is_no_news() {
         assert_eq!(world.refusals(), []);
     }
 }
+
+#[test]
+fn a_section_of_the_pbx_with_two_addresses_is_open_on_both() {
+    check(
+        &[
+            "m=audio 20000 RTP/AVP 8",
+            "c=IN IP4 198.51.100.77",
+            "c=IN IP6 2001:db8:5::77",
+        ],
+        &[
+            "m=audio 10000 RTP/AVP 8",
+            "c=IN IP4 192.0.2.10",
+            "c=IN IP6 2001:db8::10",
+        ],
+        &[
+            RTP,
+            RTCP,
+            "[2001:db8::10]:10000 rtp 2001:db8:5::77",
+            "[2001:db8::10]:10001 rtcp 2001:db8:5::77",
+        ],
+    );
+}

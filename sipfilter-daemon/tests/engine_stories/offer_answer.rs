@@ -680,3 +680,22 @@ fn glare_is_told_apart_by_who_asks_even_with_equal_numbers() {
     world.wait_secs(8);
     world.expect(&["10020 rtp 198.51.100.78", "10021 rtcp 198.51.100.78"]);
 }
+
+#[test]
+fn a_late_copy_of_a_delayed_reinvite_brings_no_old_port_back() {
+    let mut world = World::new();
+    world.inbound_call();
+    let reinvite = request("INVITE", 2).to("callee");
+    let offer = response(200, "INVITE", 2).sdp(sdp(PBX, 10_010));
+    world.provider_sends(reinvite.clone());
+    world.pbx_sends(offer.clone());
+    world.provider_sends(ack(2).sdp(sdp(MEDIA, 20_000)));
+    world.provider_sends(update(3, MEDIA));
+    world.pbx_sends(response(200, "UPDATE", 3).sdp(sdp(PBX, 10_020)));
+    world.wait_secs(8);
+    let now = ["10020 rtp 198.51.100.77", "10021 rtcp 198.51.100.77"];
+    world.expect(&now);
+    world.provider_sends(reinvite);
+    world.pbx_sends(offer);
+    world.expect(&now);
+}

@@ -128,27 +128,54 @@ fn a_call_in_fragments_opens_its_pinholes() {
     assert_eq!(world.refusals(), []);
 }
 
-#[test]
-fn an_answer_to_an_action_tells_nothing_of_later_ones_on_the_same_place() {
-    // One segment of the PBX's answers a call, ends it, and answers the next one on the same port.
+/// Two calls of the provider's, and one segment of the PBX's that brings these messages, while the kernel refuses some of the `Open`s.
+fn at_once(messages: &[Msg], refused: [bool; 4]) -> World {
     let mut stream = Stream::new(
         format!("{PBX}:5060").parse().unwrap(),
         format!("{PROVIDER}:40001").parse().unwrap(),
     );
     let mut world = World::with_provider(speaks_tcp);
-    for call in ["one", "two"] {
-        world.provider_sends(request("INVITE", 1).call(call).sdp(sdp(MEDIA, 20_000)));
+    for (call, media) in [("one", MEDIA), ("two", "198.51.100.78")] {
+        world.provider_sends(request("INVITE", 1).call(call).sdp(sdp(media, 20_000)));
     }
-    let answer = |call| response(200, "INVITE", 1).call(call).sdp(sdp(PBX, 10_000));
-    let mut bytes = answer("one").bytes();
-    bytes.extend(request("BYE", 1).call("one").by_callee().bytes());
-    bytes.extend(answer("two").bytes());
-    // The kernel has no room for the first, and room again for the second.
-    world.refuse = 2;
+    world.refused = refused.into();
+    let bytes: Vec<u8> = messages.iter().flat_map(Msg::bytes).collect();
     let segment = stream.segment(&bytes);
     world.packet(Direction::Egress, &segment);
-    world.expect(&["10000 rtp 198.51.100.77", "10001 rtcp 198.51.100.77"]);
-    assert_eq!(world.engine.pinholes().count(), 2);
-    world.provider_sends(request("BYE", 2).call("two").to("callee"));
-    world.expect_closed();
+    world
+}
+
+fn answer(call: &str) -> Msg {
+    response(200, "INVITE", 1).call(call).sdp(sdp(PBX, 10_000))
+}
+
+fn bye(call: &str) -> Msg {
+    request("BYE", 1).call(call).by_callee()
+}
+
+#[test]
+fn an_answer_to_an_action_tells_nothing_of_later_ones_on_the_same_place() {
+    let second = ["10000 rtp 198.51.100.78", "10001 rtcp 198.51.100.78"];
+    let both = [
+        "10000 rtp 198.51.100.77 198.51.100.78",
+        "10001 rtcp 198.51.100.77 198.51.100.78",
+    ];
+    let reopened = [answer("one"), bye("one"), answer("two")];
+    let united = [answer("one"), answer("two")];
+    for (messages, refused, pinholes) in [
+        // The kernel has no room for the first, and room again for the second.
+        (&reopened[..], [true, true, false, false], &second[..]),
+        // The other way round.
+        (&reopened[..], [false, false, true, true], &[]),
+        // Refused, and made up for by the update behind it.
+        (&united[..], [true, true, false, false], &both[..]),
+    ] {
+        let mut world = at_once(messages, refused);
+        world.expect(pinholes);
+        assert_eq!(world.engine.pinholes().count(), pinholes.len());
+        for call in ["one", "two"] {
+            world.provider_sends(request("BYE", 2).call(call).to("callee"));
+        }
+        world.expect_closed();
+    }
 }

@@ -1,7 +1,7 @@
 //! The stage of all stories: a PBX, two providers, a clock, and a shadow of the kernel's table that every action must fit.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt::Write as _,
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -188,8 +188,8 @@ pub struct World {
     kernel: BTreeMap<SocketAddr, Pinhole>,
     /// What the shell answers to the next `Open` or `Update`.
     pub answer: PinholeResult,
-    /// So many `Open`s are refused first.
-    pub refuse: usize,
+    /// Of the next `Open`s, which are refused.
+    pub refused: VecDeque<bool>,
     has_refused: bool,
     pub events: Vec<Event>,
     pub actions: usize,
@@ -206,7 +206,7 @@ impl World {
             now: Duration::from_secs(1_000),
             kernel: BTreeMap::new(),
             answer: PinholeResult::Done,
-            refuse: 0,
+            refused: VecDeque::new(),
             has_refused: false,
             events: Vec::new(),
             actions: 0,
@@ -365,8 +365,7 @@ impl World {
     fn carry_out(&mut self, action: PinholeAction) {
         self.actions += 1;
         let mut result = self.answer;
-        if self.refuse > 0 && matches!(action, PinholeAction::Open(_)) {
-            self.refuse -= 1;
+        if matches!(action, PinholeAction::Open(_)) && self.refused.pop_front() == Some(true) {
             result = PinholeResult::Full;
         }
         let local = match action {
