@@ -2,26 +2,29 @@
 //!
 //! It does not decide what is open. Invariant: every pinhole in the kernel's maps is in `open`, and has a slot that no other one has.
 
+mod maps;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
-    net::{IpAddr, SocketAddr, SocketAddrV4},
+    net::{SocketAddr, SocketAddrV4},
 };
 
-use aya::maps::{Array, HashMap, MapData, MapError};
+use aya::maps::MapError;
 use sipfilter_common::{
     abi::map,
-    addr::{Ipv4, Ipv6},
     classify::is_expired,
-    key::PinholeKey,
-    value::{self, Latch, SlotCounts},
+    value::{Latch, SlotCounts},
 };
+
+pub use maps::{KernelMaps, Maps};
 
 use super::{
     clock,
     datapath::{Datapath, DatapathError},
     policy::{KernelPinhole, Place, next_generation},
-    port_filter::PortFilter,
 };
 use crate::engine::{
     Instant,
@@ -29,11 +32,8 @@ use crate::engine::{
 };
 
 /// Pinholes and slots in the kernel.
-pub struct MapWriter {
-    four: HashMap<MapData, PinholeKey<Ipv4>, value::Pinhole<Ipv4>>,
-    six: HashMap<MapData, PinholeKey<Ipv6>, value::Pinhole<Ipv6>>,
-    slots: Array<MapData, SlotCounts>,
-    filter: PortFilter,
+pub struct MapWriter<M = KernelMaps> {
+    maps: M,
     open: BTreeMap<SocketAddr, Open>,
     /// When each open pinhole must be looked at again: not before its idle limit can have passed.
     deadlines: BTreeSet<(u64, SocketAddr)>,
@@ -113,25 +113,28 @@ impl LatchState {
     }
 }
 
-impl MapWriter {
+impl MapWriter<KernelMaps> {
     /// Takes the maps over, with the pinholes that an earlier run left in them.
     ///
     /// # Errors
     /// [`DatapathError`] if a map is missing or unreadable.
     pub fn new(datapath: &mut Datapath, capacity: u32) -> Result<Self, DatapathError> {
+        Self::with(KernelMaps::take(datapath)?, capacity).map_err(|source| DatapathError::Map {
+            name: map::PINHOLES4,
+            source: Box::new(source),
+        })
+    }
+}
+
+impl<M: Maps> MapWriter<M> {
+    fn with(maps: M, capacity: u32) -> Result<Self, MapError> {
         let mut writer = Self {
-            four: datapath.take::<HashMap<_, _, _>>(map::PINHOLES4)?,
-            six: datapath.take::<HashMap<_, _, _>>(map::PINHOLES6)?,
-            slots: datapath.take::<Array<_, _>>(map::SLOTS)?,
-            filter: PortFilter::new(datapath.take::<Array<_, _>>(map::PORT_FILTER)?),
+            maps,
             open: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             free: VecDeque::new(),
         };
-        writer.adopt().map_err(|source| DatapathError::Map {
-            name: map::PINHOLES4,
-            source: Box::new(source),
-        })?;
+        writer.adopt()?;
         let taken: BTreeSet<u32> = writer.open.values().map(|open| open.slot).collect();
         writer.free = (0..capacity).filter(|slot| !taken.contains(slot)).collect();
         Ok(writer)
@@ -168,8 +171,8 @@ impl MapWriter {
                 continue;
             };
             let last = self
-                .slots
-                .get(&open.slot, 0)
+                .maps
+                .counts(open.slot)
                 .map_or(0, |counts| counts.ingress_last.max(counts.egress_last));
             let expired = open.doomed || is_expired(open.opened, last, open.idle, now);
             // An idle one is asked about again after a while, should the engine want to keep it.
@@ -201,7 +204,7 @@ impl MapWriter {
     /// A pinhole's traffic, if it is open.
     pub fn traffic(&self, local: &SocketAddr) -> Option<Traffic> {
         let open = self.open.get(local)?;
-        let counts = self.slots.get(&open.slot, 0).ok()?;
+        let counts = self.maps.counts(open.slot).ok()?;
         let base = &open.baseline;
         Some(Traffic {
             ingress_packets: counts.ingress_packets.wrapping_sub(base.ingress_packets),
@@ -223,24 +226,14 @@ impl MapWriter {
     }
 
     fn adopt(&mut self) -> Result<(), MapError> {
-        let mut found = Vec::new();
-        for entry in self.four.iter() {
-            let (key, pinhole) = entry?;
-            found.push((IpAddr::from(key.address()), key.port(), Place::of(&pinhole)));
-        }
-        for entry in self.six.iter() {
-            let (key, pinhole) = entry?;
-            found.push((IpAddr::from(key.address()), key.port(), Place::of(&pinhole)));
-        }
-        for (address, port, place) in found {
+        for (local, place) in self.maps.pinholes()? {
             let Place {
                 slot,
                 generation,
                 opened,
                 idle,
             } = place;
-            let local = SocketAddr::new(address, port);
-            self.filter.add(&local)?;
+            self.maps.announce(&local)?;
             let deadline = opened.saturating_add(idle).saturating_add(1);
             self.deadlines.insert((deadline, local));
             self.open.insert(
@@ -258,7 +251,7 @@ impl MapWriter {
                 },
             );
         }
-        self.filter.keep_only_known()
+        self.maps.announce_only_known()
     }
 
     fn write(&mut self, pinhole: &Pinhole, now: u64) -> Result<PinholeResult, MapError> {
@@ -270,7 +263,7 @@ impl MapWriter {
             return Ok(PinholeResult::Full);
         };
         let idle = clock::to_kernel(pinhole.idle);
-        let found = self.slots.get(&slot, 0).unwrap_or_default();
+        let found = self.maps.counts(slot).unwrap_or_default();
         let generation = next_generation(
             known.map(|open| (open.generation, open.arming)),
             pinhole.latch,
@@ -283,7 +276,7 @@ impl MapWriter {
             idle,
         };
         let inserted = match known {
-            Some(_) => self.insert(pinhole, place),
+            Some(_) => self.maps.insert(KernelPinhole::new(pinhole, place)),
             None => self.insert_new(pinhole, place),
         };
         if let Err(error) = inserted {
@@ -315,34 +308,19 @@ impl MapWriter {
     }
 
     fn insert_new(&mut self, pinhole: &Pinhole, place: Place) -> Result<(), MapError> {
-        self.filter.add(&pinhole.local)?;
-        let inserted = self.insert(pinhole, place);
+        self.maps.announce(&pinhole.local)?;
+        let inserted = self.maps.insert(KernelPinhole::new(pinhole, place));
         if inserted.is_err() {
-            self.filter.remove(&pinhole.local);
+            self.maps.withdraw(&pinhole.local);
         }
         inserted
-    }
-
-    fn insert(&mut self, pinhole: &Pinhole, place: Place) -> Result<(), MapError> {
-        match KernelPinhole::new(pinhole, place) {
-            KernelPinhole::V4(key, value) => self.four.insert(key, value, 0),
-            KernelPinhole::V6(key, value) => self.six.insert(key, value, 0),
-        }
     }
 
     fn close(&mut self, local: SocketAddr, now: u64) -> Result<PinholeResult, MapError> {
         let Some(open) = self.open.get(&local).copied() else {
             return Ok(PinholeResult::Done);
         };
-        let removed = match local.ip() {
-            IpAddr::V4(address) => self
-                .four
-                .remove(&PinholeKey::new(Ipv4::from(address), local.port())),
-            IpAddr::V6(address) => self
-                .six
-                .remove(&PinholeKey::new(Ipv6::from(address), local.port())),
-        };
-        match removed {
+        match self.maps.remove(local) {
             // Somebody emptied the map by hand: what was to be reached is reached.
             Ok(()) | Err(MapError::KeyNotFound | MapError::ElementNotFound) => {}
             Err(error) => {
@@ -358,7 +336,7 @@ impl MapWriter {
                 return Err(error);
             }
         }
-        self.filter.remove(&local);
+        self.maps.withdraw(&local);
         self.open.remove(&local);
         self.deadlines.remove(&(open.deadline, local));
         self.free.push_back(open.slot);
