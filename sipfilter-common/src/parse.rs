@@ -160,7 +160,7 @@ pub fn parse_ipv4<R: Reader>(reader: &R, start: usize) -> Result<Ip<Ipv4>, Malfo
     if first >> 28 != 4
         || header_length < IPV4_HEADER
         || total_length < header_length
-        || end > reader.length()
+        || !reader.holds(end)
     {
         return Err(Malformed);
     }
@@ -196,7 +196,7 @@ pub fn parse_ipv6<R: Reader>(reader: &R, start: usize) -> Result<Ip<Ipv6>, Malfo
     let [first, second, s0, s1, s2, s3, d0, d1, d2, d3] = words;
     let (first, second) = (u32::from_be(first), u32::from_be(second));
     let end = start + IPV6_HEADER + (second >> 16) as usize;
-    if first >> 28 != 6 || end > reader.length() {
+    if first >> 28 != 6 || !reader.holds(end) {
         return Err(Malformed);
     }
     let source = Ipv6::from_words([s0, s1, s2, s3]);

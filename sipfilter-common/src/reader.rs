@@ -19,6 +19,12 @@ pub trait Reader {
     /// The packet's length in bytes.
     fn length(&self) -> usize;
 
+    /// Whether the packet has this many bytes.
+    #[inline(always)]
+    fn holds(&self, bytes: usize) -> bool {
+        bytes <= self.length()
+    }
+
     /// The index of the interface on which a packet that leaves came in; 0 if it was made here, or if that is not known.
     #[inline(always)]
     fn arrived_on(&self) -> u32 {

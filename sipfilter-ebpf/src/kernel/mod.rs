@@ -22,8 +22,9 @@ use crate::kernel::{
     packet::{CopySource, SkbPacket, XdpPacket},
 };
 
-/// Judges every packet from outside before the kernel allocates anything for it.
-#[xdp]
+/// Judges every packet from outside before the kernel allocates anything for it. `frags`: without it, drivers refuse the program
+/// on links whose frames do not fit into one buffer (jumbo frames).
+#[xdp(frags)]
 pub fn sipfilter_ingress(context: XdpContext) -> u32 {
     let packet = XdpPacket::new(&context);
     let verdict = classify_ingress(&packet, &KernelTables);

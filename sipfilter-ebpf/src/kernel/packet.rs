@@ -1,10 +1,10 @@
 //! The two kinds of packet as the policy's byte readers, and as sources for copies.
 
-use core::ffi::c_void;
+use core::{cell::Cell, ffi::c_void};
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::generated::{bpf_skb_load_bytes, bpf_xdp_load_bytes},
+    helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::{TcContext, XdpContext},
 };
 use sipfilter_common::reader::Reader;
@@ -21,9 +21,12 @@ pub trait CopySource {
     unsafe fn copy_to(&self, offset: u32, destination: *mut u8, length: u32) -> Result<(), ()>;
 }
 
-/// An XDP frame, read through checked pointers.
+/// An XDP frame, read through checked pointers. The headers of a frame that lies in several buffers are in the first one: drivers
+/// put at least a cache line or two there. Where they are not, the packet counts as cut short.
 pub struct XdpPacket<'a> {
     context: &'a XdpContext,
+    /// Of the first buffer, until something asks for more.
+    length: Cell<usize>,
 }
 
 /// A socket buffer, whose bytes may lie in pieces: read through a helper.
@@ -34,7 +37,13 @@ pub struct SkbPacket<'a> {
 impl<'a> XdpPacket<'a> {
     #[inline(always)]
     pub fn new(context: &'a XdpContext) -> Self {
-        Self { context }
+        // The compiler must not learn that a length compared with this one implies a pointer before data_end: it would leave out
+        // checks that the verifier, which draws no such conclusion, insists on.
+        let length = core::hint::black_box(context.data_end() - context.data());
+        Self {
+            context,
+            length: Cell::new(length),
+        }
     }
 }
 
@@ -73,9 +82,19 @@ impl Reader for XdpPacket<'_> {
 
     #[inline(always)]
     fn length(&self) -> usize {
-        // The compiler must not learn that a length compared with this one implies a pointer before data_end: it would leave out
-        // checks that the verifier, which draws no such conclusion, insists on.
-        core::hint::black_box(self.context.data_end() - self.context.data())
+        self.length.get()
+    }
+
+    #[inline(always)]
+    fn holds(&self, bytes: usize) -> bool {
+        if bytes <= self.length.get() {
+            return true;
+        }
+        // A frame in several buffers, or one that is cut short. Asking the kernel costs a call, which other packets need not pay.
+        // SAFETY: the context is the program's own.
+        let whole = unsafe { bpf_xdp_get_buff_len(self.context.as_ptr().cast()) } as usize;
+        self.length.set(whole);
+        bytes <= whole
     }
 }
 

@@ -572,6 +572,12 @@ fn ingress_limits() -> Vec<Case> {
     .concat()
 }
 
+/// SIP that fits into no single buffer of a driver, but into a jumbo frame. Every byte differs from its neighbours'.
+fn jumbo() -> Vec<u8> {
+    let tail = (0..8_000_u32).map(|index| b'a' + (index * 7 % 26) as u8);
+    SIP.iter().copied().chain(tail).collect()
+}
+
 fn ingress_signalling() -> Vec<Case> {
     let sip = format!("{PBX4}:5060");
     let tls = format!("{PBX4}:5061");
@@ -580,6 +586,26 @@ fn ingress_signalling() -> Vec<Case> {
             "a provider's sip passes and is copied",
             Frame::udp("198.51.100.10:5060", &sip, SIP),
             Reason::Signalling,
+        ),
+        inward(
+            "a jumbo frame's sip is copied from all of its buffers",
+            Frame::udp("198.51.100.10:5060", &sip, &jumbo()),
+            Reason::Signalling,
+        ),
+        inward(
+            "a stranger's jumbo frame is dropped",
+            Frame::udp("192.0.2.9:5060", &sip, &jumbo()),
+            Reason::UnknownSource,
+        ),
+        raw(
+            "a jumbo frame that is shorter than its ip packet is malformed",
+            Way::In,
+            {
+                let mut frame = Frame::udp("198.51.100.10:5060", &sip, &jumbo()).build();
+                frame.pop();
+                frame
+            },
+            Reason::Malformed,
         ),
         inward(
             "from any source port",
