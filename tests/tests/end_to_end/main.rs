@@ -6,6 +6,7 @@
 mod agents;
 mod cleanup;
 mod identity;
+mod jumbo;
 mod lifecycle;
 mod modes;
 mod offer_cases;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         .into_iter()
         .chain(stories::tests())
         .chain(identity::tests())
+        .chain(jumbo::tests())
         .chain(lifecycle::tests())
         .chain(cleanup::tests())
         .chain(agents::tests())
