@@ -17,6 +17,7 @@ pub mod pins;
 pub mod policy;
 mod port_filter;
 pub mod pressure;
+pub mod priority;
 pub mod privileges;
 pub mod record;
 pub mod runtime_dir;
@@ -80,6 +81,7 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     privileges::check()?;
+    priority::raise();
     let runtime_dir = RuntimeDir::lock(runtime_dir)?;
     let mut termination = Termination::new().context("cannot handle signals")?;
     let pins = Pins::of_runtime_dir(runtime_dir.path());
