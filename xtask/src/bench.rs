@@ -40,6 +40,8 @@ enum Bench {
     Verdict,
     /// Packets dropped per second, against nftables.
     Flood,
+    /// Accepted RTP delivered per second and processor time per packet, against nftables with conntrack.
+    Media,
     /// From the PBX's SDP leaving to the pinhole being open, and the first RTP packets lost.
     Latency,
     /// Calls heard with sipfilter and with the kernel's SIP helper.

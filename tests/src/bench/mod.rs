@@ -9,6 +9,7 @@ pub mod helper;
 pub mod latency;
 pub mod load;
 pub mod machine;
+pub mod media;
 pub mod outcome;
 pub mod programs;
 pub mod report;
@@ -49,6 +50,7 @@ pub struct SubBench {
 pub const ALL: &[SubBench] = &[
     verdict::BENCH,
     flood::BENCH,
+    media::BENCH,
     latency::BENCH,
     helper::BENCH,
     load::BENCH,

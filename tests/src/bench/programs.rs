@@ -228,7 +228,9 @@ fn sample(
     })
 }
 
-fn processor_time() -> Duration {
+/// The calling thread's.
+#[must_use]
+pub fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(
         time.tv_sec.unsigned_abs(),
