@@ -480,6 +480,7 @@ fn settings() -> Settings {
                 ports: 20_000..=60_000,
                 prefixes: Vec::new(),
                 replies: Vec::new(),
+                packets_per_second: None,
             },
             early_media: EarlyMedia::OnAnswer,
             rates: SignallingRates::default(),

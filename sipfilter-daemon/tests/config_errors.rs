@@ -865,10 +865,10 @@ provider = "lab"
 [[provider]]
 name = "lab"
 signalling = ["198.51.100.10/32"]
-media = { source = "latch", ports = "1-2" }
+media = { source = "any", ports = "1-2" }
 "#,
         &[
-            r#"error 9:20 provider[0].media.source: unknown value "latch" => the possible values are: `signalled`, `exact`, `prefix`"#,
+            r#"error 9:20 provider[0].media.source: unknown value "any" => the possible values are: `signalled`, `exact`, `prefix`, `latch`"#,
         ],
     ),
     (

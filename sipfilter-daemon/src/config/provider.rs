@@ -13,6 +13,8 @@ use sipfilter_common::{
     value::MAX_MEDIA_RANGES,
 };
 
+use toml::Spanned;
+
 use super::{document::Document, raw::RawFacts, raw::RawSignallingPorts, values};
 use crate::{
     engine::{
@@ -29,10 +31,11 @@ const TRANSPORTS: [(&str, Transport); 3] = [
     ("tcp", Transport::Tcp),
     ("tls", Transport::Tls),
 ];
-const SOURCES: [(&str, MediaSource); 3] = [
+const SOURCES: [(&str, MediaSource); 4] = [
     ("signalled", MediaSource::Signalled),
     ("exact", MediaSource::Exact),
     ("prefix", MediaSource::Prefix),
+    ("latch", MediaSource::Latch),
 ];
 const EARLY_MEDIA: [(&str, EarlyMedia); 2] = [
     ("on-offer", EarlyMedia::OnOffer),
@@ -76,6 +79,7 @@ pub(super) struct Facts {
     pub media_ports: Option<RangeInclusive<u16>>,
     pub prefixes: Option<Vec<IpNet>>,
     pub replies: Option<Vec<RangeInclusive<u16>>>,
+    pub packets_per_second: Option<u32>,
     pub early_media: Option<EarlyMedia>,
 }
 
@@ -140,6 +144,11 @@ impl Facts {
                 .replies
                 .as_ref()
                 .map(|texts| values::list(doc, texts, values::port_range)),
+            packets_per_second: raw
+                .media
+                .packets_per_second
+                .as_ref()
+                .and_then(|number| packet_rate(doc, number)),
             early_media: raw
                 .early_media
                 .as_ref()
@@ -161,6 +170,7 @@ impl Facts {
             media_ports: self.media_ports.or(other.media_ports),
             prefixes: self.prefixes.or(other.prefixes),
             replies: self.replies.or(other.replies),
+            packets_per_second: self.packets_per_second.or(other.packets_per_second),
             early_media: self.early_media.or(other.early_media),
         }
     }
@@ -222,7 +232,8 @@ impl Facts {
                 );
                 return None;
             }
-            (MediaSource::Prefix, _) | (_, EarlyMedia::OnOffer) if spread > MAX_SOURCES => {
+            (MediaSource::Prefix | MediaSource::Latch, _) | (_, EarlyMedia::OnOffer)
+                if spread > MAX_SOURCES => {
                 doc.error(
                     span.clone(),
                     format!("provider `{name}` has {spread} media prefixes of one family, and one pinhole holds {MAX_SOURCES}"),
@@ -234,6 +245,11 @@ impl Facts {
                 span.clone(),
                 format!("early media of provider `{name}` is let in from any address while a call rings, because it has no media.prefixes"),
                 "add media.prefixes = [\"203.0.113.0/24\"], or set early_media = \"on-answer\"",
+            ),
+            (MediaSource::Latch, _) if prefixes.is_empty() => doc.warn(
+                span.clone(),
+                format!("media of provider `{name}` is let in from whoever sends first to an open port, because it has no media.prefixes"),
+                "add media.prefixes = [\"203.0.113.0/24\"], or set media.source = \"signalled\" if its SDP names where it sends from",
             ),
             _ => {}
         }
@@ -254,6 +270,7 @@ impl Facts {
                 ports,
                 prefixes,
                 replies: self.replies.unwrap_or_default(),
+                packets_per_second: self.packets_per_second,
             },
             early_media,
             rates: SignallingRates::default(),
@@ -276,6 +293,25 @@ impl Facts {
         }
         Some(provider)
     }
+}
+
+/// Far above any stream, and the kernel still counts in whole microseconds.
+const MAX_PACKET_RATE: u32 = 1_000_000;
+
+fn packet_rate(doc: &mut Document, number: &Spanned<u64>) -> Option<u32> {
+    let rate = u32::try_from(*number.get_ref()).unwrap_or(u32::MAX);
+    if (1..=MAX_PACKET_RATE).contains(&rate) {
+        return Some(rate);
+    }
+    doc.error(
+        number.span(),
+        format!(
+            "{} is not between 1 and {MAX_PACKET_RATE}",
+            number.get_ref()
+        ),
+        "write packets per second of one stream, for example 400, or leave the key out",
+    );
+    None
 }
 
 fn warn_if_wide(doc: &mut Document, net: &IpNet, span: Range<usize>) {

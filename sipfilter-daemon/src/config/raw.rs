@@ -95,6 +95,7 @@ pub(super) struct RawMedia {
     pub ports: Option<Text>,
     pub prefixes: Option<Texts>,
     pub replies: Option<Texts>,
+    pub packets_per_second: Option<Spanned<u64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -55,6 +55,7 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "trunk.media.replies",
         "replies = [\"3478\", \"10000-50000\"]",
     ),
+    ("trunk.media.packets_per_second", "packets_per_second = 400"),
     ("trunk.early_media", "early_media = \"on-answer\""),
     (
         "provider",
@@ -80,6 +81,10 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     (
         "provider.media.replies",
         "replies = [\"3478\", \"10000-50000\"]",
+    ),
+    (
+        "provider.media.packets_per_second",
+        "packets_per_second = 400",
     ),
     ("provider.early_media", "early_media = \"on-answer\""),
     ("limits", "a section of its own, [limits]"),

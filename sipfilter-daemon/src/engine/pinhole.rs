@@ -131,8 +131,13 @@ impl PacketRate {
 pub const BURST: Duration = Duration::from_millis(10_500);
 
 /// Which arming of a latch this is. Another number than before orders the kernel to forget the source that it has latched to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Arming(pub u64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Arming {
+    /// The newest call that the pinhole is for.
+    pub call: CallNumber,
+    /// How often its offers and answers have settled.
+    pub turn: u32,
+}
 
 /// One pinhole as the calls that share its local address and port want it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -155,6 +155,8 @@ pub struct Media {
     pub prefixes: Vec<IpNet>,
     /// Its ports from which replies to packets of the PBX's own may come without a pinhole; empty for none.
     pub replies: Vec<RangeInclusive<u16>>,
+    /// The most packets per second of one stream; `None` for what its negotiation calls for.
+    pub packets_per_second: Option<u32>,
 }
 
 /// How the allowed source of a stream follows from the provider's SDP.
@@ -166,6 +168,9 @@ pub enum MediaSource {
     Exact,
     /// Any address in the provider's media prefixes, any port in its range.
     Prefix,
+    /// The first one that sends, of any address in the provider's media prefixes (any at all where it has none) and any port in its
+    /// range, until signalling settles anew.
+    Latch,
 }
 
 /// When a stream that the PBX offered may first receive media.

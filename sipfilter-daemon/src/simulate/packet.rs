@@ -98,6 +98,8 @@ impl Kind {
             | Reason::NotMedia
             | Reason::Reply
             | Reason::EgressForeignMedia
+            | Reason::PayloadType
+            | Reason::RateLimited
             | Reason::EgressMedia => Self::of_payload(packet.payload),
             // Media that leaves without a pinhole still deserves its name; a name server's answer does not become one.
             Reason::EgressOther if packet.protocol == Protocol(parse::UDP) => {

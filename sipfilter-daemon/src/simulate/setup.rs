@@ -176,6 +176,7 @@ fn provider(name: &str, signalling: Vec<IpNet>) -> Provider {
             ports: DEFAULT_PROVIDER_PORTS,
             prefixes: Vec::new(),
             replies: Vec::new(),
+            packets_per_second: None,
         },
         early_media: EarlyMedia::OnAnswer,
         rates: SignallingRates::default(),

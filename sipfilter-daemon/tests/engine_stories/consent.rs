@@ -252,12 +252,13 @@ fn a_private_media_address_may_be_a_relay() {
 }
 
 #[test]
-fn a_host_name_falls_back_to_the_providers_prefixes() {
+fn a_host_name_falls_back_to_the_providers_prefixes_else_to_who_sends_first() {
     let body = sdp(MEDIA, 20_000).replace("c=IN IP4 198.51.100.77", "c=IN IP4 media.example.com");
     let mut world = World::new();
     world.provider_sends(request("INVITE", 1).sdp(body.clone()));
     world.pbx_sends(response(200, "INVITE", 1).sdp(sdp(PBX, 10_000)));
-    world.expect_closed();
+    world.expect(&["10000 rtp 0.0.0.0/0", "10001 rtcp 0.0.0.0/0"]);
+    assert!(world.pinhole(10_000).latch.is_some() && world.pinhole(10_001).latch.is_some());
     assert_eq!(world.refusals(), [Refusal::HostName]);
 
     let mut world = World::with_provider(|provider| {

@@ -12,5 +12,6 @@ mod record;
 mod restart;
 mod setup;
 mod siege;
+mod terms;
 mod transports;
 mod world;

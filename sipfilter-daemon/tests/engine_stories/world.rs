@@ -54,6 +54,7 @@ fn provider(name: &str, signalling: &[&str]) -> Provider {
             ports: 20_000..=40_000,
             prefixes: Vec::new(),
             replies: Vec::new(),
+            packets_per_second: None,
         },
         early_media: EarlyMedia::OnAnswer,
         rates: SignallingRates::default(),

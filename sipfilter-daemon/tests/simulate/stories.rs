@@ -136,7 +136,7 @@ fn rtp_and_rtcp_on_one_port_are_two_flows() {
         .collect();
     assert_eq!(
         kinds,
-        [(10_000, "rtp", 2), (10_000, "rtcp", 1), (10_001, "rtcp", 1)]
+        [(10_000, "rtp", 2), (10_000, "rtcp", 0), (10_001, "rtcp", 1)]
     );
 }
 

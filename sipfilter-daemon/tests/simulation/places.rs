@@ -63,6 +63,7 @@ pub fn settings() -> Settings {
             ports: 20_000..=40_000,
             prefixes: rules()[index].prefixes.clone(),
             replies: Vec::new(),
+            packets_per_second: None,
         },
         early_media,
         rates: SignallingRates::default(),

@@ -334,8 +334,10 @@ fn settings(on_offer: bool, prefix: u8) -> Settings {
                 MediaSource::Signalled,
                 MediaSource::Exact,
                 MediaSource::Prefix,
-            ][usize::from(prefix % 3)],
+                MediaSource::Latch,
+            ][usize::from(prefix % 4)],
             ports: 20_000..=40_000,
+            packets_per_second: None,
             prefixes: if prefix & 0x80 == 0 {
                 Vec::new()
             } else {

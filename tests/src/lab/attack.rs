@@ -23,6 +23,8 @@ use super::{
 };
 
 const MARKER: &[u8] = b"lab-attack:";
+/// No scenario lists this payload type.
+const UNLISTED: u8 = 99;
 /// At least so long between two packets of one attacker.
 const PACE: Duration = Duration::from_millis(1);
 
@@ -48,6 +50,8 @@ pub enum Kind {
     WrongProviderAddress,
     /// Not RTP at all, from the right address and port range to the port of a call.
     NotMedia,
+    /// RTP of a payload type that neither side has listed, from the right address and port range to the port of a call.
+    PayloadType,
     /// RTP from a stranger to the port that a forged 200 (OK) with SDP, sent from a provider's address, has named.
     ForgedConsent,
     /// RTP of a call that has ended, from the right source. Sent by the RTP agents; reported on its own.
@@ -56,7 +60,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::StrangerInvite,
         Self::StrangerOptions,
         Self::StrangerRegister,
@@ -66,6 +70,7 @@ impl Kind {
         Self::WrongSourcePort,
         Self::WrongProviderAddress,
         Self::NotMedia,
+        Self::PayloadType,
         Self::ForgedConsent,
         Self::AfterBye,
     ];
@@ -83,6 +88,7 @@ impl Kind {
             Self::WrongSourcePort => "RTP, right address, wrong source port",
             Self::WrongProviderAddress => "RTP, provider's address not in SDP",
             Self::NotMedia => "right source, but not RTP",
+            Self::PayloadType => "right source, payload type not in SDP",
             Self::ForgedConsent => "RTP to a port named by forged SIP",
             Self::AfterBye => "RTP after BYE",
         }
@@ -116,6 +122,13 @@ pub fn find_marker(bytes: &[u8]) -> Option<Kind> {
     Kind::ALL
         .get(usize::from(letter.checked_sub(b'a')?))
         .copied()
+}
+
+fn with_payload_type(mut rtp: Vec<u8>, payload_type: u8) -> Vec<u8> {
+    if let Some(second) = rtp.get_mut(1) {
+        *second = payload_type;
+    }
+    rtp
 }
 
 /// One planned packet.
@@ -254,6 +267,12 @@ impl Attack {
                         rtp(Kind::WrongProviderAddress),
                     ),
                     (Kind::NotMedia, 2 * media + 1, open, marker(Kind::NotMedia)),
+                    (
+                        Kind::PayloadType,
+                        2 * media + 1,
+                        open,
+                        with_payload_type(rtp(Kind::PayloadType), UNLISTED),
+                    ),
                 ] {
                     by_provider.push(Shot {
                         kind,

@@ -82,6 +82,7 @@ pub fn settings() -> Settings {
             ports: 40_000..=60_000,
             prefixes: Vec::new(),
             replies: Vec::new(),
+            packets_per_second: None,
         },
         early_media: EarlyMedia::OnAnswer,
         rates: SignallingRates::default(),
@@ -130,6 +131,11 @@ pub fn settings() -> Settings {
 
 /// How long the pinhole on port 10020 stays open: it has expired when the cases run.
 pub const SHORT: Duration = Duration::from_millis(1);
+
+const ARMING: Arming = Arming {
+    call: CallNumber(7),
+    turn: 1,
+};
 
 /// Packets that a pinhole of one packet per second takes at once.
 const AT_ONCE: usize = 11;
@@ -271,7 +277,7 @@ pub fn pinholes() -> Vec<Pinhole> {
             )
         },
         Pinhole {
-            latch: Some(Arming(1)),
+            latch: Some(ARMING),
             terms: Terms {
                 packets_per_second: PacketRate::new(1),
                 ..terms(&[0], false)
@@ -284,7 +290,7 @@ pub fn pinholes() -> Vec<Pinhole> {
             )
         },
         Pinhole {
-            latch: Some(Arming(1)),
+            latch: Some(ARMING),
             ..pinhole(
                 "[2001:db8:1::10]:10080",
                 &[("2001:db8:3::/48", 40_000, 60_000)],

@@ -29,6 +29,7 @@ use transaction::{Invite, OfferIn, Progress};
 
 use super::{
     CallNumber, Direction, EndReason, Instant, Refusal,
+    pinhole::Arming,
     settings::{EarlyMedia, ProviderId, Timers},
 };
 
@@ -330,7 +331,15 @@ impl Call {
 
     /// The pinholes that it wants now.
     pub fn plan<'a>(&self, limits: &Limits<'a>) -> Plan<'a> {
-        let mut plan = Plan::new(&limits.settings.timers);
+        let turns = self
+            .dialogs
+            .iter()
+            .map(|dialog| dialog.negotiation().turn());
+        let arming = Arming {
+            call: self.number,
+            turn: turns.fold(0, u32::wrapping_add),
+        };
+        let mut plan = Plan::new(&limits.settings.timers, &limits.provider.media, arming);
         // Where a call was taken up, the kernel has what was agreed before: to open an unanswered offer would be to close that again if
         // the offer is rejected.
         let opens_early = self.inviter == Direction::Egress

@@ -220,6 +220,8 @@ enum Standing {
 pub struct Negotiation {
     standing: Standing,
     open: Vec<Exchange>,
+    /// How often it has come to an answer, or to the end of what was before one.
+    turn: u32,
 }
 
 impl Negotiation {
@@ -228,6 +230,7 @@ impl Negotiation {
         Self {
             standing: Standing::Nothing,
             open: vec![exchange],
+            turn: 0,
         }
     }
 
@@ -286,6 +289,7 @@ impl Negotiation {
                 if let Some(exchange) = self.open.get_mut(index)
                     && exchange.is_answer_side(&answer)
                 {
+                    self.turn = self.turn.wrapping_add(1);
                     exchange.sides.add(answer);
                 }
             }
@@ -343,9 +347,17 @@ impl Negotiation {
     /// Both sides have the last answer: what was before is over.
     pub fn finish(&mut self) {
         self.standing = match std::mem::take(&mut self.standing) {
-            Standing::Settling { agreed, .. } => Standing::Agreed(agreed),
+            Standing::Settling { agreed, .. } => {
+                self.turn = self.turn.wrapping_add(1);
+                Standing::Agreed(agreed)
+            }
             standing => standing,
         };
+    }
+
+    /// A number that changes whenever who sends may have changed: with each answer, and once what was before it is over.
+    pub fn turn(&self) -> u32 {
+        self.turn
     }
 
     /// When [`Self::finish`] is due by itself.
@@ -409,6 +421,7 @@ impl Negotiation {
         provisional: Option<Agreement>,
         until: Instant,
     ) {
+        self.turn = self.turn.wrapping_add(1);
         let mut before: Vec<Agreement> = Vec::new();
         match std::mem::take(&mut self.standing) {
             Standing::Nothing => {}

@@ -5,13 +5,16 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
+use sipfilter_common::value::PayloadTypes;
+
 use super::{
     offer_answer::Negotiation,
-    session::{LocalMedia, LocalSession, RemoteSession},
+    session::{LocalMedia, LocalSession, Packets, RemoteSession},
 };
 use crate::engine::{
-    pinhole::{Arming, Extras, MAX_SOURCES, Source, Stream, Terms},
-    settings::Timers,
+    pinhole::{Arming, Extras, MAX_SOURCES, PacketRate, Source, Stream, Terms},
+    sdp::MediaKind,
+    settings::{Media, MediaSource, Timers},
 };
 
 /// What one call wants of one local address and port.
@@ -37,11 +40,11 @@ impl Want {
         self.stream = loosest(self.stream, other.stream);
         self.extras = self.extras.or(other.extras);
         self.terms = self.terms.or(other.terms);
-        // Any change of either must change the sum; and who is not to be latched to must not be shut out by who is.
+        // Who is not to be latched to must not be shut out by who is.
         self.latch = self
             .latch
             .zip(other.latch)
-            .map(|(one, other)| Arming(one.0.wrapping_add(other.0)));
+            .map(|(one, other)| one.max(other));
         self.idle = self.idle.max(other.idle);
         let mut complete = true;
         for source in &other.sources {
@@ -85,14 +88,21 @@ fn covers(wide: &Source, narrow: &Source) -> bool {
 struct Flow {
     stream: Stream,
     extras: Extras,
+    terms: Terms,
+    latch: Option<Arming>,
     idle: Duration,
 }
 
 impl Flow {
     /// The RTCP beside it, on a port of its own.
-    fn rtcp(self) -> Self {
+    fn rtcp(self, packets_per_second: PacketRate) -> Self {
         Self {
             stream: Stream::Rtcp,
+            terms: Terms {
+                payload_types: PayloadTypes::default(),
+                rtcp: true,
+                packets_per_second,
+            },
             ..self
         }
     }
@@ -115,15 +125,19 @@ pub struct Plan<'a> {
     /// Some source found no place.
     pub is_cut: bool,
     timers: &'a Timers,
+    media: &'a Media,
+    arming: Arming,
 }
 
 impl<'a> Plan<'a> {
-    /// Nothing yet.
-    pub fn new(timers: &'a Timers) -> Self {
+    /// Nothing yet. `arming`: the one for latches.
+    pub fn new(timers: &'a Timers, media: &'a Media, arming: Arming) -> Self {
         Self {
             wants: BTreeMap::new(),
             is_cut: false,
             timers,
+            media,
+            arming,
         }
     }
 
@@ -169,11 +183,14 @@ impl<'a> Plan<'a> {
             let flow = Flow {
                 stream,
                 extras: media.extras,
+                terms: self.terms(stream, media.packets, media.mux),
+                latch: self.latch(media.extras, self.media.source == MediaSource::Latch),
                 idle: self.idle(media.held),
             };
             self.add(&media.rtp, limit, flow);
             if stream == Stream::Rtp {
-                self.add(&media.rtcp, limit, flow.rtcp());
+                let rate = self.rate(Stream::Rtcp, media.packets);
+                self.add(&media.rtcp, limit, flow.rtcp(rate));
             }
         }
     }
@@ -185,20 +202,48 @@ impl<'a> Plan<'a> {
             let Some(stream) = ours.stream else {
                 continue;
             };
+            let extras = match pairing {
+                Pairing::Answered => ours.extras.and(theirs.extras),
+                // What the other side will say is not known yet; its checks may come before its answer (RFC 8445 §7.3).
+                Pairing::Unanswered => ours.extras,
+            };
+            let packets = ours.packets.with(theirs.packets);
             let flow = Flow {
                 stream,
-                extras: match pairing {
-                    Pairing::Answered => ours.extras.and(theirs.extras),
-                    // What the other side will say is not known yet; its checks may come before its answer (RFC 8445 §7.3).
-                    Pairing::Unanswered => ours.extras,
-                },
+                extras,
+                terms: self.terms(stream, packets, ours.mux || theirs.mux),
+                latch: self.latch(extras, theirs.latched),
                 idle: self.idle(ours.held || theirs.held),
             };
             self.add(&ours.rtp, &theirs.rtp, flow);
             if has_own_rtcp(ours, theirs.mux, stream, pairing) {
-                self.add(&ours.rtcp, &theirs.rtcp, flow.rtcp());
+                let rate = self.rate(Stream::Rtcp, packets);
+                self.add(&ours.rtcp, &theirs.rtcp, flow.rtcp(rate));
             }
         }
+    }
+
+    /// What of a stream may pass. The receiver's payload types are those that should be sent (RFC 3264 §5.1, §6.1), and some send by
+    /// their own list all the same: the section has both sides' in it. Where RTCP and RTP share a port without a word of
+    /// multiplexing, the want for RTCP on that port adds it.
+    fn terms(&self, stream: Stream, packets: Packets, mux: bool) -> Terms {
+        Terms {
+            payload_types: packets.types,
+            rtcp: mux,
+            packets_per_second: self.rate(stream, packets),
+        }
+    }
+
+    fn rate(&self, stream: Stream, packets: Packets) -> PacketRate {
+        match self.media.packets_per_second {
+            Some(rate) => PacketRate::new(rate),
+            None => packet_rate(stream, packets),
+        }
+    }
+
+    /// With ICE, checks come from several candidates and the endpoints agree on one of them: nothing to latch to.
+    fn latch(&self, extras: Extras, is_latched: bool) -> Option<Arming> {
+        (is_latched && !extras.stun).then_some(self.arming)
     }
 
     fn idle(&self, held: bool) -> Duration {
@@ -215,8 +260,8 @@ impl<'a> Plan<'a> {
                 sources: Vec::new(),
                 stream: flow.stream,
                 extras: flow.extras,
-                terms: Terms::ANY,
-                latch: None,
+                terms: flow.terms,
+                latch: flow.latch,
                 idle: flow.idle,
             };
             for source in from {
@@ -235,6 +280,34 @@ impl<'a> Plan<'a> {
             }
         }
     }
+}
+
+/// The least time in one packet that is reckoned with where SDP names none, in milliseconds. Usual is 20; 10 is the default of some
+/// codecs (RFC 3551 §4.5).
+const PACKET_TIME: u16 = 10;
+/// How many times as many packets as the packet time calls for: forks that ring at once, events beside audio (RFC 4733), redundancy
+/// (RFC 2198), clocks, and RTCP.
+const HEADROOM: u32 = 4;
+/// Video has no packet time: this many packets of 1200 bytes are 48 Mbit/s.
+const VIDEO: u32 = 5_000;
+/// RTCP's reports are seconds apart (RFC 3550 §6.2); feedback (RFC 4585) is as frequent as losses, and beside video many times that.
+const RTCP: u32 = 200;
+const RTCP_OF_VIDEO: u32 = 1_000;
+
+/// What a stream can need at most: a bound on what a flood from the right source may bring, far above what calls send.
+fn packet_rate(stream: Stream, packets: Packets) -> PacketRate {
+    let is_video = packets.kind == MediaKind::Video;
+    PacketRate::new(match stream {
+        Stream::Rtcp if is_video => RTCP_OF_VIDEO,
+        Stream::Rtcp => RTCP,
+        Stream::Rtp if is_video => VIDEO,
+        Stream::Rtp | Stream::Udptl => {
+            let time = packets
+                .time
+                .map_or(PACKET_TIME, |time| time.clamp(1, PACKET_TIME));
+            HEADROOM * 1_000 / u32::from(time)
+        }
+    })
 }
 
 fn has_own_rtcp(ours: &LocalMedia, theirs_mux: bool, stream: Stream, pairing: Pairing) -> bool {

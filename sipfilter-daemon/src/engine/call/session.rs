@@ -12,11 +12,13 @@ use std::net::{IpAddr, SocketAddr};
 pub use local::{LocalMedia, LocalSession};
 pub use remote::{Nets, RemoteMedia, RemoteSession};
 
+use sipfilter_common::value::PayloadTypes;
+
 use super::message::HashKey;
 use crate::engine::{
     Refusal,
     pinhole::{Extras, Stream},
-    sdp::{self, MediaDescription, MediaDirection, Protocol, SdpError},
+    sdp::{self, MediaDescription, MediaDirection, MediaKind, Protocol, SdpError},
     settings::{Provider, Settings},
 };
 
@@ -112,6 +114,37 @@ fn refusal_of(error: &SdpError) -> Refusal {
 fn refuse(refusals: &mut Vec<Refusal>, refusal: Refusal) {
     if !refusals.contains(&refusal) {
         refusals.push(refusal);
+    }
+}
+
+/// What a section says of the packets that it wants or sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packets {
+    /// What they are of.
+    pub kind: MediaKind,
+    /// The payload types that it lists.
+    pub types: PayloadTypes,
+    /// How many milliseconds each holds, where it says so.
+    pub time: Option<u16>,
+}
+
+impl Packets {
+    fn of(described: &MediaDescription) -> Self {
+        Self {
+            kind: described.kind,
+            types: PayloadTypes::new(described.payload_types),
+            time: described.packet_time,
+        }
+    }
+
+    /// What two sections say of one stream: the first one's kind, either's types, the shorter time.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self {
+            kind: self.kind,
+            types: self.types.or(other.types),
+            time: [self.time, other.time].into_iter().flatten().min(),
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use super::{MAX_BODY, SdpError};
 
 /// Attributes whose value is read.
-const WITH_VALUE: [&str; 2] = ["rtcp", "candidate"];
+const WITH_VALUE: [&str; 3] = ["rtcp", "candidate", "ptime"];
 /// Attributes whose mere presence counts; their values, keys and fingerprints among them, go no further.
 const PRESENT: [&str; 9] = [
     "sendrecv",

@@ -102,6 +102,8 @@ pub struct MediaDescription {
     pub crypto: bool,
     /// Payload types of the `m=` line, bit n for type n; 0 where the protocol has none.
     pub payload_types: u128,
+    /// The time that one packet is to hold (`a=ptime`, RFC 8866 §6.4), in whole milliseconds, at least 1.
+    pub packet_time: Option<u16>,
 }
 
 /// The media field of an `m=` line.

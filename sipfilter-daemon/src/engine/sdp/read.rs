@@ -64,6 +64,7 @@ fn description(
             Protocol::Rtp => payload_types(&media.fmt),
             Protocol::Udptl | Protocol::Other => 0,
         },
+        packet_time: values(attributes, "ptime").find_map(packet_time),
     })
 }
 
@@ -216,6 +217,12 @@ fn candidate(value: &str) -> Option<Candidate> {
         address,
         port: port(fields.next()?)?,
     })
+}
+
+/// Some write fractions of milliseconds, which round up to nothing less than one.
+fn packet_time(value: &str) -> Option<u16> {
+    let whole = value.trim().split('.').next()?;
+    number(whole).map(|milliseconds| milliseconds.max(1))
 }
 
 /// The formats of an RTP section are payload types (§5.14), 7 bits each (RFC 3550 §5.1).

@@ -4,7 +4,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Digest, canonical, extras_of, is_held, refuse, rtcp_of, rtp_ports, stream_of};
+use super::{
+    Digest, Packets, canonical, extras_of, is_held, refuse, rtcp_of, rtp_ports, stream_of,
+};
 use crate::engine::{
     Refusal,
     pinhole::{Extras, Stream},
@@ -32,6 +34,8 @@ pub struct LocalMedia {
     pub mux: bool,
     /// What else it asks for on its ports.
     pub extras: Extras,
+    /// What it says of its packets.
+    pub packets: Packets,
     /// Where RTP (or UDPTL) is received.
     pub rtp: Box<[SocketAddr]>,
     /// Where RTCP is received unless it is multiplexed.
@@ -78,6 +82,7 @@ impl LocalMedia {
             held,
             mux: described.rtcp.mux,
             extras: extras_of(described),
+            packets: Packets::of(described),
             rtp: places.rtp.into_boxed_slice(),
             rtcp: places.rtcp.into_boxed_slice(),
         }

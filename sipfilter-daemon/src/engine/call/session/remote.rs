@@ -7,7 +7,9 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{Digest, canonical, extras_of, is_held, refuse, rtcp_of, rtp_ports, stream_of};
+use super::{
+    Digest, Packets, canonical, extras_of, is_held, refuse, rtcp_of, rtp_ports, stream_of,
+};
 use crate::engine::{
     Refusal,
     pinhole::{Extras, MAX_SOURCES, Source},
@@ -38,6 +40,10 @@ pub struct RemoteMedia {
     pub mux: bool,
     /// What else it asks for on its ports.
     pub extras: Extras,
+    /// What it says of its packets.
+    pub packets: Packets,
+    /// Nothing is known of who of the sources it will be: the first one that sends.
+    pub latched: bool,
     /// Where the provider says it receives: for the record, never for the policy.
     pub declared: Option<std::net::SocketAddr>,
     /// Sources of RTP (or UDPTL), the likeliest first.
@@ -61,6 +67,7 @@ impl RemoteMedia {
             limits,
             nets,
             refusals,
+            latched: limits.source == MediaSource::Latch,
             rtp: Vec::new(),
             rtcp: Vec::new(),
         };
@@ -90,6 +97,8 @@ impl RemoteMedia {
             held,
             mux: described.rtcp.mux,
             extras: extras_of(described),
+            packets: Packets::of(described),
+            latched: sources.latched,
             declared,
             rtp: sources.rtp.into_boxed_slice(),
             rtcp: sources.rtcp.into_boxed_slice(),
@@ -102,6 +111,7 @@ struct Sources<'a> {
     limits: &'a Media,
     nets: &'a Nets,
     refusals: &'a mut Vec<Refusal>,
+    latched: bool,
     rtp: Vec<Source>,
     rtcp: Vec<Source>,
 }
@@ -110,14 +120,13 @@ impl Sources<'_> {
     fn add(&mut self, described: &MediaDescription, address: IpAddr) {
         if !self.is_allowed(address) {
             refuse(self.refusals, Refusal::ForeignRemoteMedia);
-            if self.limits.source != MediaSource::Prefix {
+            if !matches!(self.limits.source, MediaSource::Prefix | MediaSource::Latch) {
                 return;
             }
         }
         match self.limits.source {
-            MediaSource::Prefix => {
-                self.push_listed();
-            }
+            MediaSource::Prefix => self.push_all(&self.nets.listed),
+            MediaSource::Latch => self.push_all(&self.nets.limit),
             MediaSource::Signalled => {
                 if !self.limits.ports.contains(&described.port) {
                     // Worth a report. The provider's documented range stays the limit: the SDP's port is where it receives,
@@ -145,13 +154,14 @@ impl Sources<'_> {
         }
     }
 
-    /// A host name cannot be resolved here; the provider's own prefixes are the narrowest thing that is surely right.
+    /// A host name cannot be resolved here. The provider's own prefixes are the narrowest thing that is surely right; without any,
+    /// whoever sends first is, which is worth a report.
     fn add_name(&mut self) {
         if self.nets.listed.is_empty() {
             refuse(self.refusals, Refusal::HostName);
-        } else {
-            self.push_listed();
+            self.latched = true;
         }
+        self.push_all(&self.nets.limit);
     }
 
     /// Unusable candidates are usual (private networks, loopback): they are skipped without a word.
@@ -162,7 +172,7 @@ impl Sources<'_> {
                 continue;
             }
             let source = match self.limits.source {
-                MediaSource::Prefix => continue,
+                MediaSource::Prefix | MediaSource::Latch => continue,
                 MediaSource::Signalled => Source::host(address, self.limits.ports.clone()),
                 MediaSource::Exact if self.limits.ports.contains(&candidate.port) => {
                     Source::host(address, candidate.port..=candidate.port)
@@ -178,6 +188,7 @@ impl Sources<'_> {
     }
 
     fn keep(&mut self, before: &RemoteMedia) {
+        self.latched |= before.latched;
         for source in &before.rtp {
             self.push_rtp(source.clone());
         }
@@ -215,9 +226,8 @@ impl Sources<'_> {
         }
     }
 
-    fn push_listed(&mut self) {
-        let nets = self.nets;
-        for source in &nets.listed {
+    fn push_all(&mut self, nets: &[Source]) {
+        for source in nets {
             self.push_rtp(source.clone());
             self.push_rtcp(source.clone());
         }

@@ -30,6 +30,7 @@ fn audio() -> MediaDescription {
         fingerprint: false,
         crypto: false,
         payload_types: 1,
+        packet_time: None,
     }
 }
 

@@ -28,7 +28,7 @@ struct Section {
     payload_types: Vec<u8>,
 }
 
-const NOISE: &str = "b=AS:64\r\na=rtpmap:96 opus/48000/2\r\na=fmtp:96 x=1;y=2\r\na=ptime:20\r\n";
+const NOISE: &str = "b=AS:64\r\na=rtpmap:96 opus/48000/2\r\na=fmtp:96 x=1;y=2\r\na=maxptime:20\r\n";
 
 fn connection(address: &IpAddr) -> String {
     format!(
@@ -122,6 +122,7 @@ impl Section {
             fingerprint: false,
             crypto: self.secure,
             payload_types: self.payload_types.iter().fold(0, |set, bit| set | 1 << bit),
+            packet_time: None,
         }
     }
 }

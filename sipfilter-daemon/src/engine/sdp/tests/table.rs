@@ -27,6 +27,7 @@ fn a_whole_offer_gives_its_sections_in_order() {
     let audio = MediaDescription {
         port: 49170,
         payload_types: 1 | 1 << 8 | 1 << 101,
+        packet_time: Some(20),
         ..audio()
     };
     let video = MediaDescription {
@@ -67,6 +68,27 @@ fn a_whole_offer_gives_its_sections_in_order() {
         parse(b"v=0\r\nc=IN IP4 192.0.2.1\r\n", 0),
         Ok(SessionDescription::default())
     );
+}
+
+#[test]
+fn packet_times_are_whole_milliseconds_and_at_least_one() {
+    #[track_caller]
+    fn check(line: &str, packet_time: Option<u16>) {
+        let expect = MediaDescription {
+            packet_time,
+            ..audio()
+        };
+        check_audio(line, expect);
+    }
+    check("a=ptime:20", Some(20));
+    check("a=ptime: 30 ", Some(30));
+    check("a=ptime:2.5", Some(2));
+    check("a=ptime:0", Some(1));
+    check("a=ptime:0.125", Some(1));
+    check("a=ptime:-5", None);
+    check("a=ptime:99999", None);
+    check("a=ptime", None);
+    check("a=ptime:x|a=ptime:10", Some(10));
 }
 
 #[test]
