@@ -56,6 +56,9 @@ pub mod map {
     ];
     /// Longest-prefix match on IPv4 sources: [`crate::value::AllowList`]. Made anew at each load, not pinned.
     pub const ALLOWED4: &str = "ALLOWED4";
+    /// Array of words with a bit for each beginning of an address that a signalling prefix may have ([`crate::key::FilterPlace`]). Made
+    /// anew at each load, not pinned.
+    pub const SOURCE_FILTER: &str = "SOURCE_FILTER";
     /// The same for IPv6.
     pub const ALLOWED6: &str = "ALLOWED6";
     /// Longest-prefix match on IPv4 destinations: [`crate::value::MediaLimits`]. Made anew at each load, not pinned.

@@ -18,6 +18,12 @@ pub trait Address: Copy + Eq {
     /// What a sender can be told by, in 128 bits: an IPv4 address, or the /64 that an IPv6 host has all of to send from (RFC 7421 §4.1).
     fn sender(self) -> Ipv6;
 
+    /// One of 2^17 numbers, by family and first bits ([`Self::TOP_BITS`]).
+    fn top(self) -> u32;
+
+    /// How many of the first bits [`Self::top`] is made of: addresses that share them have one number.
+    const TOP_BITS: u8;
+
     /// Whether the bits under `mask` are those of `other`, which has no others.
     fn matches(self, other: Self, mask: Self) -> bool;
 
@@ -132,6 +138,13 @@ impl Address for Ipv4 {
         u32::from_be(self.0) & 15
     }
 
+    const TOP_BITS: u8 = 16;
+
+    #[inline(always)]
+    fn top(self) -> u32 {
+        u32::from_be(self.0) >> 16
+    }
+
     #[inline(always)]
     fn sender(self) -> Ipv6 {
         self.mapped()
@@ -157,6 +170,14 @@ impl Address for Ipv6 {
     #[inline(always)]
     fn bank(self) -> u32 {
         16 | u32::from_be(self.0[3]) & 15
+    }
+
+    const TOP_BITS: u8 = 32;
+
+    #[inline(always)]
+    fn top(self) -> u32 {
+        let first = u32::from_be(self.0[0]);
+        1 << 16 | (first >> 16 ^ first & 0xffff)
     }
 
     #[inline(always)]

@@ -41,14 +41,24 @@ impl<A: Address> PinholeKey<A> {
     }
 }
 
-/// A bit of the port filter, one for each port of 32 banks of addresses. Where it is clear, no pinhole is open. Where it is set, there
-/// may be one, on this address or on another of its bank: the pinholes themselves decide.
+/// A bit of a filter that stands in front of a dearer table. Where it is clear, the table has nothing to find. Where it is set, it may
+/// have: several keys share a bit.
+///
+/// The port filter has one for each port of 32 banks of addresses; the source filter one for each beginning of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FilterPlace(u32);
 
 impl FilterPlace {
-    /// Words in the filter.
-    pub const WORDS: u32 = (32 << 16) / u64::BITS;
+    /// Words in the port filter.
+    pub const PORT_WORDS: u32 = (32 << 16) / u64::BITS;
+    /// Words in the source filter.
+    pub const SOURCE_WORDS: u32 = (2 << 16) / u64::BITS;
+
+    /// The source filter's bit for an address.
+    #[inline(always)]
+    pub fn of_source<A: Address>(address: A) -> Self {
+        Self(address.top())
+    }
 
     /// The word's number.
     #[inline(always)]

@@ -28,6 +28,7 @@ use crate::{config::XdpMode, error_text};
 use super::{
     pins::{PinError, Pins},
     policy::KernelPolicy,
+    source_filter,
 };
 
 /// The object that the build script compiled, or that `SIPFILTER_EBPF_OBJECT` named at build time.
@@ -183,6 +184,7 @@ impl Datapath {
         }
         let mut datapath = Self { ebpf, found };
         datapath.fill((map::PROVIDERS4, map::PROVIDERS6), &policy.providers)?;
+        datapath.fill_source_filter(policy)?;
         datapath.fill((map::ALLOWED4, map::ALLOWED6), &policy.allowed)?;
         datapath.fill((map::MEDIA_LIMITS4, map::MEDIA_LIMITS6), &policy.media)?;
         if found == Found::OtherModes {
@@ -343,6 +345,19 @@ impl Datapath {
                 name,
                 source: Box::new(source),
             })?;
+        }
+        Ok(())
+    }
+
+    fn fill_source_filter(&mut self, policy: &KernelPolicy) -> Result<(), DatapathError> {
+        let mut words: Array<MapData, u64> = self.take(map::SOURCE_FILTER)?;
+        for (number, word) in (0_u32..).zip(source_filter::words(policy.providers.keys())) {
+            words
+                .set(number, word, 0)
+                .map_err(|source| DatapathError::Map {
+                    name: map::SOURCE_FILTER,
+                    source: Box::new(source),
+                })?;
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ pub mod runtime_dir;
 pub mod scope;
 pub mod sessions;
 pub mod signals;
+mod source_filter;
 pub mod watch;
 
 use std::{

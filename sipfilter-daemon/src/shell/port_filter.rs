@@ -68,7 +68,7 @@ impl PortFilter {
         for place in self.pinholes.keys() {
             *wanted.entry(place.word()).or_default() |= place.bit();
         }
-        for number in 0..FilterPlace::WORDS {
+        for number in 0..FilterPlace::PORT_WORDS {
             let word = wanted.get(&number).copied().unwrap_or_default();
             if self.words.get(&number, 0)? != word {
                 self.words.set(number, word, 0)?;

@@ -43,7 +43,11 @@ static PINHOLES6: HashMap<PinholeKey<Ipv6>, Pinhole<Ipv6>> =
 // A packet to a port without a pinhole is the commonest of a flood: a bit that stays in the processor's nearest cache spares it the
 // hash table.
 #[map]
-static PORT_FILTER: Array<u64> = Array::with_max_entries(FilterPlace::WORDS, 0);
+static PORT_FILTER: Array<u64> = Array::with_max_entries(FilterPlace::PORT_WORDS, 0);
+
+// The same for strangers' signalling, in front of the longest-prefix match.
+#[map]
+static SOURCE_FILTER: Array<u64> = Array::with_max_entries(FilterPlace::SOURCE_WORDS, 0);
 
 #[map]
 static SLOTS: Array<SlotCounts> = Array::with_max_entries(abi::DEFAULT_PINHOLES, 0);
@@ -99,13 +103,14 @@ pub struct KernelTables;
 impl FamilyTables<Ipv4> for KernelTables {
     #[inline(always)]
     fn pinhole(&self, key: &PinholeKey<Ipv4>) -> Option<&Pinhole<Ipv4>> {
-        may_be_open(key.filter_place())?;
+        may_hold(&PORT_FILTER, key.filter_place())?;
         // SAFETY: the map frees elements by RCU (BPF_F_NO_PREALLOC), and only user space writes them, whole.
         unsafe { PINHOLES4.get(key) }
     }
 
     #[inline(always)]
     fn provider(&self, address: Ipv4) -> Option<&ProviderRule> {
+        may_hold(&SOURCE_FILTER, FilterPlace::of_source(address))?;
         PROVIDERS4.get(Key::new(32, address))
     }
 
@@ -135,13 +140,14 @@ impl FamilyTables<Ipv4> for KernelTables {
 impl FamilyTables<Ipv6> for KernelTables {
     #[inline(always)]
     fn pinhole(&self, key: &PinholeKey<Ipv6>) -> Option<&Pinhole<Ipv6>> {
-        may_be_open(key.filter_place())?;
+        may_hold(&PORT_FILTER, key.filter_place())?;
         // SAFETY: as for IPv4.
         unsafe { PINHOLES6.get(key) }
     }
 
     #[inline(always)]
     fn provider(&self, address: Ipv6) -> Option<&ProviderRule> {
+        may_hold(&SOURCE_FILTER, FilterPlace::of_source(address))?;
         PROVIDERS6.get(Key::new(128, address))
     }
 
@@ -233,10 +239,10 @@ impl Tables for KernelTables {
     }
 }
 
-/// Whether a pinhole may be open there.
+/// Whether the table behind a filter may have something to find.
 #[inline(always)]
-fn may_be_open(place: FilterPlace) -> Option<()> {
-    let word = PORT_FILTER.get(place.word())?;
+fn may_hold(filter: &Array<u64>, place: FilterPlace) -> Option<()> {
+    let word = filter.get(place.word())?;
     (word & place.bit() != 0).then_some(())
 }
 

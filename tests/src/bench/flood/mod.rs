@@ -176,6 +176,20 @@ fn evaluate(medians: &[Vec<f64>]) -> Outcome {
         table.row(row);
         bars.push((defence.name().to_owned(), millions));
     }
+    let mut ratios = Table::new("sipfilter's rate as a multiple of others'", &header);
+    let ours = Defence::ALL
+        .iter()
+        .position(|known| *known == Defence::Sipfilter)
+        .and_then(|place| medians.get(place));
+    for (defence, rates) in Defence::ALL.iter().zip(medians) {
+        if *defence == Defence::Sipfilter {
+            continue;
+        }
+        let mut row = vec![defence.name().to_owned()];
+        let pairs = ours.into_iter().flatten().zip(rates);
+        row.extend(pairs.map(|(ours, theirs)| format!("{:.2}", ours / theirs)));
+        ratios.row(row);
+    }
     // The attack that is worst for sipfilter counts.
     let worst = |other: Defence| {
         let of = |defence| Defence::ALL.iter().position(|known| *known == defence);
@@ -195,7 +209,7 @@ fn evaluate(medians: &[Vec<f64>]) -> Outcome {
             "vs_nft_raw": worst(Defence::NftRaw),
             "vs_nft_helper": worst(Defence::NftHelper),
         }),
-        tables: vec![table],
+        tables: vec![table, ratios],
         charts: vec![Chart {
             file: "flood".into(),
             title: "Packets dropped per second".into(),

@@ -203,6 +203,9 @@ fn run(options: &Options) -> Result<Outcome> {
     }
 
     for round in 0..=options.rounds {
+        for scene in &mut scenes {
+            scene.rehearse()?;
+        }
         for candidate in &mut candidates {
             let sample = measure(candidate, &mut programs)?;
             scenes.iter_mut().for_each(Scene::drain);

@@ -23,7 +23,7 @@ use sipfilter_daemon::{
 use super::{Plan, Run, Timed, XDP_DROP, XDP_PASS};
 use crate::policy::{
     self,
-    cases::{OUTER, Way, pinholes, settings},
+    cases::{Case, OUTER, Way, pinholes, settings},
     frame::Frame,
 };
 
@@ -144,6 +144,7 @@ pub fn packet(target: Target, family: u32) -> Vec<u8> {
 pub struct Scene {
     datapath: Datapath,
     rings: [RingBuf<MapData>; 2],
+    cases: Vec<Case>,
 }
 
 impl Scene {
@@ -173,8 +174,15 @@ impl Scene {
         // The short-lived pinhole dies; the kernel's coarse clock moves in ticks of up to ten milliseconds.
         sleep(Duration::from_millis(50));
         let mut this = Self::new(datapath)?;
-        let (inward, outward) = (this.program(Way::In)?, this.program(Way::Out)?);
-        for case in &scene.cases {
+        this.cases = scene.cases.clone();
+        this.rehearse()?;
+        Ok(this)
+    }
+
+    /// Runs each case once, as must be done again within the half minute for which a reply is expected.
+    pub fn rehearse(&mut self) -> Result<()> {
+        let (inward, outward) = (self.program(Way::In)?, self.program(Way::Out)?);
+        for case in &self.cases {
             let run = Run {
                 packet: &case.frame,
                 repeat: 1,
@@ -185,8 +193,8 @@ impl Scene {
                 Way::Out => outward.time(run)?,
             };
         }
-        this.drain();
-        Ok(this)
+        self.drain();
+        Ok(())
     }
 
     /// So many pinholes, in an order that has nothing to do with their ports'.
@@ -228,7 +236,11 @@ impl Scene {
             datapath.take(map::SIGNALLING_IN)?,
             datapath.take(map::SIGNALLING_OUT)?,
         ];
-        Ok(Self { datapath, rings })
+        Ok(Self {
+            datapath,
+            rings,
+            cases: Vec::new(),
+        })
     }
 
     /// A handle on one of the programs; it keeps the maps alive.
