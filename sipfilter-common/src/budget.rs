@@ -59,7 +59,7 @@ impl Budgets {
 }
 
 /// What a source has spent of one budget. User space reads a [`Spending`] in its place.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 #[repr(C)]
 pub struct Spent {
     /// The theoretical arrival time of the next packet ([`Budget`]).
@@ -87,7 +87,7 @@ impl Spent {
 }
 
 /// What one source has spent, as the kernel writes it. User space reads a [`SourceSpending`] in its place.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 #[repr(C)]
 pub struct SourceSpent {
     begins: Spent,
@@ -103,6 +103,19 @@ impl SourceSpent {
             Class::Begins => self.begins.take(budget, now),
             Class::Continues => self.continues.take(budget, now),
             Class::Segment => self.segments.take(budget, now),
+        }
+    }
+
+    /// The same by value.
+    pub fn spending(&self) -> SourceSpending {
+        let read = |spent: &Spent| Spending {
+            due: spent.due.get(),
+            refused: spent.refused.get(),
+        };
+        SourceSpending {
+            begins: read(&self.begins),
+            continues: read(&self.continues),
+            segments: read(&self.segments),
         }
     }
 }

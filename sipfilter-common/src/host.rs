@@ -12,7 +12,7 @@ use std::{
 use crate::{
     abi::{FLOWS, FRAGMENTED_DATAGRAMS, SIGNALLING_SOURCES},
     addr::{Address, Ipv4, Ipv6},
-    budget::{Class, SourceSpent},
+    budget::{Class, SourceSpending, SourceSpent},
     classify::{FamilyTables, FragmentFate, Tables},
     key::{FlowKey, FragmentKey, PinholeKey, SourceKey},
     settings::Settings,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Tables that a test fills by hand.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct HostTables {
     /// The constants.
     pub settings: Settings,
@@ -48,7 +48,7 @@ pub struct HostTables {
 type Prefixes<A, V> = Vec<(u8, A, V)>;
 
 /// As much as the kernel remembers; what came first goes first.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Recent<K, V> {
     values: BTreeMap<K, V>,
     order: VecDeque<K>,
@@ -121,6 +121,28 @@ impl HostTables {
             IpAddr::V4(network) => self.allowed4.push((length, network.into(), list)),
             IpAddr::V6(network) => self.allowed6.push((length, network.into(), list)),
         }
+    }
+
+    /// The first fragments that are remembered.
+    pub fn fragments(&self) -> BTreeMap<FragmentKey, FragmentFate> {
+        self.fragments.borrow().values.clone()
+    }
+
+    /// The IPv4 flows that are remembered, and when the protected host last sent on each.
+    pub fn flows4(&self) -> BTreeMap<FlowKey<Ipv4>, u64> {
+        self.flows4.borrow().values.clone()
+    }
+
+    /// The same for IPv6.
+    pub fn flows6(&self) -> BTreeMap<FlowKey<Ipv6>, u64> {
+        self.flows6.borrow().values.clone()
+    }
+
+    /// What sources of signalling have spent.
+    pub fn sources(&self) -> BTreeMap<SourceKey, SourceSpending> {
+        let sources = self.sources.borrow();
+        let spendings = sources.iter().map(|(key, spent)| (*key, spent.spending()));
+        spendings.collect()
     }
 }
 

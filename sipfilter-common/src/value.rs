@@ -285,7 +285,7 @@ impl Shapes {
 
 /// What the kernel knows of a pinhole's traffic, as the kernel writes it. A reused slot keeps its counts, so that readers
 /// take a baseline when they open a pinhole. User space reads a [`SlotCounts`] in its place.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 #[repr(C)]
 pub struct Slot {
     /// Packets that came in and passed.
@@ -323,6 +323,21 @@ pub enum Latching {
 }
 
 impl Slot {
+    /// Its counts, by value.
+    pub fn counts(&self) -> SlotCounts {
+        SlotCounts {
+            ingress_packets: self.ingress_packets.get(),
+            ingress_bytes: self.ingress_bytes.get(),
+            ingress_last: self.ingress_last.get(),
+            egress_last: self.egress_last.get(),
+            due: self.due.get(),
+            latch: self.latch.get(),
+            egress_packets: self.egress_packets.get(),
+            egress_bytes: self.egress_bytes.get(),
+            dropped_packets: self.dropped_packets.get(),
+        }
+    }
+
     /// The last sign of life in either direction.
     #[inline(always)]
     pub fn last(&self) -> u64 {
@@ -387,6 +402,22 @@ pub struct SlotCounts {
     pub egress_packets: u64,
     pub egress_bytes: u64,
     pub dropped_packets: u64,
+}
+
+impl From<SlotCounts> for Slot {
+    fn from(counts: SlotCounts) -> Self {
+        Self {
+            ingress_packets: Cell::new(counts.ingress_packets),
+            ingress_bytes: Cell::new(counts.ingress_bytes),
+            ingress_last: Cell::new(counts.ingress_last),
+            egress_last: Cell::new(counts.egress_last),
+            due: Cell::new(counts.due),
+            latch: Cell::new(counts.latch),
+            egress_packets: Cell::new(counts.egress_packets),
+            egress_bytes: Cell::new(counts.egress_bytes),
+            dropped_packets: Cell::new(counts.dropped_packets),
+        }
+    }
 }
 
 /// What a signalling prefix allows.

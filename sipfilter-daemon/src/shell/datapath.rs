@@ -131,6 +131,8 @@ pub struct Datapath {
     ebpf: Ebpf,
     /// What was found at start.
     pub found: Found,
+    /// The key that latches remember IPv6 sources by.
+    pub latch_key: [u64; 2],
 }
 
 impl Datapath {
@@ -182,7 +184,11 @@ impl Datapath {
         for name in [program::INGRESS, program::EGRESS] {
             load_program(&mut ebpf, name)?;
         }
-        let mut datapath = Self { ebpf, found };
+        let mut datapath = Self {
+            ebpf,
+            found,
+            latch_key: stamp.latch_key,
+        };
         datapath.fill((map::PROVIDERS4, map::PROVIDERS6), &policy.providers)?;
         datapath.fill_source_filter(policy)?;
         datapath.fill((map::ALLOWED4, map::ALLOWED6), &policy.allowed)?;

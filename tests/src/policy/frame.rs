@@ -44,10 +44,25 @@ struct Fragment {
 impl Frame {
     /// A UDP datagram. Both ends must be of one family.
     pub fn udp(source: &str, destination: &str, payload: &[u8]) -> Self {
+        Self::between(
+            UDP,
+            source.parse().expect("a socket address"),
+            destination.parse().expect("a socket address"),
+            payload,
+        )
+    }
+
+    /// A packet of any protocol. Both ends must be of one family.
+    pub fn between(
+        protocol: u8,
+        source: SocketAddr,
+        destination: SocketAddr,
+        payload: &[u8],
+    ) -> Self {
         Self {
-            source: source.parse().expect("a socket address"),
-            destination: destination.parse().expect("a socket address"),
-            protocol: UDP,
+            source,
+            destination,
+            protocol,
             label: None,
             vlan_tags: Vec::new(),
             ipv4_options: 0,
