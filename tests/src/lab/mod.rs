@@ -10,6 +10,7 @@ pub mod capture;
 pub mod cleanup;
 pub mod conversation;
 pub mod daemon;
+pub mod flood;
 pub mod kamailio;
 pub mod legs;
 pub mod link;

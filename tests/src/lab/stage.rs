@@ -70,11 +70,30 @@ impl Stage {
     pub fn place_calls(&mut self, answer: Answer, progress: Progress) -> Result<()> {
         for direction in [Direction::Inbound, Direction::Outbound] {
             if self.calls.iter().any(|call| call.direction == direction) {
-                let pair = Pair::start(&self.network, &self.calls, direction, answer, 20)?;
-                self.pairs.push(pair);
+                self.start(direction, answer)?;
             }
         }
         self.expect(|_| true, progress)
+    }
+
+    /// Places the calls of one direction, and waits until each has come to `progress`.
+    ///
+    /// # Errors
+    /// Where one has not within ten seconds.
+    pub fn place(
+        &mut self,
+        direction: Direction,
+        answer: Answer,
+        progress: Progress,
+    ) -> Result<()> {
+        self.start(direction, answer)?;
+        self.expect(|call| call.direction == direction, progress)
+    }
+
+    fn start(&mut self, direction: Direction, answer: Answer) -> Result<()> {
+        let pair = Pair::start(&self.network, &self.calls, direction, answer, 20)?;
+        self.pairs.push(pair);
+        Ok(())
     }
 
     /// Gives a cue to one agent of each chosen call, and waits until these calls have come to `progress`.

@@ -5,6 +5,7 @@
 
 mod agents;
 mod cleanup;
+mod floods;
 mod identity;
 mod jumbo;
 mod lifecycle;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         .chain(lifecycle::tests())
         .chain(cleanup::tests())
         .chain(agents::tests())
+        .chain(floods::tests())
         .chain(offers::tests())
         .chain(modes::tests())
         .map(|test| {

@@ -1,0 +1,110 @@
+//! A flood of signalling from an address that may signal: requests and garbage, as fast as somebody with a provider's address could send.
+//!
+//! Bounded in number and paced, so that a machine with two processors still runs everything else. What becomes of it is the filter's to say.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    address::{Place, SIP_PORT},
+    topology::Network,
+};
+
+const BATCH: u64 = 64;
+const PAUSE: Duration = Duration::from_micros(300);
+/// Not the port of the agent there.
+const PORT: u16 = 5075;
+
+/// A flood that is under way.
+#[derive(Debug)]
+pub struct Flood {
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<u64>>,
+}
+
+impl Flood {
+    /// Floods one of the PBX's addresses from one of the provider's, with at most so many packets.
+    ///
+    /// # Errors
+    /// Where the socket cannot be bound.
+    pub fn start(network: &Network, from: Place, to: Place, most: u64) -> Result<Self> {
+        let socket = socket(network, from)?;
+        let to = SocketAddr::new(to.address(network.family), SIP_PORT);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut sent = 0;
+            while sent < most && !stopped.load(Ordering::Relaxed) {
+                for _ in 0..BATCH {
+                    let packet = match sent % 3 {
+                        0 => vec![0; 400],
+                        _ => invite(&format!("flood-{sent}@lab"), to).into_bytes(),
+                    };
+                    sent += u64::from(socket.send_to(&packet, to).is_ok());
+                }
+                thread::sleep(PAUSE);
+            }
+            sent
+        });
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Ends it, and tells how many packets there were.
+    #[must_use]
+    pub fn finish(mut self) -> u64 {
+        self.end()
+    }
+
+    fn end(&mut self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread
+            .take()
+            .and_then(|thread| thread.join().ok())
+            .unwrap_or(0)
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Sends one INVITE with this Call-ID.
+///
+/// # Errors
+/// Where it cannot be sent.
+pub fn send_invite(network: &Network, from: Place, to: Place, call_id: &str) -> Result<()> {
+    let to = SocketAddr::new(to.address(network.family), SIP_PORT);
+    socket(network, from)?
+        .send_to(invite(call_id, to).as_bytes(), to)
+        .context("an INVITE could not be sent")?;
+    Ok(())
+}
+
+fn socket(network: &Network, from: Place) -> Result<UdpSocket> {
+    let at = SocketAddr::new(from.address(network.family), PORT);
+    network
+        .provider
+        .enter(|| UdpSocket::bind(at).with_context(|| format!("cannot bind {at}")))?
+}
+
+fn invite(call_id: &str, to: SocketAddr) -> String {
+    format!(
+        "INVITE sip:flood@{to} SIP/2.0\r\nVia: SIP/2.0/UDP flood:{PORT};branch=z9hG4bK{call_id}\r\nFrom: <sip:flood@lab>;tag=1\r\n\
+         To: <sip:flood@{to}>\r\nCall-ID: {call_id}\r\nCSeq: 1 INVITE\r\nContact: <sip:flood@lab>\r\nMax-Forwards: 70\r\n\
+         Content-Length: 0\r\n\r\n"
+    )
+}
