@@ -14,6 +14,7 @@ mod offer_cases;
 mod offers;
 mod promises;
 mod stories;
+mod terms;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         .chain(agents::tests())
         .chain(floods::tests())
         .chain(offers::tests())
+        .chain(terms::tests())
         .chain(modes::tests())
         .map(|test| {
             let why = able.as_ref().err().map(|why| format!("{why:#}"));
