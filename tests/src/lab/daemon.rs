@@ -22,7 +22,7 @@ use super::{
 };
 
 /// How long the daemon may take to load its programs, also on a busy machine.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_secs(10);
 

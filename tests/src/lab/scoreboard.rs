@@ -25,7 +25,7 @@ use super::{
 };
 
 /// How long the calls may take to be set up or to end.
-const SIGNALLING: Duration = Duration::from_secs(20);
+const SIGNALLING: Duration = Duration::from_secs(60);
 /// Between the last answered BYE and the RTP that must no longer pass, unless a run says otherwise.
 pub const SETTLE: Duration = Duration::from_millis(500);
 

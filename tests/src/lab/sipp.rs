@@ -24,6 +24,8 @@ use super::{
     topology::Network,
 };
 
+/// An emulated machine takes its time.
+const BINDING: Duration = Duration::from_secs(30);
 const CALLER: &str = include_str!("../../scenarios/caller.xml");
 const CALLEE: &str = include_str!("../../scenarios/callee.xml");
 const CALLEE_EARLY: &str = include_str!("../../scenarios/callee-early.xml");
@@ -252,7 +254,7 @@ impl Agent {
     }
 
     fn wait_until_bound(&self) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + BINDING;
         // A socket table entry is the first sign that SIPp takes calls; it logs nothing before its first.
         while Instant::now() < deadline {
             let table = format!(
@@ -270,8 +272,9 @@ impl Agent {
             thread::sleep(Duration::from_millis(20));
         }
         bail!(
-            "sipp did not bind {} within 5 s: {}",
+            "sipp did not bind {} within {} s: {}",
             self.at,
+            BINDING.as_secs(),
             self.complaints()
         )
     }
