@@ -3,7 +3,7 @@
 //! Bounded in number and paced, so that a machine with two processors still runs everything else. What becomes of it is the filter's to say.
 
 use std::{
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,7 +20,7 @@ use super::{
 };
 
 const BATCH: u64 = 64;
-const PAUSE: Duration = Duration::from_micros(300);
+const PAUSE: Duration = Duration::from_micros(1_500);
 /// Not the port of the agent there.
 const PORT: u16 = 5075;
 
@@ -32,13 +32,13 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Floods one of the PBX's addresses from one of the provider's, with at most so many packets.
+    /// Floods a protected address from one of the provider's, with at most so many packets.
     ///
     /// # Errors
     /// Where the socket cannot be bound.
-    pub fn start(network: &Network, from: Place, to: Place, most: u64) -> Result<Self> {
+    pub fn start(network: &Network, from: Place, to: IpAddr, most: u64) -> Result<Self> {
         let socket = socket(network, from)?;
-        let to = SocketAddr::new(to.address(network.family), SIP_PORT);
+        let to = SocketAddr::new(to, SIP_PORT);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
@@ -86,8 +86,8 @@ impl Drop for Flood {
 ///
 /// # Errors
 /// Where it cannot be sent.
-pub fn send_invite(network: &Network, from: Place, to: Place, call_id: &str) -> Result<()> {
-    let to = SocketAddr::new(to.address(network.family), SIP_PORT);
+pub fn send_invite(network: &Network, from: Place, to: IpAddr, call_id: &str) -> Result<()> {
+    let to = SocketAddr::new(to, SIP_PORT);
     socket(network, from)?
         .send_to(invite(call_id, to).as_bytes(), to)
         .context("an INVITE could not be sent")?;

@@ -48,6 +48,19 @@ impl Stage {
             Filter::None => None,
             Filter::Sipfilter(mode) => Some(Daemon::start(&network, mode)?),
         };
+        Self::behind(daemon, network, inbound, outbound)
+    }
+
+    /// The same behind a filter that runs already, or none.
+    ///
+    /// # Errors
+    /// Where a part cannot be started.
+    pub fn behind(
+        daemon: Option<Daemon>,
+        network: Network,
+        inbound: u16,
+        outbound: u16,
+    ) -> Result<Self> {
         let calls = Call::plan(&network, inbound, outbound);
         let agents = Agents::start(&network, &calls)?;
         let pbx = [Place::PbxCallee, Place::PbxCaller]
