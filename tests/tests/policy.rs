@@ -33,6 +33,7 @@ use sipfilter_tests::policy::{
     cases::{Case, OUTER, Way, cases, pinholes, settings},
     frame::Frame,
     scenes::{Scene, scenes},
+    verifier,
 };
 
 const CAPACITY: u32 = 64;
@@ -544,4 +545,12 @@ fn requests_leave_half_of_the_ring_to_calls_in_progress() {
     while kernel.arriving.next().is_some() {}
     kernel.run(&first(Reason::Signalling));
     assert!(kernel.arriving.next().is_some(), "what was read makes room");
+}
+
+#[test]
+fn the_verifier_is_not_much_busier_than_it_was() {
+    let policies = scenes().into_iter().map(|scene| policy(&scene.settings));
+    if let Err(error) = verifier::check(policies) {
+        panic!("{error:#}");
+    }
 }

@@ -299,6 +299,9 @@ impl Guest {
         let complaint = match (&outcome, status.success()) {
             (Ok(release), true) => {
                 eprintln!("    {release}: {}", TESTS.join(", "));
+                for line in said.lines().filter(|line| line.starts_with("VERIFIER ")) {
+                    eprintln!("    {}", line.trim_end());
+                }
                 return Ok(());
             }
             (Ok(_), false) => format!("the machine did not end by itself ({status})"),

@@ -21,7 +21,8 @@ pub const OUTER: &str = "outer0";
 /// The other end of its link, at the switch.
 pub const OUTER_PEER: &str = "p2";
 const INNER: &str = "inner0";
-const UPLINK: &str = "eth0";
+/// The interface of provider and stranger.
+pub const UPLINK: &str = "eth0";
 const UNTAGGED: &str = "lan0";
 
 /// Where the PBX stands, and what its SDP says.

@@ -13,6 +13,7 @@ mod modes;
 mod offer_cases;
 mod offers;
 mod promises;
+mod reasons;
 mod stories;
 mod terms;
 
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         .chain(floods::tests())
         .chain(offers::tests())
         .chain(terms::tests())
+        .chain(reasons::tests())
         .chain(modes::tests())
         .map(|test| {
             let why = able.as_ref().err().map(|why| format!("{why:#}"));
