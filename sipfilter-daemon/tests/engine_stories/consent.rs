@@ -42,6 +42,42 @@ fn a_spoofed_200_opens_nothing_without_the_branch_of_the_invite() {
 }
 
 #[test]
+fn a_spoofed_answer_to_a_reinvite_or_an_update_adds_nothing() {
+    let forged = |cseq: u32, method: &str, branch: &str| {
+        response(200, method, cseq)
+            .branch(branch)
+            .sdp(sdp("198.51.100.66", 20_000))
+    };
+    let cases = [
+        // A guessed CSeq number, with the branch of the right one.
+        ("INVITE", forged(3, "INVITE", "z9hG4bK-INVITE-2")),
+        // The right CSeq number, with a guessed branch.
+        ("INVITE", forged(2, "INVITE", "z9hG4bK-guess")),
+        ("UPDATE", forged(3, "UPDATE", "z9hG4bK-UPDATE-2")),
+        ("UPDATE", forged(2, "UPDATE", "z9hG4bK-guess")),
+    ];
+    for (method, forged) in cases {
+        let mut world = World::new();
+        world.outbound_call();
+        world.pbx_sends(request(method, 2).to("callee").sdp(sdp(PBX, 10_010)));
+        let offered = [
+            RTP,
+            RTCP,
+            "10010 rtp 198.51.100.77",
+            "10011 rtcp 198.51.100.77",
+        ];
+        world.expect(&offered);
+        world.provider_sends(forged);
+        world.expect(&offered);
+        // And it does not take the place of the true one.
+        world.provider_sends(response(200, method, 2).sdp(sdp(MEDIA, 20_000)));
+        world.pbx_sends(request("ACK", 2).to("callee").branch("z9hG4bK-ack-2"));
+        world.wait_secs(8);
+        world.expect(&offered[2..]);
+    }
+}
+
+#[test]
 fn a_remote_reoffer_moves_nothing_until_the_pbx_answers() {
     let mut world = World::new();
     world.inbound_call();
@@ -161,6 +197,49 @@ fn rtcp_must_be_the_pbxs_own_too() {
     world.pbx_sends(response(200, "INVITE", 1).sdp(answer));
     world.expect(&[RTP]);
     assert_eq!(world.refusals(), [Refusal::ForeignLocalPort]);
+
+    let mut world = World::new();
+    world.provider_sends(request("INVITE", 1).sdp(sdp(MEDIA, 20_000)));
+    let foreign = "a=rtcp:10001 IN IP4 192.0.2.200";
+    let answer = sdp_of(PBX, &["m=audio 10000 RTP/AVP 8", foreign]);
+    world.pbx_sends(response(200, "INVITE", 1).sdp(answer));
+    world.expect(&[RTP]);
+    assert_eq!(world.refusals(), [Refusal::ForeignLocalAddress]);
+}
+
+#[test]
+fn a_candidate_of_the_pbx_on_a_port_that_is_not_for_media_opens_nothing() {
+    let mut world = World::new();
+    world.provider_sends(request("INVITE", 1).sdp(sdp(MEDIA, 20_000)));
+    let answer = sdp_of(
+        PBX,
+        &[
+            "m=audio 10000 RTP/AVP 8",
+            "a=candidate:1 1 UDP 2130706431 192.0.2.10 22 typ host",
+            "a=candidate:1 2 UDP 2130706430 192.0.2.10 5060 typ host",
+        ],
+    );
+    world.pbx_sends(response(200, "INVITE", 1).sdp(answer));
+    world.expect(&[RTP, RTCP]);
+}
+
+#[test]
+fn an_exact_source_is_within_the_providers_ports_for_candidates_too() {
+    let mut world = World::with_provider(|provider| provider.media.source = MediaSource::Exact);
+    let offer = sdp_of(
+        MEDIA,
+        &[
+            "m=audio 20000 RTP/AVP 8",
+            "a=candidate:1 1 UDP 2130706431 198.51.100.78 20002 typ host",
+            "a=candidate:2 1 UDP 2130706430 198.51.100.79 50000 typ host",
+        ],
+    );
+    world.provider_sends(request("INVITE", 1).sdp(offer));
+    world.pbx_sends(response(200, "INVITE", 1).sdp(sdp(PBX, 10_000)));
+    world.expect(&[
+        "10000 rtp 198.51.100.77:20000-20000 198.51.100.78:20002-20002",
+        "10001 rtcp 198.51.100.77:20001-20001",
+    ]);
 }
 
 #[test]

@@ -161,6 +161,20 @@ fn a_call_is_over_when_all_of_its_pinholes_are_silent() {
 }
 
 #[test]
+fn a_silent_pinhole_is_watched_on_while_the_rest_of_its_call_is_heard() {
+    let mut world = World::new();
+    world.inbound_call();
+    // The kernel tells of each state of a pinhole once: to hear of it again is to send it again.
+    for _ in 0..3 {
+        world.wait_secs(300);
+        let actions = world.actions;
+        world.silence(10_001);
+        assert_eq!(world.actions, actions + 1);
+    }
+    world.expect(&[RTP, RTCP]);
+}
+
+#[test]
 fn an_old_report_of_silence_does_not_count() {
     let mut world = World::new();
     world.inbound_call();

@@ -203,6 +203,48 @@ fn two_200s_of_a_fork_are_two_dialogs_and_each_bye_ends_its_own() {
 }
 
 #[test]
+fn a_dialog_that_a_bye_ended_hears_nothing_while_another_of_the_fork_goes_on() {
+    let mut world = World::new();
+    world.pbx_sends(request("INVITE", 1).sdp(sdp(PBX, 10_000)));
+    for (tag, address) in [("a", "198.51.100.71"), ("b", "198.51.100.72")] {
+        world.provider_sends(response(200, "INVITE", 1).to(tag).sdp(sdp(address, 20_000)));
+        world.pbx_sends(request("ACK", 1).to(tag).branch("z9hG4bK-ack"));
+    }
+    let script = [
+        (Direction::Egress, request("INVITE", 2).to("a")),
+        (
+            Direction::Ingress,
+            response(200, "INVITE", 2)
+                .to("a")
+                .sdp(sdp("198.51.100.71", 20_000)),
+        ),
+        (
+            Direction::Egress,
+            request("ACK", 2)
+                .to("a")
+                .branch("z9hG4bK-ack-2")
+                .sdp(sdp(PBX, 10_010)),
+        ),
+    ];
+    for (direction, message) in &script {
+        world.sends(*direction, message.clone());
+    }
+    world.pbx_sends(request("BYE", 3).to("a"));
+    let other = ["10000 rtp 198.51.100.72", "10001 rtcp 198.51.100.72"];
+    world.expect(&other);
+    // Late copies, and what nobody who has sent a BYE would send.
+    let update = request("UPDATE", 4).to("a").sdp(sdp(PBX, 10_020));
+    let answer = response(200, "UPDATE", 4)
+        .to("a")
+        .sdp(sdp("198.51.100.71", 20_000));
+    let further = [(Direction::Egress, update), (Direction::Ingress, answer)];
+    for (direction, message) in script.into_iter().chain(further) {
+        world.sends(direction, message);
+        world.expect(&other);
+    }
+}
+
+#[test]
 fn early_dialogs_without_an_ack_to_be_seen_go_after_a_while() {
     let mut world = World::new();
     world.pbx_sends(request("INVITE", 1).sdp(sdp(PBX, 10_000)));
@@ -296,6 +338,27 @@ fn a_call_that_a_proxy_sends_back_out_is_two_calls() {
     world.provider_sends(request("BYE", 2).to("callee"));
     world.pbx_sends(request("BYE", 2).to("callee"));
     world.expect_closed();
+    assert_eq!(world.refusals(), []);
+}
+
+#[test]
+fn a_call_of_a_caller_without_a_tag_that_a_proxy_sends_back_out_is_two_calls() {
+    // Nothing but the direction tells the two (RFC 2543 knew callers without tags).
+    let mut world = World::new();
+    let invite = request("INVITE", 1).from("");
+    world.provider_sends(invite.clone().sdp(sdp(MEDIA, 20_000)).branch("z9hG4bK-in"));
+    world.pbx_sends(invite.sdp(sdp(PBX, 10_000)).branch("z9hG4bK-out"));
+    assert_eq!(world.engine.calls().count(), 2);
+    let answer = response(200, "INVITE", 1).from("");
+    let out = answer.clone().branch("z9hG4bK-out");
+    world.provider_sends(out.sdp(sdp("198.51.100.71", 20_000)));
+    world.pbx_sends(answer.sdp(sdp(PBX, 10_002)).branch("z9hG4bK-in"));
+    world.expect(&[
+        "10000 rtp 198.51.100.71",
+        "10001 rtcp 198.51.100.71",
+        "10002 rtp 198.51.100.77",
+        "10003 rtcp 198.51.100.77",
+    ]);
     assert_eq!(world.refusals(), []);
 }
 

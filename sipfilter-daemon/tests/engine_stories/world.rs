@@ -105,6 +105,7 @@ impl Msg {
         self
     }
 
+    /// With this tag in From; none at all if it is empty (RFC 2543).
     pub fn from(mut self, tag: &str) -> Self {
         self.from = tag.to_owned();
         self
@@ -141,14 +142,18 @@ impl Msg {
         if let Some(branch) = &self.branch {
             write!(text, "Via: SIP/2.0/UDP 192.0.2.99;branch={branch}\r\n").unwrap();
         }
-        let to = self
-            .to
-            .as_ref()
-            .map_or(String::new(), |tag| format!(";tag={tag}"));
+        let parameter = |tag: &str| match tag {
+            "" => String::new(),
+            tag => format!(";tag={tag}"),
+        };
+        let (from, to) = (
+            parameter(&self.from),
+            parameter(self.to.as_deref().unwrap_or_default()),
+        );
         write!(
             text,
-            "From: <sip:1@example.com>;tag={}\r\nTo: <sip:2@example.com>{to}\r\nCall-ID: {}\r\nCSeq: {} {}\r\n{}",
-            self.from, self.call_id, self.cseq, self.method, self.extra
+            "From: <sip:1@example.com>{from}\r\nTo: <sip:2@example.com>{to}\r\nCall-ID: {}\r\nCSeq: {} {}\r\n{}",
+            self.call_id, self.cseq, self.method, self.extra
         )
         .unwrap();
         if let Some(sdp) = &self.sdp {

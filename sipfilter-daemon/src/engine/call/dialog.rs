@@ -303,13 +303,11 @@ impl Dialog {
 
     fn handle_ack(&mut self, seen: &Seen<'_>, context: &Context<'_>, effects: &mut Effects) {
         let requester = seen.requester();
-        let Some(invite) = self.invites.of_mut(requester) else {
+        let Some(invite) = self.invites.of(requester) else {
             effects.wrong_dialog();
             return;
         };
         let is_latest = invite.cseq == seen.cseq;
-        // A 200 that is repeated has its ACK repeated, maybe long after the next offer (RFC 3261 §13.2.2.4).
-        let is_news = is_latest && !std::mem::replace(&mut invite.is_acknowledged, true);
         if is_latest && requester == self.inviter && matches!(self.stage, Stage::AwaitingAck { .. })
         {
             self.stage = Stage::Confirmed;
@@ -335,7 +333,8 @@ impl Dialog {
                 }
                 None => self.negotiation.reject(&delayed),
             }
-        } else if is_news {
+        } else {
+            // Again with every repeated 200, maybe long after the next offer (RFC 3261 §13.2.2.4): it tells of its own INVITE only.
             self.negotiation.acknowledge(requester, seen.cseq);
         }
     }

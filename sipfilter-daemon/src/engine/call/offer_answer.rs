@@ -272,7 +272,8 @@ impl Negotiation {
             .any(|sides| sides.has(side, digest))
     }
 
-    /// The answer to the offer that this carrier brought. `until` bounds how long what was before may still be heard.
+    /// The answer to the offer that this carrier brought: of the other side, since the carrier of a message names its requester by
+    /// the side that it came from. `until` bounds how long what was before may still be heard.
     pub fn answer(
         &mut self,
         carrier: &Carrier,
@@ -286,24 +287,22 @@ impl Negotiation {
         };
         match finality {
             Finality::Provisional => {
-                if let Some(exchange) = self.open.get_mut(index)
-                    && exchange.is_answer_side(&answer)
-                {
+                if let Some(exchange) = self.open.get_mut(index) {
+                    debug_assert!(exchange.is_answer_side(&answer));
                     self.turn = self.turn.wrapping_add(1);
                     exchange.sides.add(answer);
                 }
             }
             Finality::Final => {
                 let exchange = self.open.remove(index);
-                if exchange.is_answer_side(&answer) {
-                    let provisional = exchange.sides.clone();
-                    self.agree(
-                        *carrier,
-                        exchange.answered(answer),
-                        Some(provisional),
-                        until,
-                    );
-                }
+                debug_assert!(exchange.is_answer_side(&answer));
+                let provisional = exchange.sides.clone();
+                self.agree(
+                    *carrier,
+                    exchange.answered(answer),
+                    Some(provisional),
+                    until,
+                );
             }
         }
     }

@@ -62,8 +62,6 @@ pub struct Invite {
     pub offer_in: OfferIn,
     /// How far it got.
     pub progress: Progress,
-    /// Its ACK was seen: one that comes again tells nothing new.
-    pub is_acknowledged: bool,
     /// The copies that have not failed.
     branches: Vec<Copied>,
     /// Any response was seen.
@@ -88,7 +86,6 @@ impl Invite {
                 OfferIn::Response
             },
             progress: Progress::Pending,
-            is_acknowledged: false,
             branches: request.branch.map(Copied::new).into_iter().collect(),
             responded: false,
         }
