@@ -361,6 +361,15 @@ fn an_ack_that_comes_again_does_not_cut_the_next_change_short() {
     world.expect(&both);
     world.provider_sends(reinvite_ack);
     world.expect(&both);
+    // The same with a further INVITE in the UPDATE's place: its own ACK counts.
+    let mut world = World::new();
+    world.inbound_call();
+    world.provider_sends(request("INVITE", 2).to("callee").sdp(sdp(MEDIA, 20_000)));
+    world.pbx_sends(response(200, "INVITE", 2).sdp(sdp(PBX, 10_010)));
+    world.provider_sends(ack(1));
+    world.expect(&both);
+    world.provider_sends(ack(2));
+    world.expect(&both[2..]);
 }
 
 #[test]
@@ -456,6 +465,25 @@ fn a_200_without_sdp_confirms_the_early_answer() {
     world.pbx_sends(response(200, "INVITE", 1));
     world.provider_sends(ack(1));
     world.expect(&[RTP, RTCP]);
+}
+
+#[test]
+fn a_200_without_sdp_to_a_reinvite_settles_what_the_183_answered_and_nothing_else() {
+    let answered = ["10010 rtp 198.51.100.78", "10011 rtcp 198.51.100.78"];
+    for (early_answer, settled) in [
+        (Some(sdp("198.51.100.78", 20_000)), answered),
+        (None, [RTP, RTCP]),
+    ] {
+        let mut world = World::new();
+        world.outbound_call();
+        world.pbx_sends(request("INVITE", 2).to("callee").sdp(sdp(PBX, 10_010)));
+        if let Some(body) = early_answer {
+            world.provider_sends(response(183, "INVITE", 2).sdp(body));
+        }
+        world.provider_sends(response(200, "INVITE", 2));
+        world.pbx_sends(ack(2));
+        world.expect(&settled);
+    }
 }
 
 #[test]

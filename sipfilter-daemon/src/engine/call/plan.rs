@@ -9,7 +9,7 @@ use sipfilter_common::value::PayloadTypes;
 
 use super::{
     offer_answer::Negotiation,
-    session::{LocalMedia, LocalSession, Packets, RemoteSession},
+    session::{LocalMedia, LocalSession, Packets, RemoteMedia, RemoteSession},
 };
 use crate::engine::{
     pinhole::{Arming, Extras, MAX_SOURCES, PacketRate, Source, Stream, Terms},
@@ -188,10 +188,8 @@ impl<'a> Plan<'a> {
                 idle: self.idle(media.held),
             };
             self.add(&media.rtp, limit, flow);
-            if stream == Stream::Rtp {
-                let rate = self.rate(Stream::Rtcp, media.packets);
-                self.add(&media.rtcp, limit, flow.rtcp(rate));
-            }
+            let rate = self.rate(Stream::Rtcp, media.packets);
+            self.add(&media.rtcp, limit, flow.rtcp(rate));
         }
     }
 
@@ -216,7 +214,7 @@ impl<'a> Plan<'a> {
                 idle: self.idle(ours.held || theirs.held),
             };
             self.add(&ours.rtp, &theirs.rtp, flow);
-            if has_own_rtcp(ours, theirs.mux, stream, pairing) {
+            if !is_multiplexed(ours, theirs, pairing) {
                 let rate = self.rate(Stream::Rtcp, packets);
                 self.add(&ours.rtcp, &theirs.rtcp, flow.rtcp(rate));
             }
@@ -310,7 +308,6 @@ fn packet_rate(stream: Stream, packets: Packets) -> PacketRate {
     })
 }
 
-fn has_own_rtcp(ours: &LocalMedia, theirs_mux: bool, stream: Stream, pairing: Pairing) -> bool {
-    let multiplexed = ours.mux && theirs_mux && pairing == Pairing::Answered;
-    stream == Stream::Rtp && !multiplexed
+fn is_multiplexed(ours: &LocalMedia, theirs: &RemoteMedia, pairing: Pairing) -> bool {
+    ours.mux && theirs.mux && pairing == Pairing::Answered
 }

@@ -38,7 +38,7 @@ pub struct LocalMedia {
     pub packets: Packets,
     /// Where RTP (or UDPTL) is received.
     pub rtp: Box<[SocketAddr]>,
-    /// Where RTCP is received unless it is multiplexed.
+    /// Where RTCP is received unless it is multiplexed. Only RTP has any.
     pub rtcp: Box<[SocketAddr]>,
 }
 
