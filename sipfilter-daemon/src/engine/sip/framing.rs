@@ -49,7 +49,7 @@ pub struct Frame<'a> {
 /// See [`SipError`]; bytes that are not SIP are refused by their first line.
 pub fn frame_datagram(bytes: &[u8]) -> Result<Framed<'_>, SipError> {
     let message = skip_line_ends(bytes);
-    if message.is_empty() || is_nul_keep_alive(message) || is_stun(message) {
+    if is_empty_or_nul(message) || is_stun(message) {
         return Ok(Framed::KeepAlive);
     }
     let Some(head) = read_head(message)? else {
@@ -155,8 +155,8 @@ fn skip_line_ends(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// Some phones and NAT boxes send up to four NUL bytes.
-fn is_nul_keep_alive(bytes: &[u8]) -> bool {
+/// Line ends alone are a keep-alive (RFC 5626 §3.5.1); some phones and NAT boxes send up to four NUL bytes.
+fn is_empty_or_nul(bytes: &[u8]) -> bool {
     bytes.len() <= 4 && bytes.iter().all(|&byte| byte == 0)
 }
 

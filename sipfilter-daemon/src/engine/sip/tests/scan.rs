@@ -206,6 +206,26 @@ fn call_ids_are_one_word() {
     }
 }
 
+/// Old gear writes Latin-1.
+#[test]
+fn bytes_that_are_no_utf_8_are_replaced_where_they_stand_and_cost_nothing_else() {
+    let headers = [
+        "Call-ID: caf\u{e9}@x",
+        DIALOG[1],
+        "From: \"Andr\u{e9}\" <sip:a@x>;tag=r\u{e9}",
+        "To: Ren\u{e9} <sip:b@x>;tag=t",
+        "X-Twilio-CallSid: \u{e9}1",
+    ];
+    let text = message(INVITE, &headers, "");
+    let latin: Vec<u8> = text.chars().map(|c| u8::try_from(c).unwrap()).collect();
+    let read = parse_datagram(&latin).unwrap();
+    assert_eq!(read.call_id, "caf\u{fffd}@x");
+    assert_eq!(read.from_tag.as_deref(), Some("r\u{fffd}"));
+    assert_eq!(read.to_tag.as_deref(), Some("t"));
+    let (_, id) = read.provider_call_id.unwrap();
+    assert_eq!(id, "\u{fffd}1");
+}
+
 #[test]
 fn cseqs_are_a_number_and_the_request_s_method() {
     let table = [
