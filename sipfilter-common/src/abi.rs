@@ -17,12 +17,10 @@ pub mod program {
 pub mod map {
     /// Array of one [`crate::value::Stamp`].
     pub const STAMP: &str = "STAMP";
-    /// Hash of IPv4 pinholes.
+    /// Array of IPv4 pinholes ([`crate::value::Pinhole`]), in no order; those without a local port are free.
     pub const PINHOLES4: &str = "PINHOLES4";
-    /// Hash of IPv6 pinholes.
+    /// The same for IPv6.
     pub const PINHOLES6: &str = "PINHOLES6";
-    /// Array of words with a bit for each port that may have a pinhole ([`crate::key::FilterPlace`]).
-    pub const PORT_FILTER: &str = "PORT_FILTER";
     /// Array of [`crate::value::Slot`].
     pub const SLOTS: &str = "SLOTS";
     /// Longest-prefix match on IPv4 signalling prefixes.
@@ -40,11 +38,10 @@ pub mod map {
     /// Ring buffer of copies of signalling that leaves. It is apart, so that no flood from outside keeps the PBX's own words away.
     pub const SIGNALLING_OUT: &str = "SIGNALLING_OUT";
     /// Every map that is pinned.
-    pub const ALL: [&str; 12] = [
+    pub const ALL: [&str; 11] = [
         STAMP,
         PINHOLES4,
         PINHOLES6,
-        PORT_FILTER,
         SLOTS,
         PROVIDERS4,
         PROVIDERS6,
@@ -54,6 +51,9 @@ pub mod map {
         SIGNALLING_IN,
         SIGNALLING_OUT,
     ];
+    /// Array of [`crate::value::Place`]: which pinhole is on which protected address and port. Made anew at each load from the pinholes'
+    /// own words, not pinned.
+    pub const PLACES: &str = "PLACES";
     /// Longest-prefix match on IPv4 sources: [`crate::value::AllowList`]. Made anew at each load, not pinned.
     pub const ALLOWED4: &str = "ALLOWED4";
     /// Array of words with a bit for each beginning of an address that a signalling prefix may have ([`crate::key::FilterPlace`]). Made
@@ -75,6 +75,8 @@ pub mod map {
 
 /// Pinholes per family, and slots, unless the configuration says otherwise.
 pub const DEFAULT_PINHOLES: u32 = 65_536;
+/// Pinholes per family beyond that, which nobody is led to any more and some program may still read.
+pub const RESTING_PINHOLES: u32 = 1_024;
 /// The most pinholes per family that a configuration may ask for.
 pub const MAX_PINHOLES: u32 = 4_194_304;
 /// Signalling prefixes per family.
@@ -115,6 +117,7 @@ mod user {
         budget::SourceSpending,
         value::Pinhole<addr::Ipv4>,
         value::Pinhole<addr::Ipv6>,
+        value::Place,
         value::SlotCounts,
         value::ProviderRule,
         value::AllowList,

@@ -9,11 +9,11 @@ use crate::settings::constant;
 
 /// An IP address of one family.
 pub trait Address: Copy + Eq {
+    /// What fills a [`crate::value::Pinhole`] up to an odd number of cache lines.
+    type Filling: Copy + Eq + core::fmt::Debug + Default;
+
     /// The address in 128 bits; IPv4 as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
     fn mapped(self) -> Ipv6;
-
-    /// One of 32 numbers, by family and last bits: neighbouring addresses have different ones.
-    fn bank(self) -> u32;
 
     /// What a sender can be told by, in 128 bits: an IPv4 address, or the /64 that an IPv6 host has all of to send from (RFC 7421 §4.1).
     fn sender(self) -> Ipv6;
@@ -128,14 +128,11 @@ impl Ipv6 {
 }
 
 impl Address for Ipv4 {
+    type Filling = [u32; 18];
+
     #[inline(always)]
     fn mapped(self) -> Ipv6 {
         Ipv6([0, 0, 0x0000_ffff_u32.to_be(), self.0])
-    }
-
-    #[inline(always)]
-    fn bank(self) -> u32 {
-        u32::from_be(self.0) & 15
     }
 
     const TOP_BITS: u8 = 16;
@@ -162,14 +159,11 @@ impl Address for Ipv4 {
 }
 
 impl Address for Ipv6 {
+    type Filling = [u32; 23];
+
     #[inline(always)]
     fn mapped(self) -> Ipv6 {
         self
-    }
-
-    #[inline(always)]
-    fn bank(self) -> u32 {
-        16 | u32::from_be(self.0[3]) & 15
     }
 
     const TOP_BITS: u8 = 32;

@@ -13,7 +13,7 @@ use crate::{
     abi::{FLOWS, FRAGMENTED_DATAGRAMS, SIGNALLING_SOURCES},
     addr::{Address, Ipv4, Ipv6},
     budget::{Class, SourceSpending, SourceSpent},
-    classify::{FamilyTables, FragmentFate, Tables},
+    classify::{FamilyTables, FragmentFate, LocalEnd, Tables},
     key::{FlowKey, FragmentKey, PinholeKey, SourceKey},
     settings::Settings,
     value::{AllowList, Budget, MediaLimits, Pinhole, ProviderRule, Slot},
@@ -99,6 +99,11 @@ impl HostTables {
         }
     }
 
+    /// A pinhole's slot.
+    pub fn slot(&self, index: u32) -> Option<&Slot> {
+        self.slots.get(index as usize)
+    }
+
     /// Adds a signalling prefix.
     pub fn add_provider(&mut self, network: IpAddr, length: u8, rule: ProviderRule) {
         match network {
@@ -159,8 +164,10 @@ fn longest_match<A: Address, V>(
 }
 
 impl FamilyTables<Ipv4> for HostTables {
-    fn pinhole(&self, key: &PinholeKey<Ipv4>) -> Option<&Pinhole<Ipv4>> {
-        self.pinholes4.get(key)
+    fn pinhole(&self, local: &LocalEnd<Ipv4>) -> Option<(&Pinhole<Ipv4>, &Slot)> {
+        let key = PinholeKey::new(local.address, local.port);
+        let pinhole = self.pinholes4.get(&key)?;
+        Some((pinhole, self.slot(pinhole.slot)?))
     }
 
     fn provider(&self, address: Ipv4) -> Option<&ProviderRule> {
@@ -185,8 +192,10 @@ impl FamilyTables<Ipv4> for HostTables {
 }
 
 impl FamilyTables<Ipv6> for HostTables {
-    fn pinhole(&self, key: &PinholeKey<Ipv6>) -> Option<&Pinhole<Ipv6>> {
-        self.pinholes6.get(key)
+    fn pinhole(&self, local: &LocalEnd<Ipv6>) -> Option<(&Pinhole<Ipv6>, &Slot)> {
+        let key = PinholeKey::new(local.address, local.port);
+        let pinhole = self.pinholes6.get(&key)?;
+        Some((pinhole, self.slot(pinhole.slot)?))
     }
 
     fn provider(&self, address: Ipv6) -> Option<&ProviderRule> {
@@ -217,10 +226,6 @@ impl Tables for HostTables {
 
     fn now(&self) -> u64 {
         self.now.get()
-    }
-
-    fn slot(&self, index: u32) -> Option<&Slot> {
-        self.slots.get(index as usize)
     }
 
     fn exchange_latch(&self, slot: &Slot, stale: u64, new: u64) -> u64 {

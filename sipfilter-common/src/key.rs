@@ -2,8 +2,8 @@
 
 use crate::addr::{Address, Ipv4, Ipv6};
 
-/// Key of a pinhole: the protected address and port, as packets from outside carry them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Where a pinhole is: the protected address and port, as packets from outside carry them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(C)]
 pub struct PinholeKey<A> {
     address: A,
@@ -12,7 +12,7 @@ pub struct PinholeKey<A> {
 }
 
 impl<A: Copy> PinholeKey<A> {
-    /// The key of a local address and port.
+    /// A local address and port.
     #[inline(always)]
     pub const fn new(address: A, port: u16) -> Self {
         Self {
@@ -33,24 +33,14 @@ impl<A: Copy> PinholeKey<A> {
     }
 }
 
-impl<A: Address> PinholeKey<A> {
-    /// Where the port filter says whether there may be such a pinhole.
-    #[inline(always)]
-    pub fn filter_place(&self) -> FilterPlace {
-        FilterPlace((self.address.bank() << 16) | self.port as u32)
-    }
-}
-
 /// A bit of a filter that stands in front of a dearer table. Where it is clear, the table has nothing to find. Where it is set, it may
 /// have: several keys share a bit.
 ///
-/// The port filter has one for each port of 32 banks of addresses; the source filter one for each beginning of an address.
+/// The source filter has one for each beginning of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FilterPlace(u32);
 
 impl FilterPlace {
-    /// Words in the port filter.
-    pub const PORT_WORDS: u32 = (32 << 16) / u64::BITS;
     /// Words in the source filter.
     pub const SOURCE_WORDS: u32 = (2 << 16) / u64::BITS;
 

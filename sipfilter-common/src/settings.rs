@@ -189,6 +189,23 @@ impl Settings {
         interface != 0 && self.outer.iter().any(|outer| constant(outer) == interface)
     }
 
+    /// The number of a port in the array of places: 65 536 for each protected address, those of IPv4 first.
+    #[inline(always)]
+    pub fn place4(&self, at: Protected, port: u16) -> u32 {
+        at.0 << 16 | port as u32
+    }
+
+    /// The same for an IPv6 address.
+    #[inline(always)]
+    pub fn place6(&self, at: Protected, port: u16) -> u32 {
+        (constant(&self.protected4_count) + at.0) << 16 | port as u32
+    }
+
+    /// How many places there are.
+    pub const fn places(&self) -> u32 {
+        (self.protected4_count + self.protected6_count) << 16
+    }
+
     /// Whether media may be negotiated for this local port.
     #[inline(always)]
     pub fn is_media_port(&self, port: u16) -> bool {
@@ -198,21 +215,31 @@ impl Settings {
 
 /// An address family's list of protected addresses.
 pub trait Protects<A> {
+    /// The place in the list of an address whose packets are ours to judge.
+    fn protected(&self, address: A) -> Option<Protected>;
+
     /// Whether packets to this address are ours to judge.
-    fn is_protected(&self, address: A) -> bool;
+    #[inline(always)]
+    fn is_protected(&self, address: A) -> bool {
+        self.protected(address).is_some()
+    }
 }
+
+/// The place of a protected address among those of its family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Protected(pub u32);
 
 impl Protects<Ipv4> for Settings {
     #[inline(always)]
-    fn is_protected(&self, address: Ipv4) -> bool {
-        is_among(&self.protected4, constant(&self.protected4_count), address)
+    fn protected(&self, address: Ipv4) -> Option<Protected> {
+        place_of(&self.protected4, constant(&self.protected4_count), address)
     }
 }
 
 impl Protects<Ipv6> for Settings {
     #[inline(always)]
-    fn is_protected(&self, address: Ipv6) -> bool {
-        is_among(&self.protected6, constant(&self.protected6_count), address)
+    fn protected(&self, address: Ipv6) -> Option<Protected> {
+        place_of(&self.protected6, constant(&self.protected6_count), address)
     }
 }
 
@@ -245,16 +272,16 @@ impl Ports {
 }
 
 #[inline(always)]
-fn is_among<A: Copy + Eq>(list: &[A; MAX_PROTECTED], count: u32, address: A) -> bool {
-    for (index, protected) in list.iter().enumerate() {
-        if index as u32 >= count {
-            return false;
+fn place_of<A: Copy + Eq>(list: &[A; MAX_PROTECTED], count: u32, address: A) -> Option<Protected> {
+    for (index, protected) in (0..).zip(list) {
+        if index >= count {
+            return None;
         }
         if constant(protected) == address {
-            return true;
+            return Some(Protected(index));
         }
     }
-    false
+    None
 }
 
 #[inline(always)]

@@ -6,6 +6,7 @@ use core::cell::Cell;
 
 use crate::addr::{Address, Ipv4, Ipv6};
 use crate::budget::Budgets;
+use crate::key::PinholeKey;
 use crate::settings::{Modes, Transport};
 
 /// The most sources that one pinhole can name.
@@ -13,11 +14,11 @@ pub const MAX_SOURCES: usize = 4;
 
 /// One pinhole. Times are nanoseconds of the monotonic clock.
 ///
-/// The order of the fields is the order of a media packet's checks: behind the map's own head and the key, everything that a packet
-/// from the first source needs lies in one cache line.
+/// Everything that an IPv4 packet from the first source needs lies in the first cache line. The whole is an odd number of lines long:
+/// with an even one, first lines would share half of the processor's caches and leave the other half to nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
-pub struct Pinhole<A> {
+pub struct Pinhole<A: Address> {
     /// When it was opened or last renewed by signalling.
     pub opened: u64,
     /// Longest time without a packet in either direction.
@@ -36,12 +37,44 @@ pub struct Pinhole<A> {
     pub generation: u16,
     /// The provider's number.
     pub provider: u16,
-    /// Fills up to the alignment of what follows.
-    pub zero: u32,
     /// Who may send; unused places never match ([`Source::none`]).
     pub sources: [Source<A>; MAX_SOURCES],
+    /// Fills up to the alignment of what follows.
+    pub zero: u32,
     /// The call, as the daemon numbers it.
     pub call: u64,
+    /// Where it is; with port 0 it is nowhere, and free.
+    pub local: PinholeKey<A>,
+    /// Fills up to an odd number of cache lines.
+    pub filling: A::Filling,
+}
+
+/// Where a packet to a protected address and port finds its pinhole and slot. Both in one word: neither has to be read before the
+/// other can be looked for, and user space changes both at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(transparent)]
+pub struct Place(u64);
+
+impl Place {
+    /// No pinhole is there.
+    pub const NONE: Self = Self(0);
+
+    /// Leads to these elements of the arrays.
+    pub const fn new(pinhole: u32, slot: u32) -> Self {
+        Self((slot as u64) << 32 | (pinhole as u64 + 1))
+    }
+
+    /// The pinhole's number, if there is one.
+    #[inline(always)]
+    pub const fn pinhole(self) -> Option<u32> {
+        (self.0 as u32).checked_sub(1)
+    }
+
+    /// The slot's.
+    #[inline(always)]
+    pub const fn slot(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
 }
 
 /// A set of RTP payload types (RFC 3550 §5.1): seven bits, one bit each.
@@ -285,13 +318,19 @@ impl Shapes {
 
 /// What the kernel knows of a pinhole's traffic, as the kernel writes it. A reused slot keeps its counts, so that readers
 /// take a baseline when they open a pinhole. User space reads a [`SlotCounts`] in its place.
+///
+/// It is one cache line. That is why packets have 32 bits each way: a voice stream fills them in years.
 #[derive(Debug, Clone, Default)]
 #[repr(C)]
 pub struct Slot {
     /// Packets that came in and passed.
-    pub ingress_packets: Cell<u64>,
-    /// Their IP bytes.
+    pub ingress_packets: Cell<u32>,
+    /// Packets that left.
+    pub egress_packets: Cell<u32>,
+    /// IP bytes of those that came in.
     pub ingress_bytes: Cell<u64>,
+    /// IP bytes of those that left.
+    pub egress_bytes: Cell<u64>,
     /// When the last one passed, in nanoseconds of the monotonic clock.
     pub ingress_last: Cell<u64>,
     /// When the last one left from the pinhole's address and port.
@@ -300,10 +339,6 @@ pub struct Slot {
     pub due: Cell<u64>,
     /// The [`Latch`].
     pub latch: Cell<u64>,
-    /// Packets that left.
-    pub egress_packets: Cell<u64>,
-    /// Their IP bytes.
-    pub egress_bytes: Cell<u64>,
     /// Packets to the pinhole that were dropped.
     pub dropped_packets: Cell<u64>,
 }
@@ -348,7 +383,7 @@ impl Slot {
     /// One packet came in and passed.
     #[inline(always)]
     pub fn count_ingress(&self, bytes: usize, now: u64) {
-        add(&self.ingress_packets, 1);
+        add_packet(&self.ingress_packets);
         add(&self.ingress_bytes, bytes as u64);
         self.ingress_last.set(now);
     }
@@ -356,7 +391,7 @@ impl Slot {
     /// One packet left.
     #[inline(always)]
     pub fn count_egress(&self, bytes: usize, now: u64) {
-        add(&self.egress_packets, 1);
+        add_packet(&self.egress_packets);
         add(&self.egress_bytes, bytes as u64);
         self.egress_last.set(now);
     }
@@ -388,19 +423,25 @@ fn add(counter: &Cell<u64>, amount: u64) {
     counter.set(counter.get().wrapping_add(amount));
 }
 
+/// The same for packets.
+#[inline(always)]
+fn add_packet(counter: &Cell<u32>) {
+    counter.set(counter.get().wrapping_add(1));
+}
+
 /// A reading of a [`Slot`]: the same layout, by value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 #[expect(missing_docs, reason = "the fields are Slot's, documented there")]
 pub struct SlotCounts {
-    pub ingress_packets: u64,
+    pub ingress_packets: u32,
+    pub egress_packets: u32,
     pub ingress_bytes: u64,
+    pub egress_bytes: u64,
     pub ingress_last: u64,
     pub egress_last: u64,
     pub due: u64,
     pub latch: u64,
-    pub egress_packets: u64,
-    pub egress_bytes: u64,
     pub dropped_packets: u64,
 }
 
@@ -572,11 +613,14 @@ impl Stamp {
 
 /// Longest-prefix-match keys of providers carry the address only; transport and port are judged on the value.
 const _: () = {
-    assert!(size_of::<Pinhole<Ipv4>>() == 64 + 12 * MAX_SOURCES);
-    assert!(size_of::<Pinhole<Ipv6>>() == 64 + 36 * MAX_SOURCES);
+    assert!(size_of::<Pinhole<Ipv4>>() == 3 * 64 && align_of::<Pinhole<Ipv4>>() == 8);
+    assert!(size_of::<Pinhole<Ipv6>>() == 5 * 64 && align_of::<Pinhole<Ipv6>>() == 8);
+    assert!(core::mem::offset_of!(Pinhole<Ipv4>, sources) + size_of::<Source<Ipv4>>() <= 64);
+    assert!(core::mem::offset_of!(Pinhole<Ipv4>, filling) + 72 == 3 * 64);
+    assert!(core::mem::offset_of!(Pinhole<Ipv6>, filling) + 92 == 5 * 64);
     assert!(size_of::<Source<Ipv4>>() == 12);
     assert!(size_of::<Source<Ipv6>>() == 36);
-    assert!(size_of::<Slot>() == 72 && size_of::<SlotCounts>() == 72);
+    assert!(size_of::<Slot>() == 64 && size_of::<SlotCounts>() == 64);
     assert!(size_of::<ProviderRule>() == 28);
     assert!(size_of::<Count>() == 16);
     assert!(size_of::<MediaLimits>() == 6 * MAX_MEDIA_RANGES);

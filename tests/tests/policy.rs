@@ -9,7 +9,7 @@ use aya::{
     programs::{TestRun, TestRunOptions},
 };
 use sipfilter_common::{
-    abi::{RING_BYTES, map},
+    abi::{RESTING_PINHOLES, RING_BYTES, map},
     classify::{classify_egress, classify_ingress},
     host::HostTables,
     reason::{Action, Counter, Note, Reason},
@@ -394,9 +394,8 @@ fn packets_keep_a_pinhole_open_and_silence_closes_it() {
 }
 
 #[test]
-fn pinholes_that_share_a_bit_of_the_port_filter_close_one_by_one() {
+fn pinholes_on_one_port_of_two_addresses_close_one_by_one() {
     let mut settings = settings();
-    // Sixteen apart: the filter cannot tell the two addresses from each other.
     let neighbour = "203.0.113.26".parse().expect("an address");
     settings.pbx.addresses.push(neighbour);
     let mut kernel = Kernel::load_with(&settings);
@@ -435,6 +434,28 @@ fn pinholes_that_share_a_bit_of_the_port_filter_close_one_by_one() {
         }
         assert_eq!(verdicts(&mut kernel), expect, "after {action:?}");
     }
+}
+
+#[test]
+fn a_pinhole_that_is_renewed_more_often_than_there_are_elements_is_always_there() {
+    let mut kernel = Kernel::load();
+    let pinhole = pinholes().into_iter().next().expect("a pinhole");
+    let media = cases()
+        .into_iter()
+        .find(|case| case.reason == Reason::Media)
+        .expect("a case");
+    for number in 0..2 * (CAPACITY + RESTING_PINHOLES) {
+        let action = PinholeAction::Update(pinhole.clone());
+        let done = kernel.writer.apply(&action, clock::now());
+        assert_eq!(done, PinholeResult::Done, "{number}");
+        assert_eq!(kernel.run(&media), XDP_PASS, "{number}");
+    }
+    let close = PinholeAction::Close {
+        local: pinhole.local,
+        call: pinhole.call,
+    };
+    kernel.writer.apply(&close, clock::now());
+    assert_eq!(kernel.run(&media), XDP_DROP);
 }
 
 #[test]

@@ -3,19 +3,18 @@
 //! A reason that calls for a drop is carried out only where egress is enforced ([`Mode::EnforceEgress`]); else it is counted.
 
 use super::{
-    FamilyTables, Finding, Tables, Verdict, flow,
+    FamilyTables, Finding, LocalEnd, Tables, Verdict, flow,
     scope::is_strict,
     signalling::{allows, leaving},
 };
 use crate::{
     addr::Address,
-    key::PinholeKey,
     parse::{
         Fragment, Ip, Malformed, Network, Ports, TCP, UDP, parse_ethernet, parse_ipv4, parse_ipv6,
     },
     reader::Reader,
     reason::{Action, Reason},
-    settings::{Mode, Protects, Settings, Transport},
+    settings::{Mode, Protected, Protects, Settings, Transport},
 };
 
 /// Judges a packet that leaves: what to copy, whose media it is, and whether it goes to anybody that it should.
@@ -47,9 +46,9 @@ fn judge_egress<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
 where
     Settings: Protects<A>,
 {
-    if !tables.settings().is_protected(ip.source) {
+    let Some(at) = tables.settings().protected(ip.source) else {
         return Finding::plain(Reason::EgressOther);
-    }
+    };
     if tables.settings().knows_outer() && tables.settings().is_outer(reader.arrived_on()) {
         // Whoever forges the PBX's address must not get to say what the PBX offers.
         return Finding::plain(Reason::EgressForged);
@@ -63,7 +62,7 @@ where
         };
     }
     let judged = match ip.protocol {
-        UDP => egress_udp(reader, tables, ip),
+        UDP => egress_udp(reader, tables, ip, at),
         TCP => egress_tcp(reader, tables, ip),
         _ => Err(Malformed),
     };
@@ -75,11 +74,12 @@ fn egress_udp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     reader: &R,
     tables: &T,
     ip: &Ip<A>,
+    at: Protected,
 ) -> Result<Finding, Malformed> {
     let ports = ip.ports(reader)?;
     let settings = tables.settings();
     if settings.is_media_port(ports.source) {
-        return Ok(Finding::plain(egress_media(tables, ip, &ports)));
+        return Ok(Finding::plain(egress_media(tables, ip, at, &ports)));
     }
     let is_from_sip = settings.pbx.is_udp(ports.source);
     if (is_from_sip || settings.providers.is_udp(ports.destination))
@@ -101,13 +101,16 @@ fn egress_udp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
 fn egress_media<A: Address, T: Tables + FamilyTables<A>>(
     tables: &T,
     ip: &Ip<A>,
+    at: Protected,
     ports: &Ports,
 ) -> Reason {
     let settings = tables.settings();
-    let pinhole = tables.pinhole(&PinholeKey::new(ip.source, ports.source));
-    if let Some(pinhole) = pinhole
-        && let Some(slot) = tables.slot(pinhole.slot)
-    {
+    let local = LocalEnd {
+        address: ip.source,
+        at,
+        port: ports.source,
+    };
+    if let Some((pinhole, slot)) = tables.pinhole(&local) {
         // Another address of the provider's is where the next answer may move the call to before the daemon has read it.
         let is_known = pinhole.names(ip.destination, ports.destination)
             || tables

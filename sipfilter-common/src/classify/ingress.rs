@@ -15,7 +15,7 @@ use crate::{
     parse::{Fragment, Ip, Malformed, Network, TCP, UDP, parse_ethernet, parse_ipv4, parse_ipv6},
     reader::Reader,
     reason::{Action, Reason},
-    settings::{Protects, Settings, Transport},
+    settings::{Protected, Protects, Settings, Transport},
 };
 
 /// Judges a packet from outside.
@@ -48,13 +48,13 @@ fn judge_ingress<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
 where
     Settings: Protects<A>,
 {
-    if !tables.settings().is_protected(ip.destination) {
+    let Some(at) = tables.settings().protected(ip.destination) else {
         return Finding::plain(Reason::NotProtected);
-    }
+    };
     match ip.fragment {
-        Fragment::Whole => judge_transport(reader, tables, ip),
+        Fragment::Whole => judge_transport(reader, tables, ip, at),
         Fragment::First { id } => {
-            let finding = judge_transport(reader, tables, ip);
+            let finding = judge_transport(reader, tables, ip, at);
             // The rule's word, not what is done: an observer counts the whole datagram as one that would be gone.
             let fate = match (finding.reason.action(), finding.copy_from) {
                 (Action::Drop, _) => FragmentFate::Drop,
@@ -92,9 +92,10 @@ fn judge_transport<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     reader: &R,
     tables: &T,
     ip: &Ip<A>,
+    at: Protected,
 ) -> Finding {
     let judged = match ip.protocol {
-        UDP => judge_udp(reader, tables, ip),
+        UDP => judge_udp(reader, tables, ip, at),
         TCP => judge_tcp(reader, tables, ip),
         _ => Ok(Finding::plain(scope::judge_other_protocol(tables, ip))),
     };
@@ -127,6 +128,7 @@ fn judge_udp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     reader: &R,
     tables: &T,
     ip: &Ip<A>,
+    at: Protected,
 ) -> Result<Finding, Malformed> {
     let ports = ip.ports(reader)?;
     let (payload, payload_end) = ip.udp_payload(reader)?;
@@ -142,6 +144,7 @@ fn judge_udp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
         reader,
         tables,
         ip,
+        at,
         &ports,
         (payload, payload_end),
     )))

@@ -2,13 +2,13 @@
 //!
 //! It decides, and counts at the pinhole's slot; it neither opens nor closes one.
 
-use super::{FamilyTables, Tables, flow::judge_reply};
+use super::{FamilyTables, LocalEnd, Tables, flow::judge_reply};
 use crate::{
     addr::Address,
-    key::PinholeKey,
     parse::{Ip, Ports as TransportPorts},
     reader::Reader,
     reason::Reason,
+    settings::Protected,
     value::{Flags, Latch, Latching, Pinhole, Shapes, Slot},
 };
 
@@ -18,14 +18,17 @@ pub(super) fn judge_media<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     reader: &R,
     tables: &T,
     ip: &Ip<A>,
+    at: Protected,
     ports: &TransportPorts,
     payload: (usize, usize),
 ) -> Reason {
-    let Some(pinhole) = tables.pinhole(&PinholeKey::new(ip.destination, ports.destination)) else {
-        return judge_reply(reader, tables, ip, ports, payload);
+    let local = LocalEnd {
+        address: ip.destination,
+        at,
+        port: ports.destination,
     };
-    let Some(slot) = tables.slot(pinhole.slot) else {
-        return Reason::NoPinhole;
+    let Some((pinhole, slot)) = tables.pinhole(&local) else {
+        return judge_reply(reader, tables, ip, ports, payload);
     };
     let now = tables.now();
     let source = Source {
@@ -112,7 +115,7 @@ const RTCP_HEADER: usize = 8;
 
 /// Whether a datagram is what was negotiated: by its kind (RFC 7983 §7), and RTP by its payload type.
 #[inline(always)]
-fn judge_payload<A, R: Reader>(
+fn judge_payload<A: Address, R: Reader>(
     reader: &R,
     pinhole: &Pinhole<A>,
     (start, end): (usize, usize),

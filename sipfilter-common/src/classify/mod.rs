@@ -14,11 +14,11 @@ mod signalling;
 use core::num::NonZero;
 
 use crate::{
-    addr::{Ipv4, Ipv6},
+    addr::{Address, Ipv4, Ipv6},
     budget::Class,
-    key::{FlowKey, FragmentKey, PinholeKey, SourceKey},
+    key::{FlowKey, FragmentKey, SourceKey},
     reason::{Action, Reason},
-    settings::Settings,
+    settings::{Protected, Settings},
     value::{AllowList, Budget, MediaLimits, Pinhole, ProviderRule, Slot},
 };
 
@@ -26,10 +26,21 @@ pub use self::{
     egress::classify_egress, flow::REPLY_LIFETIME, ingress::classify_ingress, media::is_expired,
 };
 
+/// A protected address and a port of it.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalEnd<A> {
+    /// The address.
+    pub address: A,
+    /// Its place among the protected ones.
+    pub at: Protected,
+    /// The port.
+    pub port: u16,
+}
+
 /// The tables of one address family.
-pub trait FamilyTables<A> {
-    /// The pinhole on a local address and port.
-    fn pinhole(&self, key: &PinholeKey<A>) -> Option<&Pinhole<A>>;
+pub trait FamilyTables<A: Address> {
+    /// The pinhole on a protected address and port, and its slot.
+    fn pinhole(&self, local: &LocalEnd<A>) -> Option<(&Pinhole<A>, &Slot)>;
 
     /// The rule of the longest signalling prefix that holds the address.
     fn provider(&self, address: A) -> Option<&ProviderRule>;
@@ -54,9 +65,6 @@ pub trait Tables: FamilyTables<Ipv4> + FamilyTables<Ipv6> {
 
     /// Nanoseconds of the monotonic clock; a few milliseconds of imprecision do no harm.
     fn now(&self) -> u64;
-
-    /// A pinhole's slot.
-    fn slot(&self, index: u32) -> Option<&Slot>;
 
     /// Puts `new` into a slot's latch if `stale` is still there, in one step for all CPUs. Tells what was there.
     fn exchange_latch(&self, slot: &Slot, stale: u64, new: u64) -> u64;

@@ -7,14 +7,13 @@ use std::{
     path::Path,
 };
 
-use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError};
+use aya::maps::{Array, LpmTrie, MapData, MapError};
 use clap::Subcommand;
 use ipnet::IpNet;
 use serde::Serialize;
 use sipfilter_common::{
     abi::map,
-    addr::{Ipv4, Ipv6},
-    key::PinholeKey,
+    addr::{Address, Ipv4, Ipv6},
     settings::Transport,
     value::{self, Flags, ProviderRule, Shapes, SlotCounts},
 };
@@ -229,24 +228,27 @@ fn transports(rule: &ProviderRule) -> Vec<&'static str> {
 fn pinholes(pins: &Pins) -> Result<Vec<Pinhole>, PinError> {
     let slots: Array<MapData, SlotCounts> = open(pins, map::SLOTS)?;
     let mut pinholes = Vec::new();
-    let four: HashMap<MapData, PinholeKey<Ipv4>, value::Pinhole<Ipv4>> =
-        open(pins, map::PINHOLES4)?;
+    let four: Array<MapData, value::Pinhole<Ipv4>> = open(pins, map::PINHOLES4)?;
     for entry in four.iter() {
-        let (key, pinhole) = entry.map_err(|source| pins.map_error(map::PINHOLES4, source))?;
-        let local = SocketAddr::new(key.address().into(), key.port());
-        pinholes.push(show(local, &pinhole, &slots, Ipv4::prefix_length));
+        let pinhole = entry.map_err(|source| pins.map_error(map::PINHOLES4, source))?;
+        if pinhole.local.port() != 0 {
+            let local = SocketAddr::new(pinhole.local.address().into(), pinhole.local.port());
+            pinholes.push(show(local, &pinhole, &slots, Ipv4::prefix_length));
+        }
     }
-    let six: HashMap<MapData, PinholeKey<Ipv6>, value::Pinhole<Ipv6>> = open(pins, map::PINHOLES6)?;
+    let six: Array<MapData, value::Pinhole<Ipv6>> = open(pins, map::PINHOLES6)?;
     for entry in six.iter() {
-        let (key, pinhole) = entry.map_err(|source| pins.map_error(map::PINHOLES6, source))?;
-        let local = SocketAddr::new(key.address().into(), key.port());
-        pinholes.push(show(local, &pinhole, &slots, Ipv6::prefix_length));
+        let pinhole = entry.map_err(|source| pins.map_error(map::PINHOLES6, source))?;
+        if pinhole.local.port() != 0 {
+            let local = SocketAddr::new(pinhole.local.address().into(), pinhole.local.port());
+            pinholes.push(show(local, &pinhole, &slots, Ipv6::prefix_length));
+        }
     }
     pinholes.sort_by_key(|pinhole| pinhole.local);
     Ok(pinholes)
 }
 
-fn show<A: Copy + Into<IpAddr>>(
+fn show<A: Address + Into<IpAddr>>(
     local: SocketAddr,
     pinhole: &value::Pinhole<A>,
     slots: &Array<MapData, SlotCounts>,
@@ -279,9 +281,9 @@ fn show<A: Copy + Into<IpAddr>>(
         slot: pinhole.slot,
         idle_limit_seconds: std::time::Duration::from_nanos(pinhole.idle).as_secs_f64(),
         slot_counts: Counts {
-            ingress_packets: counts.ingress_packets,
+            ingress_packets: counts.ingress_packets.into(),
             ingress_bytes: counts.ingress_bytes,
-            egress_packets: counts.egress_packets,
+            egress_packets: counts.egress_packets.into(),
             egress_bytes: counts.egress_bytes,
             dropped_packets: counts.dropped_packets,
         },

@@ -16,7 +16,7 @@ use aya::{
 };
 use ipnet::IpNet;
 use sipfilter_common::{
-    abi::{self, ABI_VERSION, map, program},
+    abi::{self, ABI_VERSION, RESTING_PINHOLES, map, program},
     addr::{Ipv4, Ipv6},
     reason::COUNTERS,
     settings::{self as kernel, Mode},
@@ -131,8 +131,8 @@ pub struct Datapath {
     ebpf: Ebpf,
     /// What was found at start.
     pub found: Found,
-    /// The key that latches remember IPv6 sources by.
-    pub latch_key: [u64; 2],
+    /// What the programs were loaded with.
+    pub constants: kernel::Settings,
 }
 
 impl Datapath {
@@ -160,11 +160,17 @@ impl Datapath {
             latch_key: stamp.latch_key,
             ..policy.settings
         };
+        // A family without addresses has no pinholes.
+        let elements = |addresses| match addresses {
+            0 => 1,
+            _ => pinholes.saturating_add(RESTING_PINHOLES),
+        };
         let mut loader = EbpfLoader::new();
         loader
             .override_global(map::SETTINGS, &settings, true)
-            .map_max_entries(map::PINHOLES4, pinholes)
-            .map_max_entries(map::PINHOLES6, pinholes)
+            .map_max_entries(map::PLACES, settings.places().max(1))
+            .map_max_entries(map::PINHOLES4, elements(settings.protected4_count))
+            .map_max_entries(map::PINHOLES6, elements(settings.protected6_count))
             .map_max_entries(map::SLOTS, pinholes);
         let modes = policy.settings.modes;
         let flows = if modes.has(Mode::Strict) || modes.has(Mode::Replies) {
@@ -187,7 +193,7 @@ impl Datapath {
         let mut datapath = Self {
             ebpf,
             found,
-            latch_key: stamp.latch_key,
+            constants: settings,
         };
         datapath.fill((map::PROVIDERS4, map::PROVIDERS6), &policy.providers)?;
         datapath.fill_source_filter(policy)?;

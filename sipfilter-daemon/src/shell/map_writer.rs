@@ -3,6 +3,7 @@
 //! It does not decide what is open. Invariant: every pinhole in the kernel's maps is in `open`, and has a slot that no other one has.
 
 mod maps;
+mod pinholes;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use sipfilter_common::{
 };
 
 pub use maps::{KernelMaps, Maps};
+pub use pinholes::KernelPinholes;
 
 use super::{
     clock,
@@ -207,8 +209,14 @@ impl<M: Maps> MapWriter<M> {
         let counts = self.maps.counts(open.slot).ok()?;
         let base = &open.baseline;
         Some(Traffic {
-            ingress_packets: counts.ingress_packets.wrapping_sub(base.ingress_packets),
-            egress_packets: counts.egress_packets.wrapping_sub(base.egress_packets),
+            ingress_packets: counts
+                .ingress_packets
+                .wrapping_sub(base.ingress_packets)
+                .into(),
+            egress_packets: counts
+                .egress_packets
+                .wrapping_sub(base.egress_packets)
+                .into(),
             dropped_packets: counts.dropped_packets.wrapping_sub(base.dropped_packets),
             ingress_last: (counts.ingress_packets != base.ingress_packets)
                 .then_some(counts.ingress_last),
@@ -233,7 +241,6 @@ impl<M: Maps> MapWriter<M> {
                 opened,
                 idle,
             } = place;
-            self.maps.announce(&local)?;
             let deadline = opened.saturating_add(idle).saturating_add(1);
             self.deadlines.insert((deadline, local));
             self.open.insert(
@@ -251,7 +258,7 @@ impl<M: Maps> MapWriter<M> {
                 },
             );
         }
-        self.maps.announce_only_known()
+        Ok(())
     }
 
     fn write(&mut self, pinhole: &Pinhole, now: u64) -> Result<PinholeResult, MapError> {
@@ -275,11 +282,7 @@ impl<M: Maps> MapWriter<M> {
             opened: now,
             idle,
         };
-        let inserted = match known {
-            Some(_) => self.maps.insert(KernelPinhole::new(pinhole, place)),
-            None => self.insert_new(pinhole, place),
-        };
-        if let Err(error) = inserted {
+        if let Err(error) = self.maps.insert(KernelPinhole::new(pinhole, place)) {
             if known.is_none() {
                 self.free.push_front(slot);
             }
@@ -307,15 +310,6 @@ impl<M: Maps> MapWriter<M> {
         Ok(PinholeResult::Done)
     }
 
-    fn insert_new(&mut self, pinhole: &Pinhole, place: Place) -> Result<(), MapError> {
-        self.maps.announce(&pinhole.local)?;
-        let inserted = self.maps.insert(KernelPinhole::new(pinhole, place));
-        if inserted.is_err() {
-            self.maps.withdraw(&pinhole.local);
-        }
-        inserted
-    }
-
     fn close(&mut self, local: SocketAddr, now: u64) -> Result<PinholeResult, MapError> {
         let Some(open) = self.open.get(&local).copied() else {
             return Ok(PinholeResult::Done);
@@ -336,7 +330,6 @@ impl<M: Maps> MapWriter<M> {
                 return Err(error);
             }
         }
-        self.maps.withdraw(&local);
         self.open.remove(&local);
         self.deadlines.remove(&(open.deadline, local));
         self.free.push_back(open.slot);

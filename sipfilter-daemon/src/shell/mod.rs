@@ -15,7 +15,6 @@ pub mod map_writer;
 pub mod outer;
 pub mod pins;
 pub mod policy;
-mod port_filter;
 pub mod pressure;
 pub mod priority;
 pub mod privileges;

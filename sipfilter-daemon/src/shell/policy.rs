@@ -10,7 +10,7 @@ use std::{
 
 use ipnet::IpNet;
 use sipfilter_common::{
-    addr::{Ipv4, Ipv6},
+    addr::{Address, Ipv4, Ipv6},
     budget::Budgets,
     host::HostTables,
     key::PinholeKey,
@@ -252,7 +252,7 @@ pub struct Place {
 
 impl Place {
     /// Where and when a pinhole of the maps was written.
-    pub fn of<A>(pinhole: &value::Pinhole<A>) -> Self {
+    pub fn of<A: Address>(pinhole: &value::Pinhole<A>) -> Self {
         Self {
             slot: pinhole.slot,
             generation: pinhole.generation,
@@ -281,25 +281,36 @@ impl KernelPinhole {
     pub fn new(pinhole: &Pinhole, place: Place) -> Self {
         let port = pinhole.local.port();
         match pinhole.local.ip() {
-            IpAddr::V4(address) => Self::V4(
-                PinholeKey::new(address.into(), port),
-                kernel_value(pinhole, place, |net| match net {
-                    IpNet::V4(net) => Some((net.network().into(), Ipv4::mask(net.prefix_len()))),
-                    IpNet::V6(_) => None,
-                }),
-            ),
-            IpAddr::V6(address) => Self::V6(
-                PinholeKey::new(address.into(), port),
-                kernel_value(pinhole, place, |net| match net {
-                    IpNet::V4(_) => None,
-                    IpNet::V6(net) => Some((net.network().into(), Ipv6::mask(net.prefix_len()))),
-                }),
-            ),
+            IpAddr::V4(address) => {
+                let local = PinholeKey::new(address.into(), port);
+                Self::V4(
+                    local,
+                    kernel_value(local, pinhole, place, |net| match net {
+                        IpNet::V4(net) => {
+                            Some((net.network().into(), Ipv4::mask(net.prefix_len())))
+                        }
+                        IpNet::V6(_) => None,
+                    }),
+                )
+            }
+            IpAddr::V6(address) => {
+                let local = PinholeKey::new(address.into(), port);
+                Self::V6(
+                    local,
+                    kernel_value(local, pinhole, place, |net| match net {
+                        IpNet::V4(_) => None,
+                        IpNet::V6(net) => {
+                            Some((net.network().into(), Ipv6::mask(net.prefix_len())))
+                        }
+                    }),
+                )
+            }
         }
     }
 }
 
-fn kernel_value<A: Copy + Default>(
+fn kernel_value<A: Address + Default>(
+    local: PinholeKey<A>,
     pinhole: &Pinhole,
     place: Place,
     convert: impl Fn(&IpNet) -> Option<(A, A)>,
@@ -345,8 +356,10 @@ fn kernel_value<A: Copy + Default>(
         flags,
         generation: place.generation,
         provider: pinhole.provider.0,
-        zero: 0,
         sources,
+        zero: 0,
         call: pinhole.call.0,
+        local,
+        filling: A::Filling::default(),
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use sipfilter_common::{
-    classify::{Tables as _, Verdict, classify_egress, classify_ingress, is_expired},
+    classify::{Verdict, classify_egress, classify_ingress, is_expired},
     host::HostTables,
     key::PinholeKey,
     value::{Latch, Slot},

@@ -10,7 +10,7 @@ use std::{
 };
 
 use sipfilter_common::{
-    classify::{Tables as _, classify_egress, classify_ingress, is_expired},
+    classify::{classify_egress, classify_ingress, is_expired},
     host::HostTables,
     key::PinholeKey,
     reason::{Action, Reason},

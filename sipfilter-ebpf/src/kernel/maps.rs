@@ -3,7 +3,7 @@
 use core::arch::asm;
 
 use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
     helpers::bpf_ktime_get_coarse_ns,
     macros::map,
     maps::{
@@ -15,12 +15,13 @@ use sipfilter_common::{
     abi,
     addr::{Ipv4, Ipv6},
     budget::{Class, SourceSpending, SourceSpent},
-    classify::{FamilyTables, FragmentFate, Tables},
-    key::{FilterPlace, FlowKey, FragmentKey, PinholeKey, SourceKey},
+    classify::{FamilyTables, FragmentFate, LocalEnd, Tables},
+    key::{FilterPlace, FlowKey, FragmentKey, SourceKey},
     reason::{COUNTERS as COUNTER_PLACES, Counter},
     settings::Settings,
     value::{
-        AllowList, Budget, Count, MediaLimits, Pinhole, ProviderRule, Slot, SlotCounts, Stamp,
+        AllowList, Budget, Count, MediaLimits, Pinhole, Place, ProviderRule, Slot, SlotCounts,
+        Stamp,
     },
 };
 
@@ -31,26 +32,23 @@ static SETTINGS: Settings = Settings::EMPTY;
 #[map]
 static STAMP: Array<Stamp> = Array::with_max_entries(1, 0);
 
-// Elements are freed by RCU, so that a program never reads a pinhole while user space replaces it.
+// Arrays, because the kernel compiles a look-up in one into a few instructions of the program, without a call. Those that packets of
+// calls go through can be mapped (`BPF_F_MMAPABLE`), which nobody does: their elements begin at a page and so at a cache line.
 #[map]
-static PINHOLES4: HashMap<PinholeKey<Ipv4>, Pinhole<Ipv4>> =
-    HashMap::with_max_entries(abi::DEFAULT_PINHOLES, BPF_F_NO_PREALLOC);
+static PLACES: Array<Place> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map]
-static PINHOLES6: HashMap<PinholeKey<Ipv6>, Pinhole<Ipv6>> =
-    HashMap::with_max_entries(abi::DEFAULT_PINHOLES, BPF_F_NO_PREALLOC);
+static PINHOLES4: Array<Pinhole<Ipv4>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-// A packet to a port without a pinhole is the commonest of a flood: a bit that stays in the processor's nearest cache spares it the
-// hash table.
 #[map]
-static PORT_FILTER: Array<u64> = Array::with_max_entries(FilterPlace::PORT_WORDS, 0);
+static PINHOLES6: Array<Pinhole<Ipv6>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-// The same for strangers' signalling, in front of the longest-prefix match.
+#[map]
+static SLOTS: Array<SlotCounts> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+// A bit that stays in the processor's nearest cache spares strangers' signalling the longest-prefix match.
 #[map]
 static SOURCE_FILTER: Array<u64> = Array::with_max_entries(FilterPlace::SOURCE_WORDS, 0);
-
-#[map]
-static SLOTS: Array<SlotCounts> = Array::with_max_entries(abi::DEFAULT_PINHOLES, 0);
 
 #[map]
 static PROVIDERS4: LpmTrie<Ipv4, ProviderRule> =
@@ -102,10 +100,13 @@ pub struct KernelTables;
 
 impl FamilyTables<Ipv4> for KernelTables {
     #[inline(always)]
-    fn pinhole(&self, key: &PinholeKey<Ipv4>) -> Option<&Pinhole<Ipv4>> {
-        may_hold(&PORT_FILTER, key.filter_place())?;
-        // SAFETY: the map frees elements by RCU (BPF_F_NO_PREALLOC), and only user space writes them, whole.
-        unsafe { PINHOLES4.get(key) }
+    fn pinhole(&self, local: &LocalEnd<Ipv4>) -> Option<(&Pinhole<Ipv4>, &Slot)> {
+        let place = place(SETTINGS.place4(local.at, local.port))?;
+        let number = place.pinhole()?;
+        let slot = slot(place.slot())?;
+        let pinhole = PINHOLES4.get(number)?;
+        // Half of a word and half of its successor would lead to a pinhole of another slot.
+        (pinhole.slot == place.slot()).then_some((pinhole, slot))
     }
 
     #[inline(always)]
@@ -139,10 +140,13 @@ impl FamilyTables<Ipv4> for KernelTables {
 
 impl FamilyTables<Ipv6> for KernelTables {
     #[inline(always)]
-    fn pinhole(&self, key: &PinholeKey<Ipv6>) -> Option<&Pinhole<Ipv6>> {
-        may_hold(&PORT_FILTER, key.filter_place())?;
-        // SAFETY: as for IPv4.
-        unsafe { PINHOLES6.get(key) }
+    fn pinhole(&self, local: &LocalEnd<Ipv6>) -> Option<(&Pinhole<Ipv6>, &Slot)> {
+        let place = place(SETTINGS.place6(local.at, local.port))?;
+        let number = place.pinhole()?;
+        let slot = slot(place.slot())?;
+        let pinhole = PINHOLES6.get(number)?;
+        // Half of a word and half of its successor would lead to a pinhole of another slot.
+        (pinhole.slot == place.slot()).then_some((pinhole, slot))
     }
 
     #[inline(always)]
@@ -184,13 +188,6 @@ impl Tables for KernelTables {
     fn now(&self) -> u64 {
         // SAFETY: the helper takes nothing and returns a number.
         unsafe { bpf_ktime_get_coarse_ns() }
-    }
-
-    #[inline(always)]
-    fn slot(&self, index: u32) -> Option<&Slot> {
-        let counts = SLOTS.get_ptr_mut(index)?;
-        // SAFETY: both types have one layout, array elements are never freed, and nobody else writes this one.
-        Some(unsafe { &*counts.cast::<Slot>() })
     }
 
     #[inline(always)]
@@ -244,6 +241,22 @@ impl Tables for KernelTables {
 fn may_hold(filter: &Array<u64>, place: FilterPlace) -> Option<()> {
     let word = filter.get(place.word())?;
     (word & place.bit() != 0).then_some(())
+}
+
+/// Where a packet finds its pinhole.
+#[inline(always)]
+fn place(index: u32) -> Option<Place> {
+    let place = PLACES.get_ptr(index)?;
+    // SAFETY: the element is valid and aligned. It must be read at once, because user space may change it meanwhile.
+    Some(unsafe { place.read_volatile() })
+}
+
+/// A pinhole's slot.
+#[inline(always)]
+fn slot<'a>(index: u32) -> Option<&'a Slot> {
+    let counts = SLOTS.get_ptr_mut(index)?;
+    // SAFETY: both types have one layout, array elements are never freed, and nobody else writes this one.
+    Some(unsafe { &*counts.cast::<Slot>() })
 }
 
 /// Adds one packet to a counter of this CPU.

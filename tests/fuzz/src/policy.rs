@@ -190,17 +190,35 @@ fn tables() -> HostTables {
     for (slot, (port, shapes)) in (0_u32..).zip(ports) {
         tables.pinholes4.insert(
             PinholeKey::new(PBX4.into(), port),
-            pinhole(MEDIA4.into(), Ipv4::mask(32), slot, shapes),
+            pinhole(
+                PinholeKey::new(PBX4.into(), port),
+                MEDIA4.into(),
+                Ipv4::mask(32),
+                slot,
+                shapes,
+            ),
         );
         tables.pinholes6.insert(
             PinholeKey::new(PBX6.into(), port),
-            pinhole(MEDIA6.into(), Ipv6::mask(128), slot, shapes),
+            pinhole(
+                PinholeKey::new(PBX6.into(), port),
+                MEDIA6.into(),
+                Ipv6::mask(128),
+                slot,
+                shapes,
+            ),
         );
     }
     tables
 }
 
-fn pinhole<A: Copy + Default>(address: A, mask: A, slot: u32, shapes: Shapes) -> Pinhole<A> {
+fn pinhole<A: Address + Default>(
+    local: PinholeKey<A>,
+    address: A,
+    mask: A,
+    slot: u32,
+    shapes: Shapes,
+) -> Pinhole<A> {
     let mut sources = [Source::none(); sipfilter_common::value::MAX_SOURCES];
     sources[0] = Source {
         address,
@@ -222,8 +240,10 @@ fn pinhole<A: Copy + Default>(address: A, mask: A, slot: u32, shapes: Shapes) ->
         },
         generation: 1,
         provider: 0,
-        zero: 0,
         sources,
+        zero: 0,
         call: 1,
+        local,
+        filling: A::Filling::default(),
     }
 }

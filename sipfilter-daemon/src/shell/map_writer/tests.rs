@@ -25,7 +25,6 @@ use crate::{
 #[derive(Default)]
 struct Refusing {
     slots: BTreeMap<SocketAddr, u32>,
-    announced: Vec<SocketAddr>,
     refuses: Rc<Cell<bool>>,
 }
 
@@ -70,19 +69,6 @@ impl Maps for Refusing {
             ingress_last: u64::MAX,
             ..SlotCounts::default()
         })
-    }
-    fn announce(&mut self, local: &SocketAddr) -> Result<(), MapError> {
-        self.announced.push(*local);
-        Ok(())
-    }
-
-    fn withdraw(&mut self, local: &SocketAddr) {
-        let found = self.announced.iter().position(|known| known == local);
-        self.announced.remove(found.expect("it was announced"));
-    }
-
-    fn announce_only_known(&mut self) -> Result<(), MapError> {
-        Ok(())
     }
 }
 
@@ -138,7 +124,7 @@ fn a_pinhole_that_the_kernel_would_not_remove_is_asked_for_again_until_it_is_gon
     assert_eq!(writer.take_idle(at(4_099)), []);
     assert!(writer.maps.slots.contains_key(&local(10_000)));
     assert_eq!(writer.take_idle(at(4_100)), []);
-    assert!(writer.maps.slots.is_empty() && writer.maps.announced.is_empty());
+    assert!(writer.maps.slots.is_empty());
     assert_eq!(writer.next_deadline(), None);
 }
 
@@ -178,6 +164,4 @@ fn a_refused_open_leaves_its_slot_to_the_next() {
     refuses.set(false);
     assert_eq!(writer.apply(&close(10_002), at(0)), PinholeResult::Done);
     assert_eq!(writer.apply(&open(10_004), at(0)), PinholeResult::Done);
-    // A port is announced once for each pinhole that is there.
-    assert_eq!(writer.maps.announced, [local(10_000), local(10_004)]);
 }

@@ -204,10 +204,12 @@ pub(super) fn pinhole(random: &mut Random, settings: &Settings) -> KernelPinhole
     };
     if random.percent(50) {
         let local = pbx4(index(random, settings.protected4_count) as u8);
-        KernelPinhole::V4(PinholeKey::new(local.into(), port), value(random, net4))
+        let local = PinholeKey::new(local.into(), port);
+        KernelPinhole::V4(local, value(random, local, net4))
     } else {
         let local = pbx6(index(random, settings.protected6_count) as u16);
-        KernelPinhole::V6(PinholeKey::new(local.into(), port), value(random, net6))
+        let local = PinholeKey::new(local.into(), port);
+        KernelPinhole::V6(local, value(random, local, net6))
     }
 }
 
@@ -229,6 +231,7 @@ fn net6(random: &mut Random) -> (Ipv6, Ipv6) {
 
 fn value<A: Address + Default>(
     random: &mut Random,
+    local: PinholeKey<A>,
     mut network: impl FnMut(&mut Random) -> (A, A),
 ) -> Pinhole<A> {
     let mut sources = [Source::none(); _];
@@ -280,9 +283,11 @@ fn value<A: Address + Default>(
         ]),
         generation: generation(random),
         provider: random.below(4) as u16,
-        zero: 0,
         sources,
+        zero: 0,
         call: random.number(),
+        local,
+        filling: A::Filling::default(),
     }
 }
 
@@ -324,13 +329,13 @@ fn slot_counts(random: &mut Random) -> SlotCounts {
         }
     };
     SlotCounts {
-        ingress_packets: count(random),
+        ingress_packets: count(random) as u32,
         ingress_bytes: count(random),
         ingress_last: moment(random),
         egress_last: moment(random),
         due: moment(random),
         latch,
-        egress_packets: count(random),
+        egress_packets: count(random) as u32,
         egress_bytes: count(random),
         dropped_packets: count(random),
     }

@@ -1,10 +1,15 @@
 //! Both sides of the comparison: the programs in the kernel with their maps, and the host's tables, fed step by step.
 
-use std::{collections::BTreeMap, thread::sleep, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    thread::sleep,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
-    maps::{Array, HashMap, MapData, RingBuf},
+    maps::{Array, HashMap, MapData, MapError, RingBuf},
     programs::{TestRun as _, TestRunOptions},
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -14,13 +19,14 @@ use sipfilter_common::{
     budget::SourceSpending,
     classify::{classify_egress, classify_ingress},
     host::HostTables,
-    key::{FlowKey, FragmentKey, PinholeKey, SourceKey},
+    key::{FlowKey, FragmentKey, SourceKey},
     reason::{Action, Counter, Note, Reason},
-    value::{Count, Pinhole, Slot, SlotCounts},
+    value::{Count, Slot, SlotCounts},
 };
 use sipfilter_daemon::shell::{
     counters::Counters,
     datapath::Datapath,
+    map_writer::KernelPinholes,
     policy::{KernelPinhole, KernelPolicy},
 };
 
@@ -57,16 +63,12 @@ pub struct Machine {
     policy: KernelPolicy,
     /// How large frames may be.
     pub sizes: Sizes,
-    pinholes4: HashMap<MapData, PinholeKey<Ipv4>, Pinhole<Ipv4>>,
-    pinholes6: HashMap<MapData, PinholeKey<Ipv6>, Pinhole<Ipv6>>,
+    pinholes: KernelPinholes,
     pub(super) slots: Array<MapData, SlotCounts>,
     pub(super) fragments: HashMap<MapData, FragmentKey, u32>,
     pub(super) flows4: HashMap<MapData, FlowKey<Ipv4>, u64>,
     pub(super) flows6: HashMap<MapData, FlowKey<Ipv6>, u64>,
     pub(super) sources: HashMap<MapData, SourceKey, SourceSpending>,
-    filter: Array<MapData, u64>,
-    /// What the port filter holds, by word.
-    filtered: BTreeMap<u32, u64>,
     pub(super) counters: Counters,
     arriving: RingBuf<MapData>,
     leaving: RingBuf<MapData>,
@@ -94,22 +96,19 @@ impl Machine {
     pub fn load(policy: &KernelPolicy) -> Result<Self> {
         let mut datapath = Datapath::load(policy, SLOTS, None)?;
         let mut policy = policy.clone();
-        policy.settings.latch_key = datapath.latch_key;
+        policy.settings.latch_key = datapath.constants.latch_key;
         let mut machine = Self {
             policy,
             sizes: Sizes {
                 ingress: 0,
                 egress: 0,
             },
-            pinholes4: datapath.take(map::PINHOLES4)?,
-            pinholes6: datapath.take(map::PINHOLES6)?,
+            pinholes: KernelPinholes::take(&mut datapath)?,
             slots: datapath.take(map::SLOTS)?,
             fragments: datapath.take(map::FRAGMENTS)?,
             flows4: datapath.take(map::FLOWS4)?,
             flows6: datapath.take(map::FLOWS6)?,
             sources: datapath.take(map::SOURCES)?,
-            filter: datapath.take(map::PORT_FILTER)?,
-            filtered: BTreeMap::new(),
             counters: datapath.take(map::COUNTERS)?,
             arriving: datapath.take(map::SIGNALLING_IN)?,
             leaving: datapath.take(map::SIGNALLING_OUT)?,
@@ -198,8 +197,9 @@ impl Machine {
 
     /// Empties the maps of what the last episode left and fills them anew.
     fn set_up(&mut self, tables: &Tables, start: u64) -> Result<Host> {
-        clear(&mut self.pinholes4)?;
-        clear(&mut self.pinholes6)?;
+        for (local, _) in self.pinholes.all()? {
+            self.pinholes.remove(local)?;
+        }
         clear(&mut self.fragments)?;
         clear(&mut self.flows4)?;
         clear(&mut self.flows6)?;
@@ -218,7 +218,6 @@ impl Machine {
             self.slots.set(slot, counts, 0)?;
             host.slots[slot as usize] = Slot::from(counts);
         }
-        self.write_filter(&host)?;
         for pinhole in &tables.pinholes {
             self.put(&mut host, pinhole, start)?;
         }
@@ -235,53 +234,32 @@ impl Machine {
         match *pinhole {
             KernelPinhole::V4(key, mut value) => {
                 value.opened = moved(value.opened, start);
-                self.pinholes4.insert(key, value, 0)?;
+                unless_stray(self.pinholes.insert(KernelPinhole::V4(key, value)))?;
                 host.pinholes4.insert(key, value);
             }
             KernelPinhole::V6(key, mut value) => {
                 value.opened = moved(value.opened, start);
-                self.pinholes6.insert(key, value, 0)?;
+                unless_stray(self.pinholes.insert(KernelPinhole::V6(key, value)))?;
                 host.pinholes6.insert(key, value);
             }
         }
-        self.write_filter(host)
+        Ok(())
     }
 
     fn remove(&mut self, host: &mut HostTables, pinhole: &KernelPinhole) -> Result<()> {
-        match pinhole {
+        let (was_there, address, port) = match pinhole {
             KernelPinhole::V4(key, _) => {
-                if host.pinholes4.remove(key).is_some() {
-                    self.pinholes4.remove(key)?;
-                }
+                let known = host.pinholes4.remove(key);
+                (known.is_some(), IpAddr::from(key.address()), key.port())
             }
             KernelPinhole::V6(key, _) => {
-                if host.pinholes6.remove(key).is_some() {
-                    self.pinholes6.remove(key)?;
-                }
+                let known = host.pinholes6.remove(key);
+                (known.is_some(), IpAddr::from(key.address()), key.port())
             }
+        };
+        if was_there {
+            unless_stray(self.pinholes.remove(SocketAddr::new(address, port)))?;
         }
-        self.write_filter(host)
-    }
-
-    /// A bit for each pinhole, and no other: what a pinhole leaves behind must not matter, and it could not if its bit stayed.
-    fn write_filter(&mut self, host: &HostTables) -> Result<()> {
-        let four = host.pinholes4.keys().map(PinholeKey::filter_place);
-        let six = host.pinholes6.keys().map(PinholeKey::filter_place);
-        let mut wanted: BTreeMap<u32, u64> = BTreeMap::new();
-        for place in four.chain(six) {
-            *wanted.entry(place.word()).or_default() |= place.bit();
-        }
-        for (&word, &bits) in &wanted {
-            if self.filtered.get(&word) != Some(&bits) {
-                self.filter.set(word, bits, 0)?;
-            }
-        }
-        for &word in self.filtered.keys() {
-            if !wanted.contains_key(&word) {
-                self.filter.set(word, 0, 0)?;
-            }
-        }
-        self.filtered = wanted;
         Ok(())
     }
 
@@ -440,6 +418,14 @@ impl Host {
         let count = self.counts.entry(counter).or_default();
         count.packets += 1;
         count.bytes += bytes as u64;
+    }
+}
+
+/// The kernel's arrays have no place for a pinhole on an address that is not protected; the host's tables have, and never look there.
+fn unless_stray(done: Result<(), MapError>) -> Result<()> {
+    match done {
+        Err(MapError::KeyNotFound) => Ok(()),
+        done => Ok(done?),
     }
 }
 

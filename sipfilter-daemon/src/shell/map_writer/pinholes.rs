@@ -1,0 +1,275 @@
+//! The kernel's arrays of pinholes, and the array of places that leads packets to them.
+//!
+//! It does not decide what is open. Invariant: a place leads to an element that is written completely, and no element is written again
+//! while a program may still read it. So every change takes a fresh element and then one word.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::{IpAddr, SocketAddr},
+    sync::atomic::{Ordering, fence},
+    time::Duration,
+};
+
+use aya::{
+    Pod,
+    maps::{Array, MapData, MapError},
+};
+use rustix::thread::{MembarrierCommand, membarrier};
+use sipfilter_common::{
+    abi::map,
+    addr::{Address, Ipv4, Ipv6},
+    key::PinholeKey,
+    settings::{Protects as _, Settings},
+    value::{Pinhole, Place},
+};
+
+use crate::shell::{
+    datapath::{Datapath, DatapathError},
+    policy::{self, KernelPinhole},
+};
+
+/// The pinholes in the kernel.
+pub struct KernelPinholes {
+    constants: Settings,
+    places: Array<MapData, Place>,
+    four: Elements<Ipv4>,
+    six: Elements<Ipv6>,
+}
+
+/// One family's array.
+struct Elements<A: Address>
+where
+    Pinhole<A>: Pod,
+{
+    array: Array<MapData, Pinhole<A>>,
+    taken: BTreeMap<PinholeKey<A>, u32>,
+    free: VecDeque<u32>,
+    /// No place leads there any more, but a program may be on its way.
+    resting: Vec<u32>,
+}
+
+impl KernelPinholes {
+    /// Takes the arrays from the datapath, and leads packets to the pinholes that an earlier run left.
+    ///
+    /// # Errors
+    /// [`DatapathError`] if a map is missing or cannot be read or written.
+    pub fn take(datapath: &mut Datapath) -> Result<Self, DatapathError> {
+        let constants = datapath.constants;
+        let failed = |name| {
+            move |source| DatapathError::Map {
+                name,
+                source: Box::new(source),
+            }
+        };
+        let mut this = Self {
+            places: datapath.take(map::PLACES)?,
+            four: Elements::read(datapath.take(map::PINHOLES4)?, |key| {
+                place4(&constants, key).is_some()
+            })
+            .map_err(failed(map::PINHOLES4))?,
+            six: Elements::read(datapath.take(map::PINHOLES6)?, |key| {
+                place6(&constants, key).is_some()
+            })
+            .map_err(failed(map::PINHOLES6))?,
+            constants,
+        };
+        this.lead_to_all().map_err(failed(map::PLACES))?;
+        Ok(this)
+    }
+
+    fn lead_to_all(&mut self) -> Result<(), MapError> {
+        for (key, &number) in &self.four.taken {
+            let slot = self.four.array.get(&number, 0)?.slot;
+            let index = place4(&self.constants, key).ok_or(MapError::KeyNotFound)?;
+            self.places.set(index, Place::new(number, slot), 0)?;
+        }
+        for (key, &number) in &self.six.taken {
+            let slot = self.six.array.get(&number, 0)?.slot;
+            let index = place6(&self.constants, key).ok_or(MapError::KeyNotFound)?;
+            self.places.set(index, Place::new(number, slot), 0)?;
+        }
+        Ok(())
+    }
+
+    /// Every pinhole that is there, by local address and port.
+    ///
+    /// # Errors
+    /// [`MapError`] if an array cannot be read.
+    pub fn all(&self) -> Result<Vec<(SocketAddr, policy::Place)>, MapError> {
+        let mut found = Vec::new();
+        for (key, number) in &self.four.taken {
+            let local = SocketAddr::new(IpAddr::from(key.address()), key.port());
+            let pinhole = self.four.array.get(number, 0)?;
+            found.push((local, policy::Place::of(&pinhole)));
+        }
+        for (key, number) in &self.six.taken {
+            let local = SocketAddr::new(IpAddr::from(key.address()), key.port());
+            let pinhole = self.six.array.get(number, 0)?;
+            found.push((local, policy::Place::of(&pinhole)));
+        }
+        Ok(found)
+    }
+
+    /// Puts a pinhole in, or in the place of the one that is there.
+    ///
+    /// # Errors
+    /// [`MapError`] if its address is not protected, or the kernel refuses.
+    pub fn insert(&mut self, pinhole: KernelPinhole) -> Result<(), MapError> {
+        match pinhole {
+            KernelPinhole::V4(key, value) => {
+                let index = place4(&self.constants, &key).ok_or(MapError::KeyNotFound)?;
+                self.four.insert(&mut self.places, index, key, value)
+            }
+            KernelPinhole::V6(key, value) => {
+                let index = place6(&self.constants, &key).ok_or(MapError::KeyNotFound)?;
+                self.six.insert(&mut self.places, index, key, value)
+            }
+        }
+    }
+
+    /// Takes a pinhole out.
+    ///
+    /// # Errors
+    /// [`MapError`] if it is not there, or the kernel refuses.
+    pub fn remove(&mut self, local: SocketAddr) -> Result<(), MapError> {
+        match local.ip() {
+            IpAddr::V4(address) => {
+                let key = PinholeKey::new(Ipv4::from(address), local.port());
+                let index = place4(&self.constants, &key).ok_or(MapError::KeyNotFound)?;
+                self.four.remove(&mut self.places, index, &key)
+            }
+            IpAddr::V6(address) => {
+                let key = PinholeKey::new(Ipv6::from(address), local.port());
+                let index = place6(&self.constants, &key).ok_or(MapError::KeyNotFound)?;
+                self.six.remove(&mut self.places, index, &key)
+            }
+        }
+    }
+}
+
+fn place4(constants: &Settings, key: &PinholeKey<Ipv4>) -> Option<u32> {
+    let at = constants.protected(key.address())?;
+    Some(constants.place4(at, key.port()))
+}
+
+fn place6(constants: &Settings, key: &PinholeKey<Ipv6>) -> Option<u32> {
+    let at = constants.protected(key.address())?;
+    Some(constants.place6(at, key.port()))
+}
+
+impl<A: Address + Ord + Default> Elements<A>
+where
+    Pinhole<A>: Pod,
+{
+    fn read(
+        array: Array<MapData, Pinhole<A>>,
+        is_local: impl Fn(&PinholeKey<A>) -> bool,
+    ) -> Result<Self, MapError> {
+        let mut this = Self {
+            array,
+            taken: BTreeMap::new(),
+            free: VecDeque::new(),
+            resting: Vec::new(),
+        };
+        let mut latest: BTreeMap<PinholeKey<A>, u64> = BTreeMap::new();
+        for number in 0..this.array.len() {
+            let pinhole = this.array.get(&number, 0)?;
+            let key = pinhole.local;
+            if key.port() == 0 {
+                this.free.push_back(number);
+                continue;
+            }
+            // A run that died while it replaced a pinhole leaves two of them.
+            let is_latest = latest
+                .get(&key)
+                .is_none_or(|&opened| opened <= pinhole.opened);
+            if !is_local(&key) || !is_latest {
+                this.retire(number)?;
+                continue;
+            }
+            latest.insert(key, pinhole.opened);
+            if let Some(earlier) = this.taken.insert(key, number) {
+                this.retire(earlier)?;
+            }
+        }
+        Ok(this)
+    }
+
+    fn insert(
+        &mut self,
+        places: &mut Array<MapData, Place>,
+        index: u32,
+        key: PinholeKey<A>,
+        pinhole: Pinhole<A>,
+    ) -> Result<(), MapError> {
+        let number = self.take_free().ok_or(MapError::OutOfBounds {
+            index: self.array.len(),
+            max_entries: self.array.len(),
+        })?;
+        if let Err(error) = self.array.set(number, pinhole, 0) {
+            self.free.push_front(number);
+            return Err(error);
+        }
+        // Whoever sees the word sees the element.
+        fence(Ordering::SeqCst);
+        if let Err(error) = places.set(index, Place::new(number, pinhole.slot), 0) {
+            self.retire(number)?;
+            return Err(error);
+        }
+        match self.taken.insert(key, number) {
+            Some(earlier) => self.retire(earlier),
+            None => Ok(()),
+        }
+    }
+
+    fn remove(
+        &mut self,
+        places: &mut Array<MapData, Place>,
+        index: u32,
+        key: &PinholeKey<A>,
+    ) -> Result<(), MapError> {
+        let number = *self.taken.get(key).ok_or(MapError::KeyNotFound)?;
+        // First, so that no later run finds it; programs do not look at it.
+        self.mark_free(number)?;
+        places.set(index, Place::NONE, 0)?;
+        self.taken.remove(key);
+        self.resting.push(number);
+        Ok(())
+    }
+
+    fn retire(&mut self, number: u32) -> Result<(), MapError> {
+        self.mark_free(number)?;
+        self.resting.push(number);
+        Ok(())
+    }
+
+    /// Changes nothing else: a program may be reading.
+    fn mark_free(&mut self, number: u32) -> Result<(), MapError> {
+        let pinhole = Pinhole {
+            local: PinholeKey::default(),
+            ..self.array.get(&number, 0)?
+        };
+        self.array.set(number, pinhole, 0)
+    }
+
+    fn take_free(&mut self) -> Option<u32> {
+        if self.free.is_empty() {
+            wait_for_programs();
+            self.free.extend(self.resting.drain(..));
+        }
+        self.free.pop_front()
+    }
+}
+
+/// Returns when every program that runs now has ended. This takes some milliseconds; that it is seldom necessary, the spare elements
+/// see to.
+fn wait_for_programs() {
+    // The kernel carries the order out by waiting for a grace period of RCU, under which programs run. It refuses where some processors
+    // have no ticks.
+    if membarrier(MembarrierCommand::Global).is_err() {
+        std::thread::sleep(LONGEST_RUN);
+    }
+}
+
+/// Longer than any program runs, by far.
+const LONGEST_RUN: Duration = Duration::from_millis(100);
