@@ -21,7 +21,6 @@ use sipfilter_common::{
 use super::{CtlError, Outcome, output, stats};
 use crate::{
     shell::{
-        detach_all,
         map_writer::LatchState,
         pins::{PinError, Pins},
         runtime_dir::RuntimeDir,
@@ -40,7 +39,7 @@ pub struct Args {
 enum Action {
     /// Print providers, pinholes and counters as the kernel has them
     Dump,
-    /// Detach the programs of a daemon that does not run any more, and forget its calls
+    /// Remove the pinned maps of a daemon that does not run any more
     Remove,
 }
 
@@ -76,8 +75,7 @@ struct Pinhole {
     /// `waiting`, the source that it has latched to, or `latched` where the kernel knows a hash of that only; `null` without a latch.
     latch: Option<String>,
     provider: u16,
-    /// A hash that only sipfilterd can tell a call by; zeros where several calls share the pinhole.
-    call: String,
+    call: u64,
     slot: u32,
     idle_limit_seconds: f64,
     /// Counts of the slot: of every pinhole that has had it.
@@ -105,7 +103,6 @@ pub(super) fn run(
         Action::Remove => {
             // A running daemon holds the lock; it keeps its maps.
             let _lock = RuntimeDir::lock(runtime_dir)?;
-            detach_all(&pins);
             pins.remove()?;
         }
     }
@@ -151,7 +148,7 @@ fn dump(pins: &Pins, json: bool, out: &mut dyn Write) -> Result<(), CtlError> {
                 .map_or_else(|| "-".to_owned(), |rate| rate.to_string()),
             pinhole.latch.clone().unwrap_or_else(|| "-".to_owned()),
             pinhole.provider.to_string(),
-            pinhole.call.clone(),
+            pinhole.call.to_string(),
             pinhole.slot.to_string(),
             pinhole.slot_counts.ingress_packets.to_string(),
             pinhole.slot_counts.egress_packets.to_string(),
@@ -280,7 +277,7 @@ fn show<A: Address + Into<IpAddr>>(
             LatchState::read(counts.latch, pinhole.generation, local.is_ipv4()).to_string()
         }),
         provider: pinhole.provider,
-        call: format!("{:016x}", pinhole.call),
+        call: pinhole.call,
         slot: pinhole.slot,
         idle_limit_seconds: std::time::Duration::from_nanos(pinhole.idle).as_secs_f64(),
         slot_counts: Counts {

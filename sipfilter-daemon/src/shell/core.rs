@@ -12,7 +12,7 @@ use super::{
     counters::Counters,
     datapath::Attached,
     delay::Delays,
-    map_writer::{Inheritance, MapWriter},
+    map_writer::MapWriter,
     pressure::Pressure,
     record::{LookupError, Records},
     scope::modes,
@@ -53,14 +53,6 @@ enum Done {
     Event(Event),
 }
 
-/// The keys of the engine's hashes.
-pub struct Keys {
-    /// Drawn anew for each run.
-    pub hash: [u64; 2],
-    /// The same as in earlier runs.
-    pub label: [u64; 2],
-}
-
 /// What `status` tells besides counts.
 pub struct About {
     /// The configuration's file.
@@ -75,15 +67,14 @@ impl Core {
     /// Puts the parts together.
     pub fn new(
         settings: Settings,
-        keys: Keys,
-        (writer, inheritance): (MapWriter, Inheritance),
+        hash_key: [u64; 2],
+        writer: MapWriter,
         counters: Counters,
         pressure: Pressure,
         about: About,
     ) -> Self {
-        let now = clock::now();
-        let mut core = Self {
-            engine: Engine::resuming(settings.clone(), keys.hash, keys.label),
+        Self {
+            engine: Engine::new(settings.clone(), hash_key),
             writer,
             records: Records::default(),
             counters,
@@ -93,25 +84,7 @@ impl Core {
             opening: Delays::default(),
             done: Vec::new(),
             pressure,
-        };
-        for local in inheritance.orphans {
-            tracing::info!(%local, "pinhole of a provider that is not configured any more: closed");
-            core.writer.disinherit(local, now);
         }
-        for pinhole in inheritance.pinholes {
-            let local = pinhole.local;
-            if !core.engine.adopt(pinhole) {
-                tracing::warn!(%local, "no room for a pinhole of an earlier run (`pinholes` under [limits]): closed");
-                core.writer.disinherit(local, now);
-            }
-        }
-        if core.engine.adopted_pinholes() > 0 {
-            tracing::info!(
-                pinholes = core.engine.adopted_pinholes(),
-                "took over the pinholes of calls in progress"
-            );
-        }
-        core
     }
 
     /// One input, and everything that follows from it.
@@ -312,7 +285,7 @@ impl Core {
                 .collect(),
             calls: self.calls_in_progress().count(),
             pinholes: self.engine.pinholes().count(),
-            adopted_pinholes: self.engine.adopted_pinholes(),
+            adopted_pinholes: self.writer.adopted(),
             reading: self.reading.view(),
             opening: self.opening.view(),
             limited_sources: self.limited_sources(),

@@ -240,10 +240,6 @@ fn pinhole<A: Address + Default>(
         },
         generation: 1,
         provider: 0,
-<<<<<<< HEAD
-=======
-        provider_name: 0,
->>>>>>> fffa76c (daemon: what is attached outlives the process, and the next one takes it over)
         sources,
         zero: 0,
         call: 1,

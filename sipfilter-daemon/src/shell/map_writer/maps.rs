@@ -7,30 +7,19 @@ use std::net::SocketAddr;
 use aya::maps::{Array, MapData, MapError};
 use sipfilter_common::{abi::map, value::SlotCounts};
 
-<<<<<<< HEAD
 use super::pinholes::KernelPinholes;
 use crate::shell::{
     datapath::{Datapath, DatapathError},
     policy::{KernelPinhole, Place},
-=======
-use crate::{
-    engine::pinhole::Pinhole,
-    shell::{
-        datapath::{Datapath, DatapathError},
-        policy::{KernelPinhole, Place},
-        port_filter::PortFilter,
-        reread,
-    },
->>>>>>> fffa76c (daemon: what is attached outlives the process, and the next one takes it over)
 };
 
 /// What the writer asks of the maps.
 pub trait Maps {
-    /// Every pinhole that is there, with the provider's number that it was written with.
+    /// Every pinhole that is there, by local address and port.
     ///
     /// # Errors
     /// [`MapError`] if a map cannot be read.
-    fn pinholes(&self) -> Result<Vec<(Pinhole, Place)>, MapError>;
+    fn pinholes(&self) -> Result<Vec<(SocketAddr, Place)>, MapError>;
 
     /// Puts a pinhole in, or in the place of the one that is there.
     ///
@@ -71,26 +60,8 @@ impl KernelMaps {
 }
 
 impl Maps for KernelMaps {
-<<<<<<< HEAD
     fn pinholes(&self) -> Result<Vec<(SocketAddr, Place)>, MapError> {
         self.pinholes.all()
-=======
-    fn pinholes(&self) -> Result<Vec<(Pinhole, Place)>, MapError> {
-        let mut found = Vec::new();
-        for entry in self.four.iter() {
-            let (key, value) = entry?;
-            let local = SocketAddr::new(IpAddr::from(key.address()), key.port());
-            let pinhole = reread::pinhole(local, &value, Ipv4::prefix_length);
-            found.push((pinhole, Place::of(&value)));
-        }
-        for entry in self.six.iter() {
-            let (key, value) = entry?;
-            let local = SocketAddr::new(IpAddr::from(key.address()), key.port());
-            let pinhole = reread::pinhole(local, &value, Ipv6::prefix_length);
-            found.push((pinhole, Place::of(&value)));
-        }
-        Ok(found)
->>>>>>> fffa76c (daemon: what is attached outlives the process, and the next one takes it over)
     }
 
     fn insert(&mut self, pinhole: KernelPinhole) -> Result<(), MapError> {

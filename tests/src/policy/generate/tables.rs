@@ -283,10 +283,6 @@ fn value<A: Address + Default>(
         ]),
         generation: generation(random),
         provider: random.below(4) as u16,
-<<<<<<< HEAD
-=======
-        provider_name: 0,
->>>>>>> fffa76c (daemon: what is attached outlives the process, and the next one takes it over)
         sources,
         zero: 0,
         call: random.number(),
