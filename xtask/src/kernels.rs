@@ -282,7 +282,16 @@ impl Guest {
         let status = Command::new("timeout")
             .args(["--kill-after=5", BOUND])
             .args(["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max"])
-            .args(["-m", "1G", "-nic", "none", "-nographic", "-no-reboot"])
+            .args([
+                "-m",
+                "1G",
+                "-smp",
+                "2",
+                "-nic",
+                "none",
+                "-nographic",
+                "-no-reboot",
+            ])
             .arg("-kernel")
             .arg(kernel.image()?)
             .arg("-initrd")
