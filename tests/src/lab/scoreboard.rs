@@ -279,6 +279,16 @@ impl Story<'_> {
         thread::sleep(Duration::from_millis(300));
         let pinholes_left = self.pinholes()?;
         observer.set(|live| live.pinholes = pinholes_left);
+        if pinholes_left > 0
+            && let Some(daemon) = self.daemon
+        {
+            // What keeps them is in the calls' stories, which end with this daemon.
+            for call in calls {
+                if let Ok(story) = daemon.ctl(&["calls", "show", &call.call_id(), "--json"]) {
+                    eprintln!("{story}");
+                }
+            }
+        }
         let (tcp, ping) = service.finish();
         let counts = agents.counts();
         Ok(self.score(

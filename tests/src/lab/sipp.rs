@@ -232,6 +232,8 @@ impl Agent {
                 &SIP_PORT.to_string(),
             ])
             .args(["-mp", &spare.to_string(), "-cp", &(spare + 50).to_string()])
+            // On a busy machine a 180 to a repeated INVITE comes after the 200: that is no reason to give a call up.
+            .args(["-default_behaviors", "all,-abortunexp"])
             .args(["-nostdin", "-trace_logs", "-log_file"])
             .arg(file("log"))
             .args(["-trace_err", "-error_file"])
