@@ -10,14 +10,10 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sipfilter_common::{
     settings::{Mode, Modes},
-    value::{
-        AllowList, Allowed, MAX_ALLOWED, MAX_MEDIA_RANGES, MediaLimits, MediaPorts, MediaRange,
-    },
+    value::{AllowList, Allowed, MAX_ALLOWED, MAX_MEDIA_RANGES, MediaLimits, MediaRange},
 };
 
-use crate::engine::settings::{
-    Allow, Egress, Enforcement, Filtering, Provider, Provisional, Scope, Settings,
-};
+use crate::engine::settings::{Allow, Egress, Enforcement, Filtering, Provider, Scope, Settings};
 
 /// The modes as the kernel's bits.
 pub fn modes(filtering: &Filtering) -> Modes {
@@ -30,9 +26,6 @@ pub fn modes(filtering: &Filtering) -> Modes {
     }
     if filtering.egress == Egress::Enforce {
         modes = modes.with(Mode::EnforceEgress);
-    }
-    if filtering.provisional == Provisional::On {
-        modes = modes.with(Mode::Provisional);
     }
     modes
 }
@@ -112,21 +105,6 @@ pub(super) fn media_limits(settings: &Settings) -> BTreeMap<IpNet, MediaLimits> 
             (prefix, limits)
         })
         .collect()
-}
-
-/// Where each provider's media comes from.
-pub(super) fn provider_media(settings: &Settings) -> BTreeMap<(u16, IpNet), MediaPorts> {
-    let mut places = BTreeMap::new();
-    for (number, provider) in (0_u16..).zip(&settings.providers) {
-        let ports = MediaPorts {
-            min: *provider.media.ports.start(),
-            max: *provider.media.ports.end(),
-        };
-        for prefix in or_anywhere(&provider.media.prefixes) {
-            places.insert((number, prefix), ports);
-        }
-    }
-    places
 }
 
 /// A kind of range, its first and its last port.

@@ -97,7 +97,6 @@ impl Kind {
             | Reason::WrongSource
             | Reason::NotMedia
             | Reason::Reply
-            | Reason::Provisional
             | Reason::EgressForeignMedia
             | Reason::PayloadType
             | Reason::RateLimited

@@ -106,9 +106,6 @@ impl World {
             };
             self.engine.handle(self.now, input);
             self.drain();
-            if direction == Direction::Egress {
-                self.tables.revoke_provisional(bytes);
-            }
         }
         verdict
     }

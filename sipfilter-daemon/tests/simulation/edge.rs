@@ -90,9 +90,6 @@ impl Edge {
                         truncated: false,
                     },
                 );
-                if direction == Direction::Egress {
-                    self.tables.revoke_provisional(bytes);
-                }
             } else {
                 self.lost += 1;
             }
