@@ -3,7 +3,7 @@
 //! In the lab the daemon is only ever used from outside, as its operator would use it: a configuration file, two programs, signals.
 //! Nothing in [`lab`] links against it, so what the lab reports is what an edge host would see. It touches no network but the
 //! namespaces that it makes. The cases in [`policy`] do link against the daemon's loader: they are its kernel programs' tests;
-//! and so does [`bench`], which measures them.
+//! and so does [`mod@bench`], which measures them.
 
 pub mod bench;
 pub mod lab;

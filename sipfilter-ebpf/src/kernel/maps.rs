@@ -7,7 +7,7 @@ use aya_ebpf::{
     helpers::bpf_ktime_get_coarse_ns,
     macros::map,
     maps::{
-        Array, HashMap, LruHashMap, PerCpuArray, RingBuf,
+        Array, LruHashMap, PerCpuArray, RingBuf,
         lpm_trie::{Key, LpmTrie},
     },
 };
