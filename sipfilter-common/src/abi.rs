@@ -69,6 +69,13 @@ pub mod map {
     pub const FLOWS4: &str = "FLOWS4";
     /// The same for IPv6.
     pub const FLOWS6: &str = "FLOWS6";
+    /// Array of places for media before the daemon has read of it: [`crate::value::Provisional`] by [`crate::key::PortPlace`]. Not
+    /// pinned: nothing in it lives for long.
+    pub const PROVISIONAL: &str = "PROVISIONAL";
+    /// Longest-prefix match on provider and IPv4 source: [`crate::value::MediaPorts`]. Made anew at each load, not pinned.
+    pub const PROVIDER_MEDIA4: &str = "PROVIDER_MEDIA4";
+    /// The same for IPv6.
+    pub const PROVIDER_MEDIA6: &str = "PROVIDER_MEDIA6";
     /// The load-time constants ([`crate::settings::Settings`]), a global of the object.
     pub const SETTINGS: &str = "SETTINGS";
 }
@@ -113,6 +120,8 @@ mod user {
         key::FlowKey<addr::Ipv4>,
         key::FlowKey<addr::Ipv6>,
         key::FragmentKey,
+        key::ProviderAddress<addr::Ipv4>,
+        key::ProviderAddress<addr::Ipv6>,
         key::SourceKey,
         budget::SourceSpending,
         value::Pinhole<addr::Ipv4>,
@@ -122,6 +131,7 @@ mod user {
         value::ProviderRule,
         value::AllowList,
         value::MediaLimits,
+        value::MediaPorts,
         value::Count,
         value::Stamp,
         settings::Settings,

@@ -5,7 +5,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::settings::constant;
+use crate::settings::{Settings, constant};
 
 /// An IP address of one family.
 pub trait Address: Copy + Eq {
@@ -14,6 +14,9 @@ pub trait Address: Copy + Eq {
 
     /// The address in 128 bits; IPv4 as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
     fn mapped(self) -> Ipv6;
+
+    /// Its number among the protected addresses of both families, if it is one.
+    fn index_in(self, settings: &Settings) -> Option<u32>;
 
     /// What a sender can be told by, in 128 bits: an IPv4 address, or the /64 that an IPv6 host has all of to send from (RFC 7421 §4.1).
     fn sender(self) -> Ipv6;
@@ -131,6 +134,11 @@ impl Address for Ipv4 {
     type Filling = [u32; 18];
 
     #[inline(always)]
+    fn index_in(self, settings: &Settings) -> Option<u32> {
+        settings.index4(self)
+    }
+
+    #[inline(always)]
     fn mapped(self) -> Ipv6 {
         Ipv6([0, 0, 0x0000_ffff_u32.to_be(), self.0])
     }
@@ -160,6 +168,11 @@ impl Address for Ipv4 {
 
 impl Address for Ipv6 {
     type Filling = [u32; 23];
+
+    #[inline(always)]
+    fn index_in(self, settings: &Settings) -> Option<u32> {
+        settings.index6(self)
+    }
 
     #[inline(always)]
     fn mapped(self) -> Ipv6 {

@@ -13,10 +13,10 @@ use crate::{
     abi::{FLOWS, FRAGMENTED_DATAGRAMS, SIGNALLING_SOURCES},
     addr::{Address, Ipv4, Ipv6},
     budget::{Class, SourceSpending, SourceSpent},
-    classify::{FamilyTables, FragmentFate, LocalEnd, Tables},
-    key::{FlowKey, FragmentKey, PinholeKey, SourceKey},
+    classify::{FamilyTables, FragmentFate, LocalEnd, Tables, provisional::for_each_place},
+    key::{FlowKey, FragmentKey, PinholeKey, PortPlace, SourceKey},
     settings::Settings,
-    value::{AllowList, Budget, MediaLimits, Pinhole, ProviderRule, Slot},
+    value::{AllowList, Budget, MediaLimits, MediaPorts, Pinhole, ProviderRule, Provisional, Slot},
 };
 
 /// Tables that a test fills by hand.
@@ -38,6 +38,9 @@ pub struct HostTables {
     allowed6: Prefixes<Ipv6, AllowList>,
     media4: Prefixes<Ipv4, MediaLimits>,
     media6: Prefixes<Ipv6, MediaLimits>,
+    provider_media4: Vec<(u16, Prefixes<Ipv4, MediaPorts>)>,
+    provider_media6: Vec<(u16, Prefixes<Ipv6, MediaPorts>)>,
+    provisional: RefCell<BTreeMap<PortPlace, Provisional>>,
     flows4: RefCell<Recent<FlowKey<Ipv4>, u64>>,
     flows6: RefCell<Recent<FlowKey<Ipv6>, u64>>,
     fragments: RefCell<Recent<FragmentKey, FragmentFate>>,
@@ -92,6 +95,9 @@ impl HostTables {
             allowed6: Vec::new(),
             media4: Vec::new(),
             media6: Vec::new(),
+            provider_media4: Vec::new(),
+            provider_media6: Vec::new(),
+            provisional: RefCell::default(),
             flows4: RefCell::new(Recent::new(FLOWS)),
             flows6: RefCell::new(Recent::new(FLOWS)),
             fragments: RefCell::new(Recent::new(FRAGMENTED_DATAGRAMS)),
@@ -118,6 +124,44 @@ impl HostTables {
             IpAddr::V4(network) => self.media4.push((length, network.into(), limits)),
             IpAddr::V6(network) => self.media6.push((length, network.into(), limits)),
         }
+    }
+
+    /// Adds a prefix of one provider's media.
+    pub fn add_provider_media(
+        &mut self,
+        provider: u16,
+        network: IpAddr,
+        length: u8,
+        ports: MediaPorts,
+    ) {
+        match network {
+            IpAddr::V4(network) => {
+                of_provider(&mut self.provider_media4, provider).push((
+                    length,
+                    network.into(),
+                    ports,
+                ));
+            }
+            IpAddr::V6(network) => {
+                of_provider(&mut self.provider_media6, provider).push((
+                    length,
+                    network.into(),
+                    ports,
+                ));
+            }
+        }
+    }
+
+    /// Closes the places that an IP packet of the PBX's own may have opened, as the daemon does once it has read it.
+    pub fn revoke_provisional(&self, packet: &[u8]) {
+        for_each_place(packet, &self.settings, |place| {
+            self.provisional.borrow_mut().remove(&place);
+        });
+    }
+
+    /// The provisional places that are or were open.
+    pub fn provisional_places(&self) -> BTreeMap<PortPlace, Provisional> {
+        self.provisional.borrow().clone()
     }
 
     /// Adds a source prefix of the allow-list of strict scope.
@@ -151,6 +195,17 @@ impl HostTables {
     }
 }
 
+fn of_provider<V: Default>(list: &mut Vec<(u16, V)>, provider: u16) -> &mut V {
+    let index = match list.iter().position(|(number, _)| *number == provider) {
+        Some(index) => index,
+        None => {
+            list.push((provider, V::default()));
+            list.len() - 1
+        }
+    };
+    &mut list[index].1
+}
+
 fn longest_match<A: Address, V>(
     prefixes: &[(u8, A, V)],
     address: A,
@@ -182,6 +237,14 @@ impl FamilyTables<Ipv4> for HostTables {
         longest_match(&self.media4, address, Ipv4::mask)
     }
 
+    fn provider_media(&self, provider: u16, address: Ipv4) -> Option<&MediaPorts> {
+        let (_, prefixes) = self
+            .provider_media4
+            .iter()
+            .find(|(number, _)| *number == provider)?;
+        longest_match(prefixes, address, Ipv4::mask)
+    }
+
     fn flow(&self, key: &FlowKey<Ipv4>) -> Option<u64> {
         self.flows4.borrow().values.get(key).copied()
     }
@@ -210,6 +273,14 @@ impl FamilyTables<Ipv6> for HostTables {
         longest_match(&self.media6, address, Ipv6::mask)
     }
 
+    fn provider_media(&self, provider: u16, address: Ipv6) -> Option<&MediaPorts> {
+        let (_, prefixes) = self
+            .provider_media6
+            .iter()
+            .find(|(number, _)| *number == provider)?;
+        longest_match(prefixes, address, Ipv6::mask)
+    }
+
     fn flow(&self, key: &FlowKey<Ipv6>) -> Option<u64> {
         self.flows6.borrow().values.get(key).copied()
     }
@@ -234,6 +305,35 @@ impl Tables for HostTables {
             slot.latch.set(new);
         }
         found
+    }
+
+    fn provisional(&self, place: PortPlace) -> Provisional {
+        self.provisional
+            .borrow()
+            .get(&place)
+            .copied()
+            .unwrap_or(Provisional::CLOSED)
+    }
+
+    fn open_provisional(&self, place: PortPlace, provisional: Provisional) {
+        self.provisional.borrow_mut().insert(place, provisional);
+    }
+
+    fn exchange_provisional(
+        &self,
+        place: PortPlace,
+        stale: Provisional,
+        new: Provisional,
+    ) -> Provisional {
+        let found = self.provisional(place);
+        if found == stale {
+            self.open_provisional(place, new);
+        }
+        found
+    }
+
+    fn forget(&self, number: u32) -> u32 {
+        number
     }
 
     /// Where the kernel forgets the source that was silent for longest, this forgets any: sources are too many in floods only.

@@ -63,6 +63,40 @@ impl FilterPlace {
     }
 }
 
+/// The number of a port of a protected address: the address's number in the settings, and the port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortPlace(u32);
+
+impl PortPlace {
+    /// Places of one address.
+    pub const PER_ADDRESS: u32 = 1 << 16;
+
+    /// The port's number.
+    #[inline(always)]
+    pub const fn new(address: u32, port: u16) -> Self {
+        Self(address << 16 | port as u32)
+    }
+
+    /// Its place in an array.
+    #[inline(always)]
+    pub const fn index(self) -> u32 {
+        self.0
+    }
+}
+
+/// Key of a provider's media: its number, and an address of which a prefix counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct ProviderAddress<A> {
+    /// The provider's number.
+    pub provider: u32,
+    /// Where its media comes from.
+    pub address: A,
+}
+
+/// Bits of a [`ProviderAddress`] in front of the address.
+pub const PROVIDER_BITS: u32 = 32;
+
 /// Key of a fragmented datagram (RFC 791 §2.3, RFC 8200 §4.5): what its fragments have in common.
 ///
 /// One form for both families: fragments are rare, and a second map would cost more than the longer key.
@@ -104,6 +138,8 @@ pub struct FlowKey<A> {
 }
 
 const _: () = {
+    assert!(size_of::<ProviderAddress<Ipv4>>() == 8);
+    assert!(size_of::<ProviderAddress<Ipv6>>() == 20);
     assert!(size_of::<FlowKey<Ipv4>>() == 12);
     assert!(size_of::<FlowKey<Ipv6>>() == 36);
     assert!(size_of::<SourceKey>() == 20);

@@ -19,5 +19,6 @@ pub mod parse;
 pub mod reader;
 pub mod reason;
 pub mod record;
+pub mod sdp_scan;
 pub mod settings;
 pub mod value;

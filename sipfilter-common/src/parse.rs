@@ -23,6 +23,8 @@ const ETHERNET_HEADER: usize = 14;
 const VLAN_TAG: usize = 4;
 const UDP_HEADER: usize = 8;
 /// Offset of the flags in a TCP header, and two of them (RFC 9293 §3.1).
+const TCP_HEADER: usize = 20;
+const TCP_OFFSET: usize = 12;
 const TCP_FLAGS: usize = 13;
 const TCP_SYN: u8 = 1 << 1;
 const TCP_ACK: u8 = 1 << 4;
@@ -283,6 +285,24 @@ impl<A> Ip<A> {
         }
         let flags = reader.byte(at).ok_or(Malformed)?;
         Ok(flags & (TCP_SYN | TCP_ACK) == TCP_SYN)
+    }
+
+    /// Where the payload of a TCP header begins and ends (RFC 9293 §3.1).
+    ///
+    /// # Errors
+    /// [`Malformed`] if the packet ends inside the header, or the header says that it does.
+    #[inline(always)]
+    pub fn tcp_payload<R: Reader>(&self, reader: &R) -> Result<(usize, usize), Malformed> {
+        let at = self.transport + TCP_OFFSET;
+        if at >= self.end {
+            return Err(Malformed);
+        }
+        let header = usize::from(reader.byte(at).ok_or(Malformed)? >> 4) * 4;
+        let payload = self.transport + header;
+        if header < TCP_HEADER || payload > self.end {
+            return Err(Malformed);
+        }
+        Ok((payload, self.end))
     }
 
     /// Where the payload of a UDP header begins and ends (RFC 768); in a first fragment it ends with the fragment.

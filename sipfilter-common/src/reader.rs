@@ -1,5 +1,7 @@
 //! Bytes of one packet, wherever they lie: a slice on the host, checked pointers or helper calls in the kernel.
 
+use crate::sdp_scan::{BLOCK, Scan};
+
 /// Read access to one packet from its link-layer header on.
 pub trait Reader {
     /// `N` bytes at `offset`, or `None` if the packet ends before.
@@ -36,6 +38,16 @@ pub trait Reader {
     fn byte(&self, offset: usize) -> Option<u8> {
         let [byte] = self.bytes::<1>(offset)?;
         Some(byte)
+    }
+
+    /// Goes over `blocks` whole blocks from `offset` on in search of media ports.
+    #[inline(always)]
+    fn scan(&self, offset: usize, blocks: usize, scan: &mut Scan) {
+        for at in (offset..offset + blocks * BLOCK).step_by(8) {
+            if let Some(bytes) = self.bytes(at) {
+                scan.push_word(u64::from_ne_bytes(bytes));
+            }
+        }
     }
 
     /// The 16-bit number at `offset`, sent in network byte order.

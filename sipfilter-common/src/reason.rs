@@ -88,6 +88,8 @@ reasons! {
     EgressForged = 23, "egress_forged", Drop;
     /// SIP from a provider's signalling address that sends more than its budget.
     SignallingLimited = 24, "signalling_limited", Drop;
+    /// Media to a port that the PBX's SDP named a moment ago, before the daemon has read it: from within that provider's media limits.
+    Provisional = 25, "provisional", Pass;
 }
 
 macro_rules! notes {

@@ -69,6 +69,8 @@ pub enum Mode {
     Replies = 1 << 2,
     /// What leaves is dropped where the rules call for it, not only counted.
     EnforceEgress = 1 << 3,
+    /// What the PBX's SDP names may receive media for a moment before the daemon has read it.
+    Provisional = 1 << 4,
 }
 
 /// The modes that are on, one bit each ([`Mode`]).
@@ -204,6 +206,18 @@ impl Settings {
     /// How many places there are.
     pub const fn places(&self) -> u32 {
         (self.protected4_count + self.protected6_count) << 16
+    }
+
+    #[inline(always)]
+    pub(crate) fn index4(&self, address: Ipv4) -> Option<u32> {
+        let place = place_of(&self.protected4, constant(&self.protected4_count), address);
+        place.map(|place| place.0)
+    }
+
+    #[inline(always)]
+    pub(crate) fn index6(&self, address: Ipv6) -> Option<u32> {
+        let place = place_of(&self.protected6, constant(&self.protected6_count), address);
+        place.map(|place| constant(&self.protected4_count) + place.0)
     }
 
     /// Whether media may be negotiated for this local port.

@@ -481,6 +481,82 @@ impl ProviderRule {
     }
 }
 
+impl ProviderRule {
+    /// Beside the transports: the provider may send early media once the PBX's own offer is out.
+    pub const ON_OFFER: u16 = 1 << 15;
+
+    /// Whether the PBX's offer lets media in before there is an answer.
+    #[inline(always)]
+    pub const fn opens_on_offer(&self) -> bool {
+        self.transports & Self::ON_OFFER != 0
+    }
+}
+
+/// A place for media that the daemon has not read of yet, in one word: until when, for which provider, and how many packets are left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(transparent)]
+pub struct Provisional(pub u64);
+
+/// How long a provisional place is open, in nanoseconds: longer than a daemon on a busy machine takes to read a message.
+pub const PROVISIONAL_LIFETIME: u64 = 200_000_000;
+/// How many packets pass through one: what a stream sends meanwhile, and some to spare.
+pub const PROVISIONAL_PACKETS: u64 = 16;
+
+impl Provisional {
+    /// Nothing may come.
+    pub const CLOSED: Self = Self(0);
+    /// A unit of time, near enough to a millisecond, by shifting.
+    const TIME_SHIFT: u32 = 20;
+    const DEADLINE: u32 = 24;
+    const PROVIDER: u32 = 8;
+
+    /// Open from now on for a provider.
+    #[inline(always)]
+    pub const fn new(now: u64, provider: u16) -> Self {
+        let deadline = now.wrapping_add(PROVISIONAL_LIFETIME) >> Self::TIME_SHIFT;
+        Self(deadline << Self::DEADLINE | (provider as u64) << Self::PROVIDER | PROVISIONAL_PACKETS)
+    }
+
+    /// Whether it is not too late, and a packet is left.
+    #[inline(always)]
+    pub const fn is_open(self, now: u64) -> bool {
+        now >> Self::TIME_SHIFT <= self.0 >> Self::DEADLINE && self.0 & 0xff != 0
+    }
+
+    /// Whose media it is for.
+    #[inline(always)]
+    pub const fn provider(self) -> u16 {
+        (self.0 >> Self::PROVIDER) as u16
+    }
+
+    /// After one more packet, if there is one left.
+    #[inline(always)]
+    pub const fn less_one(self) -> Option<Self> {
+        if self.0 & 0xff == 0 {
+            return None;
+        }
+        Some(Self(self.0 - 1))
+    }
+}
+
+/// The ports that a provider's media comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct MediaPorts {
+    /// First port.
+    pub min: u16,
+    /// Last port.
+    pub max: u16,
+}
+
+impl MediaPorts {
+    /// Whether the port is one of them.
+    #[inline(always)]
+    pub const fn contains(&self, port: u16) -> bool {
+        port >= self.min && port <= self.max
+    }
+}
+
 /// The most entries that strict scope holds for one source prefix.
 pub const MAX_ALLOWED: usize = 16;
 

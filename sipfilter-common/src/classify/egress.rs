@@ -4,6 +4,7 @@
 
 use super::{
     FamilyTables, Finding, LocalEnd, Tables, Verdict, flow,
+    provisional::{self, Opening},
     scope::is_strict,
     signalling::{allows, leaving},
 };
@@ -20,7 +21,9 @@ use crate::{
 /// Judges a packet that leaves: what to copy, whose media it is, and whether it goes to anybody that it should.
 #[inline(always)]
 pub fn classify_egress<R: Reader, T: Tables>(reader: &R, tables: &T) -> Verdict {
-    judge_frame(reader, tables).under(tables.settings())
+    let finding = judge_frame(reader, tables);
+    provisional::open(reader, tables, &finding.opening);
+    finding.under(tables.settings())
 }
 
 #[inline(always)]
@@ -83,9 +86,11 @@ fn egress_udp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     }
     let is_from_sip = settings.pbx.is_udp(ports.source);
     if (is_from_sip || settings.providers.is_udp(ports.destination))
-        && allows(tables.provider(ip.destination), Transport::Udp)
+        && let Some(rule) = tables.provider(ip.destination)
+        && rule.allows(Transport::Udp)
     {
-        return Ok(leaving(ip, Transport::Udp));
+        let opening = provisional::opening(reader, tables, ip, rule);
+        return Ok(leaving(ip, Transport::Udp).opening(opening));
     }
     if is_from_sip || is_sip(ports.destination) {
         return Ok(Finding::plain(Reason::EgressForeignSignalling));
@@ -157,14 +162,20 @@ fn egress_tcp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     let settings = tables.settings();
     let from_sip = settings.pbx.over_tcp(ports.source);
     let transport = from_sip.or(settings.providers.over_tcp(ports.destination));
-    Ok(match transport {
-        Some(transport) if allows(tables.provider(ip.destination), transport) => {
-            leaving(ip, transport)
-        }
-        _ if from_sip.is_some() || is_sip(ports.destination) => {
-            Finding::plain(Reason::EgressForeignSignalling)
-        }
-        _ => Finding::plain(Reason::EgressOther),
+    if let Some(transport) = transport
+        && let Some(rule) = tables.provider(ip.destination)
+        && rule.allows(transport)
+    {
+        let opening = match transport {
+            Transport::Tcp => provisional::opening(reader, tables, ip, rule),
+            Transport::Udp | Transport::Tls => Opening::NONE,
+        };
+        return Ok(leaving(ip, transport).opening(opening));
+    }
+    Ok(if from_sip.is_some() || is_sip(ports.destination) {
+        Finding::plain(Reason::EgressForeignSignalling)
+    } else {
+        Finding::plain(Reason::EgressOther)
     })
 }
 

@@ -2,7 +2,7 @@
 //!
 //! It decides, and counts at the pinhole's slot; it neither opens nor closes one.
 
-use super::{FamilyTables, LocalEnd, Tables, flow::judge_reply};
+use super::{FamilyTables, LocalEnd, Tables, flow::judge_reply, provisional};
 use crate::{
     addr::Address,
     parse::{Ip, Ports as TransportPorts},
@@ -28,7 +28,11 @@ pub(super) fn judge_media<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
         port: ports.destination,
     };
     let Some((pinhole, slot)) = tables.pinhole(&local) else {
-        return judge_reply(reader, tables, ip, ports, payload);
+        return if provisional::admits(reader, tables, ip, ports, payload) {
+            Reason::Provisional
+        } else {
+            judge_reply(reader, tables, ip, ports, payload)
+        };
     };
     let now = tables.now();
     let source = Source {

@@ -8,6 +8,7 @@ mod egress;
 mod flow;
 mod ingress;
 mod media;
+pub mod provisional;
 mod scope;
 mod signalling;
 
@@ -16,11 +17,13 @@ use core::num::NonZero;
 use crate::{
     addr::{Address, Ipv4, Ipv6},
     budget::Class,
-    key::{FlowKey, FragmentKey, SourceKey},
+    key::{FlowKey, FragmentKey, PortPlace, SourceKey},
     reason::{Action, Reason},
     settings::{Protected, Settings},
-    value::{AllowList, Budget, MediaLimits, Pinhole, ProviderRule, Slot},
+    value::{AllowList, Budget, MediaLimits, MediaPorts, Pinhole, ProviderRule, Provisional, Slot},
 };
+
+use self::provisional::Opening;
 
 pub use self::{
     egress::classify_egress, flow::REPLY_LIFETIME, ingress::classify_ingress, media::is_expired,
@@ -51,6 +54,9 @@ pub trait FamilyTables<A: Address> {
     /// Where media goes to and comes from, by the longest media prefix that holds the address.
     fn media_limits(&self, address: A) -> Option<&MediaLimits>;
 
+    /// The ports that a provider's media comes from, if it comes from this address.
+    fn provider_media(&self, provider: u16, address: A) -> Option<&MediaPorts>;
+
     /// When the protected host last sent on this flow, in nanoseconds of the monotonic clock.
     fn flow(&self, key: &FlowKey<A>) -> Option<u64>;
 
@@ -68,6 +74,24 @@ pub trait Tables: FamilyTables<Ipv4> + FamilyTables<Ipv6> {
 
     /// Puts `new` into a slot's latch if `stale` is still there, in one step for all CPUs. Tells what was there.
     fn exchange_latch(&self, slot: &Slot, stale: u64, new: u64) -> u64;
+
+    /// What may come to a port before the daemon has read of it.
+    fn provisional(&self, place: PortPlace) -> Provisional;
+
+    /// Lets media in there.
+    fn open_provisional(&self, place: PortPlace, provisional: Provisional);
+
+    /// Puts `new` there if `stale` is still what is there, in one step for all CPUs. Tells what was there.
+    fn exchange_provisional(
+        &self,
+        place: PortPlace,
+        stale: Provisional,
+        new: Provisional,
+    ) -> Provisional;
+
+    /// The same number, of which the verifier knows nothing any more: it would follow each value that it can have by itself to wherever
+    /// the number is used.
+    fn forget(&self, number: u32) -> u32;
 
     /// Takes one packet from a source's budget, or says that there is nothing left of it.
     fn spend(&self, source: &SourceKey, class: Class, budget: Budget) -> bool;
@@ -137,6 +161,7 @@ struct Finding {
     // tag and an undefined value about, and verifiers before 6.3 refuse to spill the latter.
     copy_from: Option<NonZero<usize>>,
     class: Class,
+    opening: Opening,
 }
 
 impl Finding {
@@ -146,6 +171,7 @@ impl Finding {
             reason,
             copy_from: None,
             class: Class::Begins,
+            opening: Opening::NONE,
         }
     }
 
@@ -155,7 +181,13 @@ impl Finding {
             reason,
             copy_from: NonZero::new(start),
             class,
+            opening: Opening::NONE,
         }
+    }
+
+    #[inline(always)]
+    const fn opening(self, opening: Opening) -> Self {
+        Self { opening, ..self }
     }
 
     /// The only place where a reason becomes an action.

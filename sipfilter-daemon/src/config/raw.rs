@@ -23,6 +23,7 @@ pub(super) struct RawConfig {
     pub enforcement: Option<Text>,
     pub scope: Option<Text>,
     pub egress: Option<Text>,
+    pub provisional: Option<bool>,
     pub strict: RawStrict,
     pub pbx: Option<Spanned<RawPbx>>,
     pub trunk: Vec<Spanned<RawTrunk>>,

@@ -9,6 +9,7 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("enforcement", "enforcement = \"observe\""),
     ("scope", "scope = \"strict\""),
     ("egress", "egress = \"enforce\""),
+    ("provisional", "provisional = false"),
     ("strict", "sections of its own, [[strict.allow]]"),
     ("strict.allow", "a section of its own, [[strict.allow]]"),
     ("strict.allow.protocol", "protocol = \"tcp\""),

@@ -1,4 +1,4 @@
-//! `enforcement`, `scope`, `egress` and `[[strict.allow]]`: how the packet policy is applied, and what strict scope lets in.
+//! `enforcement`, `scope`, `egress`, `provisional` and `[[strict.allow]]`: how the packet policy is applied, and what strict scope lets in.
 //!
 //! It says so where the operator would lock people out; that nobody who is in already is locked out is the policy's own doing.
 //!
@@ -16,7 +16,7 @@ use super::{
     values,
 };
 use crate::{
-    engine::settings::{Allow, Egress, Enforcement, Filtering, Pbx, Scope},
+    engine::settings::{Allow, Egress, Enforcement, Filtering, Pbx, Provisional, Scope},
     shell::scope::entries_by_prefix,
 };
 
@@ -74,6 +74,10 @@ pub(super) fn check(doc: &mut Document, raw: &RawConfig, pbx: Option<&Pbx>) -> F
         .as_ref()
         .and_then(|text| values::word(doc, text, Egress::WORDS))
         .unwrap_or_default();
+    let provisional = match &raw.provisional {
+        Some(false) => Provisional::Off,
+        Some(true) | None => Provisional::On,
+    };
     let reach = raw
         .scope
         .as_ref()
@@ -106,6 +110,7 @@ pub(super) fn check(doc: &mut Document, raw: &RawConfig, pbx: Option<&Pbx>) -> F
                 enforcement,
                 scope: Scope::Strict(rules),
                 egress,
+                provisional,
             }
         }
         _ => {
@@ -120,6 +125,7 @@ pub(super) fn check(doc: &mut Document, raw: &RawConfig, pbx: Option<&Pbx>) -> F
                 enforcement,
                 scope: Scope::Voice,
                 egress,
+                provisional,
             }
         }
     }

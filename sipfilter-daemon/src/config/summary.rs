@@ -14,7 +14,7 @@ use super::{
     raw::RawProvider,
     scope::protocol_name,
 };
-use crate::engine::settings::{Allow, Provider, Scope, SignallingPorts};
+use crate::engine::settings::{Allow, Provider, Provisional, Scope, SignallingPorts};
 
 /// A whole configuration as it takes effect.
 #[derive(Debug, Clone, Serialize)]
@@ -29,6 +29,8 @@ pub struct Summary {
     pub scope: &'static str,
     /// `count` or `enforce`.
     pub egress: &'static str,
+    /// Whether media may come before the daemon has read of it.
+    pub provisional: bool,
     /// What strict scope lets in.
     pub allow: Vec<AllowSummary>,
     /// The PBX preset, if one is used.
@@ -202,6 +204,7 @@ impl Config {
             enforcement: filtering.enforcement.as_word(),
             scope,
             egress: filtering.egress.as_word(),
+            provisional: filtering.provisional == Provisional::On,
             allow,
             preset: self.preset.clone(),
             addresses: pbx.addresses.iter().map(ToString::to_string).collect(),

@@ -119,6 +119,10 @@ fn summary(out: &mut dyn Write, summary: &Summary) -> Result<(), CtlError> {
         ("scope", scope(summary)),
         ("egress", summary.egress.to_owned()),
         (
+            "provisional",
+            if summary.provisional { "true" } else { "false" }.to_owned(),
+        ),
+        (
             "pbx preset",
             summary.preset.clone().unwrap_or_else(|| "none".to_owned()),
         ),

@@ -30,6 +30,18 @@ pub struct Filtering {
     pub scope: Scope,
     /// Whether what leaves is dropped, too.
     pub egress: Egress,
+    /// Whether media may come before the daemon has read of it.
+    pub provisional: Provisional,
+}
+
+/// Whether the ports that the PBX's SDP names may receive the provider's media for the moment until the daemon has read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Provisional {
+    /// They may.
+    #[default]
+    On,
+    /// They have to wait.
+    Off,
 }
 
 /// What becomes of SIP to strangers, and of media to where no provider's limits reach, on its way out.

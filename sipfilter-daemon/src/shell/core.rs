@@ -14,6 +14,7 @@ use super::{
     delay::Delays,
     map_writer::MapWriter,
     pressure::Pressure,
+    provisional::Provisionals,
     record::{LookupError, Records},
     scope::modes,
 };
@@ -36,6 +37,7 @@ const SHOWN_SOURCES: usize = 20;
 pub struct Core {
     engine: Engine,
     writer: MapWriter,
+    provisionals: Provisionals,
     records: Records,
     counters: Counters,
     settings: Settings,
@@ -53,6 +55,18 @@ enum Done {
     Event(Event),
 }
 
+/// The kernel's maps, by what is done with them.
+pub struct Kernel {
+    /// Pinholes.
+    pub writer: MapWriter,
+    /// Provisional places.
+    pub provisionals: Provisionals,
+    /// Counters.
+    pub counters: Counters,
+    /// What sources have spent.
+    pub pressure: Pressure,
+}
+
 /// What `status` tells besides counts.
 pub struct About {
     /// The configuration's file.
@@ -65,17 +79,17 @@ pub struct About {
 
 impl Core {
     /// Puts the parts together.
-    pub fn new(
-        settings: Settings,
-        hash_key: [u64; 2],
-        writer: MapWriter,
-        counters: Counters,
-        pressure: Pressure,
-        about: About,
-    ) -> Self {
+    pub fn new(settings: Settings, hash_key: [u64; 2], kernel: Kernel, about: About) -> Self {
+        let Kernel {
+            writer,
+            provisionals,
+            counters,
+            pressure,
+        } = kernel;
         Self {
             engine: Engine::new(settings.clone(), hash_key),
             writer,
+            provisionals,
             records: Records::default(),
             counters,
             settings,
@@ -92,8 +106,19 @@ impl Core {
         if matches!(input, Input::Packet { .. }) {
             self.reading.add(clock::now().0.saturating_sub(now.0));
         }
+        let sent = match &input {
+            Input::Packet {
+                direction: Direction::Egress,
+                bytes,
+                ..
+            } => Some(*bytes),
+            _ => None,
+        };
         self.engine.handle(now, input);
         self.drain(now);
+        if let Some(packet) = sent {
+            self.provisionals.revoke(packet);
+        }
     }
 
     /// What time alone brings about: the engine's timers, and pinholes that went idle.

@@ -18,9 +18,10 @@ use ipnet::IpNet;
 use sipfilter_common::{
     abi::{self, ABI_VERSION, RESTING_PINHOLES, map, program},
     addr::{Ipv4, Ipv6},
+    key::{PROVIDER_BITS, PortPlace, ProviderAddress},
     reason::COUNTERS,
     settings::{self as kernel, Mode},
-    value::{Count, Stamp},
+    value::{Count, MediaPorts, Stamp},
 };
 
 use crate::{config::XdpMode, error_text};
@@ -173,6 +174,11 @@ impl Datapath {
             .map_max_entries(map::PINHOLES6, elements(settings.protected6_count))
             .map_max_entries(map::SLOTS, pinholes);
         let modes = policy.settings.modes;
+        if modes.has(Mode::Provisional) {
+            let addresses = settings.protected4_count + settings.protected6_count;
+            let places = addresses.saturating_mul(PortPlace::PER_ADDRESS);
+            loader.map_max_entries(map::PROVISIONAL, places.max(1));
+        }
         let flows = if modes.has(Mode::Strict) || modes.has(Mode::Replies) {
             &FLOW_MAPS[..]
         } else {
@@ -199,6 +205,7 @@ impl Datapath {
         datapath.fill_source_filter(policy)?;
         datapath.fill((map::ALLOWED4, map::ALLOWED6), &policy.allowed)?;
         datapath.fill((map::MEDIA_LIMITS4, map::MEDIA_LIMITS6), &policy.media)?;
+        datapath.fill_provider_media(policy)?;
         if found == Found::OtherModes {
             datapath.zero_counters()?;
         }
@@ -352,6 +359,33 @@ impl Datapath {
                     name6,
                     six.insert(&Key::new(length, net.network().into()), value, 0),
                 ),
+            };
+            inserted.map_err(|source| DatapathError::Map {
+                name,
+                source: Box::new(source),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn fill_provider_media(&mut self, policy: &KernelPolicy) -> Result<(), DatapathError> {
+        let (name4, name6) = (map::PROVIDER_MEDIA4, map::PROVIDER_MEDIA6);
+        let mut four: LpmTrie<MapData, ProviderAddress<Ipv4>, MediaPorts> = self.take(name4)?;
+        let mut six: LpmTrie<MapData, ProviderAddress<Ipv6>, MediaPorts> = self.take(name6)?;
+        for ((provider, prefix), ports) in &policy.provider_media {
+            let provider = u32::from(*provider);
+            let length = PROVIDER_BITS + u32::from(prefix.prefix_len());
+            let (name, inserted) = match prefix {
+                IpNet::V4(net) => {
+                    let address = net.network().into();
+                    let key = Key::new(length, ProviderAddress { provider, address });
+                    (name4, four.insert(&key, ports, 0))
+                }
+                IpNet::V6(net) => {
+                    let address = net.network().into();
+                    let key = Key::new(length, ProviderAddress { provider, address });
+                    (name6, six.insert(&key, ports, 0))
+                }
             };
             inserted.map_err(|source| DatapathError::Map {
                 name,

@@ -18,6 +18,7 @@ pub mod policy;
 pub mod pressure;
 pub mod priority;
 pub mod privileges;
+pub mod provisional;
 pub mod record;
 pub mod runtime_dir;
 pub mod scope;
@@ -40,12 +41,13 @@ use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
 
 use self::{
     capture::Capture,
-    core::{About, Core},
+    core::{About, Core, Kernel},
     datapath::{Attached, Datapath, Found},
     map_writer::MapWriter,
     pins::Pins,
     policy::KernelPolicy,
     pressure::Pressure,
+    provisional::Provisionals,
     runtime_dir::RuntimeDir,
     signals::Termination,
 };
@@ -90,6 +92,7 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     let datapath_is_new = !matches!(datapath.found, Found::Same | Found::OtherModes);
     let _logger = spawn_kernel_logger(&mut datapath);
     let writer = MapWriter::new(&mut datapath, capacity)?;
+    let provisionals = Provisionals::new(&mut datapath, &policy)?;
     let counters = datapath.take(map::COUNTERS)?;
     let pressure = Pressure::new(&mut datapath, &counters)?;
     let mut capture = Capture::new(&mut datapath)?;
@@ -113,7 +116,13 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
         attached,
         started,
     };
-    let mut core = Core::new(settings, hash_key(), writer, counters, pressure, about);
+    let kernel = Kernel {
+        writer,
+        provisionals,
+        counters,
+        pressure,
+    };
+    let mut core = Core::new(settings, hash_key(), kernel, about);
     tracing::info!("ready");
 
     let mut losses = tokio::time::interval(LOSS_CHECK);

@@ -16,15 +16,15 @@ use sipfilter_common::{
     key::PinholeKey,
     settings::{self as kernel, MAX_OUTER, MAX_PORTS, MAX_PROTECTED, Modes, PortRange},
     value::{
-        self, AllowList, Budget, Flags, Latch, MAX_SOURCES, MediaLimits, ProviderRule, Shapes,
-        Source,
+        self, AllowList, Budget, Flags, Latch, MAX_SOURCES, MediaLimits, MediaPorts, ProviderRule,
+        Shapes, Source,
     },
 };
 
 use super::{clock, scope};
 use crate::engine::{
     pinhole::{Arming, BURST, Pinhole, Stream},
-    settings::{Settings, SignallingPorts, SignallingRates, Transport},
+    settings::{EarlyMedia, Settings, SignallingPorts, SignallingRates, Transport},
 };
 
 /// What the kernel is given of a configuration.
@@ -38,6 +38,8 @@ pub struct KernelPolicy {
     pub allowed: BTreeMap<IpNet, AllowList>,
     /// Where media goes to and comes from, by prefix, each complete in itself.
     pub media: BTreeMap<IpNet, MediaLimits>,
+    /// Where each provider's media comes from, by the provider's number.
+    pub provider_media: BTreeMap<(u16, IpNet), MediaPorts>,
 }
 
 impl KernelPolicy {
@@ -48,6 +50,7 @@ impl KernelPolicy {
             providers: provider_rules(settings),
             allowed: scope::allow_lists(settings),
             media: scope::media_limits(settings),
+            provider_media: scope::provider_media(settings),
         }
     }
 
@@ -63,19 +66,36 @@ impl KernelPolicy {
         for (prefix, limits) in &self.media {
             tables.add_media_limits(prefix.network(), prefix.prefix_len(), *limits);
         }
+        for ((provider, prefix), ports) in &self.provider_media {
+            tables.add_provider_media(*provider, prefix.network(), prefix.prefix_len(), *ports);
+        }
         tables
     }
 
     /// A number that changes whenever anything does that pinned maps rest on: not with what only the load brings (modes, outer
-    /// interfaces, allow-list, media limits), which changes nothing about an open pinhole.
+    /// interfaces, allow-list, media limits, early media), which changes nothing about an open pinhole.
     pub fn hash(&self) -> u64 {
         let settings = kernel::Settings {
             modes: Modes::DEFAULT,
             outer: [0; MAX_OUTER],
             ..self.settings
         };
+        let providers: BTreeMap<_, _> = self
+            .providers
+            .iter()
+            .map(|(prefix, rule)| {
+                let transports = rule.transports & !ProviderRule::ON_OFFER;
+                (
+                    prefix,
+                    ProviderRule {
+                        transports,
+                        ..*rule
+                    },
+                )
+            })
+            .collect();
         // The debug form names every field and value; the hash only has to tell policies apart on one machine.
-        fnv1a(format!("{settings:?} {:?}", self.providers).as_bytes())
+        fnv1a(format!("{settings:?} {providers:?}").as_bytes())
     }
 }
 
@@ -175,7 +195,10 @@ fn provider_rules(settings: &Settings) -> BTreeMap<IpNet, ProviderRule> {
         for prefix in &provider.signalling {
             rules.entry(prefix.trunc()).or_insert(ProviderRule {
                 provider: number as u16,
-                transports: 0,
+                transports: match provider.early_media {
+                    EarlyMedia::OnOffer => ProviderRule::ON_OFFER,
+                    EarlyMedia::OnAnswer => 0,
+                },
                 budgets: budgets(&provider.rates),
             });
         }

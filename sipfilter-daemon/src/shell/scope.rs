@@ -10,10 +10,14 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sipfilter_common::{
     settings::{Mode, Modes},
-    value::{AllowList, Allowed, MAX_ALLOWED, MAX_MEDIA_RANGES, MediaLimits, MediaRange},
+    value::{
+        AllowList, Allowed, MAX_ALLOWED, MAX_MEDIA_RANGES, MediaLimits, MediaPorts, MediaRange,
+    },
 };
 
-use crate::engine::settings::{Allow, Egress, Enforcement, Filtering, Provider, Scope, Settings};
+use crate::engine::settings::{
+    Allow, Egress, Enforcement, Filtering, Provider, Provisional, Scope, Settings,
+};
 
 /// The modes as the kernel's bits.
 pub fn modes(filtering: &Filtering) -> Modes {
@@ -26,6 +30,9 @@ pub fn modes(filtering: &Filtering) -> Modes {
     }
     if filtering.egress == Egress::Enforce {
         modes = modes.with(Mode::EnforceEgress);
+    }
+    if filtering.provisional == Provisional::On {
+        modes = modes.with(Mode::Provisional);
     }
     modes
 }
@@ -105,6 +112,21 @@ pub(super) fn media_limits(settings: &Settings) -> BTreeMap<IpNet, MediaLimits> 
             (prefix, limits)
         })
         .collect()
+}
+
+/// Where each provider's media comes from.
+pub(super) fn provider_media(settings: &Settings) -> BTreeMap<(u16, IpNet), MediaPorts> {
+    let mut places = BTreeMap::new();
+    for (number, provider) in (0_u16..).zip(&settings.providers) {
+        let ports = MediaPorts {
+            min: *provider.media.ports.start(),
+            max: *provider.media.ports.end(),
+        };
+        for prefix in or_anywhere(&provider.media.prefixes) {
+            places.insert((number, prefix), ports);
+        }
+    }
+    places
 }
 
 /// A kind of range, its first and its last port.

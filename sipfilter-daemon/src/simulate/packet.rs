@@ -97,6 +97,7 @@ impl Kind {
             | Reason::WrongSource
             | Reason::NotMedia
             | Reason::Reply
+            | Reason::Provisional
             | Reason::EgressForeignMedia
             | Reason::PayloadType
             | Reason::RateLimited

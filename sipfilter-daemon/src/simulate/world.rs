@@ -106,6 +106,9 @@ impl World {
             };
             self.engine.handle(self.now, input);
             self.drain();
+            if direction == Direction::Egress {
+                self.tables.revoke_provisional(bytes);
+            }
         }
         verdict
     }

@@ -90,6 +90,9 @@ impl Edge {
                         truncated: false,
                     },
                 );
+                if direction == Direction::Egress {
+                    self.tables.revoke_provisional(bytes);
+                }
             } else {
                 self.lost += 1;
             }

@@ -16,12 +16,15 @@ use sipfilter_common::{
     addr::{Ipv4, Ipv6},
     budget::{Class, SourceSpending, SourceSpent},
     classify::{FamilyTables, FragmentFate, LocalEnd, Tables},
-    key::{FilterPlace, FlowKey, FragmentKey, SourceKey},
+    key::{
+        FilterPlace, FlowKey, FragmentKey, PROVIDER_BITS, PortPlace, ProviderAddress, SourceKey,
+    },
     reason::{COUNTERS as COUNTER_PLACES, Counter},
+    sdp_scan::{BLOCK, MAX_BLOCKS, Scan},
     settings::Settings,
     value::{
-        AllowList, Budget, Count, MediaLimits, Pinhole, Place, ProviderRule, Slot, SlotCounts,
-        Stamp,
+        AllowList, Budget, Count, MediaLimits, MediaPorts, Pinhole, Place, ProviderRule,
+        Provisional, Slot, SlotCounts, Stamp,
     },
 };
 
@@ -71,6 +74,33 @@ static MEDIA_LIMITS4: LpmTrie<Ipv4, MediaLimits> =
 #[map]
 static MEDIA_LIMITS6: LpmTrie<Ipv6, MediaLimits> =
     LpmTrie::with_max_entries(abi::MEDIA_PREFIXES, 0);
+
+// Indexed, not hashed: a flood to closed ports pays a load.
+#[map]
+static PROVISIONAL: Array<u64> = Array::with_max_entries(1, 0);
+
+#[map]
+static PROVIDER_MEDIA4: LpmTrie<ProviderAddress<Ipv4>, MediaPorts> =
+    LpmTrie::with_max_entries(abi::MEDIA_PREFIXES, 0);
+
+#[map]
+static PROVIDER_MEDIA6: LpmTrie<ProviderAddress<Ipv6>, MediaPorts> =
+    LpmTrie::with_max_entries(abi::MEDIA_PREFIXES, 0);
+
+/// Bytes that are scanned of a message, at most.
+pub const SCANNED: usize = MAX_BLOCKS * BLOCK;
+
+/// A scan for media ports in progress. In the memory of a map the verifier does not follow it from word to word.
+#[repr(C)]
+pub struct Scanned {
+    pub scan: Scan,
+    pub text: [u64; SCANNED / 8],
+    /// What the verifier is to know nothing of.
+    pub number: u64,
+}
+
+#[map]
+static SCAN: PerCpuArray<Scanned> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 static FLOWS4: LruHashMap<FlowKey<Ipv4>, u64> = LruHashMap::with_max_entries(abi::FLOWS, 0);
@@ -126,6 +156,13 @@ impl FamilyTables<Ipv4> for KernelTables {
     }
 
     #[inline(always)]
+    fn provider_media(&self, provider: u16, address: Ipv4) -> Option<&MediaPorts> {
+        let provider = provider.into();
+        let key = ProviderAddress { provider, address };
+        PROVIDER_MEDIA4.get(Key::new(PROVIDER_BITS + 32, key))
+    }
+
+    #[inline(always)]
     fn flow(&self, key: &FlowKey<Ipv4>) -> Option<u64> {
         // SAFETY: the value is one number; a reused element gives another flow's time for one packet at worst.
         unsafe { FLOWS4.get(key) }.copied()
@@ -166,6 +203,13 @@ impl FamilyTables<Ipv6> for KernelTables {
     }
 
     #[inline(always)]
+    fn provider_media(&self, provider: u16, address: Ipv6) -> Option<&MediaPorts> {
+        let provider = provider.into();
+        let key = ProviderAddress { provider, address };
+        PROVIDER_MEDIA6.get(Key::new(PROVIDER_BITS + 128, key))
+    }
+
+    #[inline(always)]
     fn flow(&self, key: &FlowKey<Ipv6>) -> Option<u64> {
         // SAFETY: the value is one number; a reused element gives another flow's time for one packet at worst.
         unsafe { FLOWS6.get(key) }.copied()
@@ -192,19 +236,47 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn exchange_latch(&self, slot: &Slot, stale: u64, new: u64) -> u64 {
-        let found;
-        // SAFETY: the slot's word is valid and aligned, and the instruction (version 3 of the set) touches nothing else. The library
-        // has no atomic exchange for this target.
+        // SAFETY: the slot's word is valid and aligned.
+        unsafe { exchange(slot.latch.as_ptr(), stale, new) }
+    }
+
+    #[inline(always)]
+    fn forget(&self, number: u32) -> u32 {
+        let Some(place) = scan_place() else { return 0 };
+        // SAFETY: the place is this CPU's own. Volatile, or the compiler would leave both out.
         unsafe {
-            asm!(
-                "r0 = cmpxchg_64({word} + 0, r0, {new})",
-                word = in(reg) slot.latch.as_ptr(),
-                new = in(reg) new,
-                inout("r0") stale => found,
-                options(nostack),
-            );
+            let place = &raw mut (*place).number;
+            place.write_volatile(number.into());
+            place.read_volatile() as u32
         }
-        found
+    }
+
+    #[inline(always)]
+    fn provisional(&self, place: PortPlace) -> Provisional {
+        let word = PROVISIONAL.get(place.index());
+        Provisional(word.copied().unwrap_or_default())
+    }
+
+    #[inline(always)]
+    fn open_provisional(&self, place: PortPlace, provisional: Provisional) {
+        if let Some(word) = PROVISIONAL.get_ptr_mut(place.index()) {
+            // SAFETY: the word is valid and aligned, and written whole.
+            unsafe { word.write_volatile(provisional.0) };
+        }
+    }
+
+    #[inline(always)]
+    fn exchange_provisional(
+        &self,
+        place: PortPlace,
+        stale: Provisional,
+        new: Provisional,
+    ) -> Provisional {
+        let Some(word) = PROVISIONAL.get_ptr_mut(place.index()) else {
+            return Provisional::CLOSED;
+        };
+        // SAFETY: the word is valid and aligned.
+        Provisional(unsafe { exchange(word, stale.0, new.0) })
     }
 
     #[inline(always)]
@@ -234,6 +306,32 @@ impl Tables for KernelTables {
         // SAFETY: the value is one number; a reused element gives another datagram's fate for one packet at worst.
         FragmentFate::from_number(*unsafe { FRAGMENTS.get(key) }?)
     }
+}
+
+/// Puts `new` in the place of `stale`, if that is there, and tells what was there. The library has no such thing for this target.
+///
+/// # Safety
+/// The word must be valid and aligned.
+#[inline(always)]
+unsafe fn exchange(word: *mut u64, stale: u64, new: u64) -> u64 {
+    let found;
+    // SAFETY: the caller vouches for the word, and the instruction (version 3 of the set) touches nothing else.
+    unsafe {
+        asm!(
+            "r0 = cmpxchg_64({word} + 0, r0, {new})",
+            word = in(reg) word,
+            new = in(reg) new,
+            inout("r0") stale => found,
+            options(nostack),
+        );
+    }
+    found
+}
+
+/// Where this CPU's scan for media ports rests.
+#[inline(always)]
+pub fn scan_place() -> Option<*mut Scanned> {
+    SCAN.get_ptr_mut(0)
 }
 
 /// Whether the table behind a filter may have something to find.

@@ -1,13 +1,18 @@
 //! The two kinds of packet as the policy's byte readers, and as sources for copies.
 
-use core::{cell::Cell, ffi::c_void};
+use core::{cell::Cell, ffi::c_void, ptr};
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    helpers::generated::{bpf_loop, bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::{TcContext, XdpContext},
 };
-use sipfilter_common::reader::Reader;
+use sipfilter_common::{
+    reader::Reader,
+    sdp_scan::{BLOCK, Scan},
+};
+
+use super::maps::{SCANNED, Scanned, scan_place};
 
 /// A packet whose bytes a helper can copy anywhere.
 pub trait CopySource {
@@ -121,10 +126,45 @@ impl Reader for SkbPacket<'_> {
     }
 
     #[inline(always)]
+    fn scan(&self, offset: usize, blocks: usize, scan: &mut Scan) {
+        let Some(place) = scan_place() else { return };
+        // The verifier wants to see both bounds of the length, as in `copy`.
+        let last = core::hint::black_box((blocks * BLOCK).wrapping_sub(1)) & (SCANNED - 1);
+        // SAFETY: the place is this CPU's own and has room for what is scanned at most. The callback has the type that the helper calls,
+        // and takes no context.
+        unsafe {
+            let text = (&raw mut (*place).text).cast();
+            if self.copy_to(offset as u32, text, last as u32 + 1).is_err() {
+                return;
+            }
+            (*place).scan = *scan;
+            bpf_loop(
+                (blocks * BLOCK / 8) as u32,
+                scan_word as *mut c_void,
+                ptr::null_mut(),
+                0,
+            );
+            *scan = (*place).scan;
+        }
+    }
+
+    #[inline(always)]
     fn arrived_on(&self) -> u32 {
         // SAFETY: the kernel hands a valid context to the program; the verifier turns this read into its own.
         unsafe { (*self.context.skb.skb).ingress_ifindex }
     }
+}
+
+/// Scans one word; 1 ends the loop. The kernel calls it: a loop in the program itself would have to be verified word by word.
+unsafe extern "C" fn scan_word(number: u64, _: *mut c_void) -> i64 {
+    let Some(place) = scan_place() else { return 1 };
+    // SAFETY: the place is this CPU's own.
+    let Scanned { scan, text, .. } = unsafe { &mut *place };
+    let Some(word) = text.get(number as usize % (SCANNED / 8)) else {
+        return 1;
+    };
+    scan.push_word(*word);
+    0
 }
 
 impl CopySource for XdpPacket<'_> {

@@ -5,6 +5,9 @@
 use sipfilter_common::reason::{Action, Reason};
 use sipfilter_daemon::engine::settings::{Allow, Egress, Enforcement, Filtering, Scope, Settings};
 
+mod provisional;
+
+use self::provisional::{early_offers, provisional_cases, without_places};
 use super::{
     cases::{Case, PBX4, PBX6, SIP, Way, arp, cases, inward, outward, raw, settings},
     frame::{Frame, ICMP, TCP},
@@ -96,6 +99,36 @@ pub fn scenes() -> Vec<Scene> {
             name: "replies",
             settings: replies(),
             cases: reply_cases(),
+            tolerated: is_egress,
+        },
+        Scene {
+            name: "provisional places",
+            settings: early_offers(),
+            cases: provisional_cases(),
+            tolerated: is_egress,
+        },
+        Scene {
+            name: "provisional places, observing",
+            settings: Settings {
+                filtering: observing().filtering,
+                ..early_offers()
+            },
+            cases: provisional_cases(),
+            tolerated: |_| true,
+        },
+        Scene {
+            name: "provisional places switched off",
+            settings: without_places(),
+            cases: provisional_cases()
+                .into_iter()
+                .map(|case| Case {
+                    reason: match case.reason {
+                        Reason::Provisional => Reason::NoPinhole,
+                        other => other,
+                    },
+                    ..case
+                })
+                .collect(),
             tolerated: is_egress,
         },
     ]

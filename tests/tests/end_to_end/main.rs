@@ -13,6 +13,7 @@ mod modes;
 mod offer_cases;
 mod offers;
 mod promises;
+mod provisional;
 mod reasons;
 mod stories;
 mod terms;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         .chain(terms::tests())
         .chain(reasons::tests())
         .chain(modes::tests())
+        .chain(provisional::tests())
         .map(|test| {
             let why = able.as_ref().err().map(|why| format!("{why:#}"));
             let ignored = why.is_some() && !must_run;

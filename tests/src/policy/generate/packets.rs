@@ -74,6 +74,7 @@ impl Maker<'_> {
             }
             9..=10 => self.ladder(),
             11..=40 => self.burst(),
+            121..=160 => self.exchange(),
             41..=120 if !self.sent.is_empty() => {
                 let (packet, ends) = self.sent[self.random.below(self.sent.len())].clone();
                 self.send(packet, ends);
@@ -122,6 +123,41 @@ impl Maker<'_> {
             let mut cut = packet.clone();
             cut.frame.truncate(length);
             self.send(cut, ends);
+        }
+    }
+
+    /// A message with SDP leaves, and media comes to where it may have named.
+    fn exchange(&mut self) {
+        let (mut near, far) = self.anywhere();
+        near.set_port(self.settings.pbx.udp[0]);
+        let text = message(self.random);
+        let mut frame = Frame::between(UDP, near, far, &text).build();
+        frame.truncate(self.sizes.egress);
+        let packet = Packet {
+            way: Way::Out,
+            frame,
+            arrived_on: 0,
+        };
+        let ends = Ends {
+            source: near,
+            destination: far,
+        };
+        self.send(packet, ends);
+        for _ in 0..self.random.between(4, 24) {
+            near.set_port(10_000 + self.random.below(17) as u16);
+            let ends = Ends {
+                source: SocketAddr::new(far.ip(), far_port(self.random)),
+                destination: near,
+            };
+            let length = self.random.between(7, 20) as usize;
+            let mut payload = self.random.bytes(length);
+            payload[0] = self.random.pick(&[0x80, 0x80, 0x81, 0, 22, 0x50]);
+            let packet = Packet {
+                way: Way::In,
+                frame: Frame::between(UDP, ends.source, ends.destination, &payload).build(),
+                arrived_on: 0,
+            };
+            self.send(packet, ends);
         }
     }
 
@@ -299,6 +335,9 @@ impl Maker<'_> {
 
 /// Something that some rule looks at, of a length that it looks at too.
 fn payload(random: &mut Random, most: usize) -> Vec<u8> {
+    if random.percent(4) {
+        return message(random);
+    }
     let length = match random.below(12) {
         0 => random.below(16),
         1 => 172,
@@ -332,4 +371,40 @@ fn payload(random: &mut Random, most: usize) -> Vec<u8> {
         *place = byte;
     }
     bytes
+}
+
+/// A message with SDP, whole or with something that no SDP has.
+fn message(random: &mut Random) -> Vec<u8> {
+    let first = random.pick(&[
+        "SIP/2.0 200 OK",
+        "SIP/2.0 200 OK",
+        "SIP/2.0 183 Session Progress",
+        "SIP/2.0 486 Busy Here",
+        "ACK sip:a@example.com SIP/2.0",
+        "PRACK sip:a@example.com SIP/2.0",
+        "INVITE sip:a@example.com SIP/2.0",
+        "UPDATE sip:a@example.com SIP/2.0",
+        "BYE sip:a@example.com SIP/2.0",
+    ]);
+    let mut text =
+        format!("{first}\r\nVia: SIP/2.0/UDP 198.51.100.1;branch=z9hG4bK1\r\n\r\nv=0\r\n");
+    for _ in 0..random.below(7) {
+        let key = random.pick(&["m=", "m=", "m=", "m=", "a=m=", "M=", "m"]);
+        let kind = random.pick(&["audio", "audio", "video", "image", ""]);
+        let port = match random.below(10) {
+            0 => random.pick(&[0, 1, 4_000, 65_535, 65_536, 100_000]),
+            _ => 10_000 + random.below(17),
+        };
+        let rest = random.pick(&[
+            " RTP/AVP 0\r\n",
+            " RTP/AVP 0\r\n",
+            "/2 RTP/AVP 0\n",
+            "\r\n",
+            "x",
+        ]);
+        text += &format!("{key}{kind} {port}{rest}");
+        text += &"a=x\r\n".repeat(random.below(20));
+    }
+    text += random.pick(&["", "a=sendrecv\r\n"]);
+    text.into_bytes()
 }

@@ -9,8 +9,8 @@ use sipfilter_common::{
     key::PinholeKey,
     settings::{MAX_OUTER, MAX_PROTECTED, Mode, Modes, PortRange, Ports, Settings},
     value::{
-        AllowList, Allowed, Budget, Flags, Latch, MediaLimits, MediaRange, PayloadTypes, Pinhole,
-        ProviderRule, Shapes, SlotCounts, Source,
+        AllowList, Allowed, Budget, Flags, Latch, MediaLimits, MediaPorts, MediaRange,
+        PayloadTypes, Pinhole, ProviderRule, Shapes, SlotCounts, Source,
     },
 };
 use sipfilter_daemon::shell::policy::{KernelPinhole, KernelPolicy};
@@ -35,7 +35,32 @@ pub fn policy(random: &mut Random) -> KernelPolicy {
         }),
         allowed: prefixes(random, allow_list),
         media: prefixes(random, media_limits),
+        provider_media: provider_media(random),
     }
+}
+
+fn provider_media(random: &mut Random) -> BTreeMap<(u16, IpNet), MediaPorts> {
+    let mut places: BTreeMap<_, _> = (0..random.below(14))
+        .map(|_| {
+            let provider = random.below(4) as u16;
+            let (min, max) = port_range(random);
+            ((provider, net(random)), MediaPorts { min, max })
+        })
+        .collect();
+    for provider in 0..4 {
+        if random.percent(50) {
+            let (min, max) = port_range(random);
+            places.insert(
+                (provider, Ipv4Net::default().into()),
+                MediaPorts { min, max },
+            );
+            places.insert(
+                (provider, Ipv6Net::default().into()),
+                MediaPorts { min, max },
+            );
+        }
+    }
+    places
 }
 
 fn settings(random: &mut Random) -> Settings {
@@ -78,6 +103,7 @@ fn settings(random: &mut Random) -> Settings {
         (Mode::Strict, 50),
         (Mode::Replies, 60),
         (Mode::EnforceEgress, 50),
+        (Mode::Provisional, 80),
     ]
     .into_iter()
     .filter(|&(_, chance)| random.percent(chance))

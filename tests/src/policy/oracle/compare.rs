@@ -10,6 +10,7 @@ use sipfilter_common::{
     classify::{FragmentFate, Verdict},
     reason::Counter,
     record::{EGRESS, INGRESS, RecordHeader},
+    value::Provisional,
 };
 
 use super::machine::{Host, Machine};
@@ -26,6 +27,14 @@ impl Machine {
         }
         for slot in 0..SLOTS {
             differences.extend(self.compare_slot(host, slot)?);
+        }
+        for (place, wanted) in host.tables.provisional_places() {
+            let found = Provisional(self.provisional.get(&place.index(), 0)?);
+            if found != wanted {
+                differences.push(format!(
+                    "{place:?}: the kernel has {found:?}, the host {wanted:?}"
+                ));
+            }
         }
         let fragments = contents(&self.fragments, FragmentFate::from_number)?;
         let wanted = host.tables.fragments();

@@ -1,7 +1,7 @@
 //! Both sides of the comparison: the programs in the kernel with their maps, and the host's tables, fed step by step.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     thread::sleep,
     time::Duration,
@@ -19,7 +19,7 @@ use sipfilter_common::{
     budget::SourceSpending,
     classify::{classify_egress, classify_ingress},
     host::HostTables,
-    key::{FlowKey, FragmentKey, SourceKey},
+    key::{FlowKey, FragmentKey, PortPlace, SourceKey},
     reason::{Action, Counter, Note, Reason},
     value::{Count, Slot, SlotCounts},
 };
@@ -69,6 +69,9 @@ pub struct Machine {
     pub(super) flows4: HashMap<MapData, FlowKey<Ipv4>, u64>,
     pub(super) flows6: HashMap<MapData, FlowKey<Ipv6>, u64>,
     pub(super) sources: HashMap<MapData, SourceKey, SourceSpending>,
+    pub(super) provisional: Array<MapData, u64>,
+    /// Places that may be open in the kernel.
+    opened: BTreeSet<PortPlace>,
     pub(super) counters: Counters,
     arriving: RingBuf<MapData>,
     leaving: RingBuf<MapData>,
@@ -109,6 +112,8 @@ impl Machine {
             flows4: datapath.take(map::FLOWS4)?,
             flows6: datapath.take(map::FLOWS6)?,
             sources: datapath.take(map::SOURCES)?,
+            provisional: datapath.take(map::PROVISIONAL)?,
+            opened: BTreeSet::new(),
             counters: datapath.take(map::COUNTERS)?,
             arriving: datapath.take(map::SIGNALLING_IN)?,
             leaving: datapath.take(map::SIGNALLING_OUT)?,
@@ -174,7 +179,14 @@ impl Machine {
                     self.remove(&mut host.tables, pinhole)?;
                     continue;
                 }
-                Step::Packet(packet) => self.judge(&mut host, packet, care, &mut tally)?,
+                Step::Packet(packet) => {
+                    let outcome = self.judge(&mut host, packet, care, &mut tally)?;
+                    if packet.way == Way::Out {
+                        self.opened
+                            .extend(host.tables.provisional_places().into_keys());
+                    }
+                    outcome
+                }
             };
             match outcome {
                 Outcome::Agreed => tally.packets += 1,
@@ -204,6 +216,9 @@ impl Machine {
         clear(&mut self.flows4)?;
         clear(&mut self.flows6)?;
         clear(&mut self.sources)?;
+        for place in std::mem::take(&mut self.opened) {
+            self.provisional.set(place.index(), 0, 0)?;
+        }
         while self.arriving.next().is_some() || self.leaving.next().is_some() {}
         let mut host = self.policy.host_tables(SLOTS as usize);
         let slots: BTreeMap<u32, SlotCounts> = tables.slots.iter().copied().collect();

@@ -4,6 +4,8 @@ use std::{fmt::Write, net::IpAddr};
 
 use proptest::{collection::vec, option, prelude::*, sample::Index};
 
+use sipfilter_common::sdp_scan::{MAX_PORTS, Scan};
+
 use super::super::*;
 
 /// A description by its endpoints, and choices of how to write it.
@@ -256,6 +258,35 @@ proptest! {
                 prop_assert!(ours.connections.contains(&Connection::Address(*line)));
             }
             prop_assert!(ours.connections.len() <= lines.len());
+        }
+    }
+
+    #[test]
+    fn the_kernel_s_scan_finds_the_ports_that_are_read(model in model()) {
+        let text = [b"SIP/2.0 200 OK\r\n\r\n".to_vec(), model.text()].concat();
+        let mut scan = Scan::default();
+        text.iter().for_each(|byte| scan.push(*byte));
+        let found = scan.ports().into_iter().rev().filter(|port| *port != 0);
+        let read = parse(&model.text(), 8).unwrap().media.into_iter();
+        let read = read
+            .filter(|media| media.kind != MediaKind::Image && media.port != 0)
+            .map(|media| media.port);
+        prop_assert!(found.eq(read.take(MAX_PORTS)));
+    }
+
+    #[test]
+    fn the_kernel_s_scan_finds_no_port_outside_media_lines(
+        lines in "(m=|audio|[0-9/+]{0,6}| |RTP/AVP 0|c=IN IP4 |a=|\r\n|\n|\r|=|m|x){0,80}",
+    ) {
+        let mut scan = Scan::default();
+        lines.bytes().for_each(|byte| scan.push(byte));
+        for port in scan.ports().into_iter().filter(|port| *port != 0) {
+            let digits = port.to_string();
+            let names = |line: &str| {
+                let mut words = line.strip_prefix("m=").unwrap_or_default().split([' ', '\t', '/']);
+                words.any(|word| word.trim_start_matches('0') == digits)
+            };
+            prop_assert!(lines.split('\n').any(names), "{port} in {lines:?}");
         }
     }
 
