@@ -14,7 +14,7 @@ use sipfilter_common::{
     host::HostTables,
     key::PinholeKey,
     reason::{Action, Reason},
-    value::Latch,
+    value::{Latch, PROVISIONAL_LIFETIME},
 };
 use sipfilter_daemon::{
     engine::{
@@ -28,6 +28,8 @@ use sipfilter_daemon::{
 use crate::frames::ETHERNET;
 
 const SLOTS: usize = 1024;
+/// The unit in which places count time, and one to spare.
+const TICK: u64 = 2 << 20;
 
 pub struct Edge {
     settings: Settings,
@@ -37,6 +39,8 @@ pub struct Edge {
     free: Vec<u32>,
     /// Captured packets that the engine has not been told are lost.
     lost: u64,
+    /// Until when places may be open that nobody closes, because the message that opened them was lost on its way to the engine.
+    unread_until: u64,
     /// What the engine wanted done, for the trace.
     pub actions: Vec<String>,
 }
@@ -60,6 +64,7 @@ impl Edge {
             open: BTreeMap::new(),
             free: (0..SLOTS as u32).rev().collect(),
             lost: 0,
+            unread_until: 0,
             actions: Vec::new(),
         }
     }
@@ -95,9 +100,17 @@ impl Edge {
                 }
             } else {
                 self.lost += 1;
+                if direction == Direction::Egress {
+                    self.unread_until = nanos(now) + PROVISIONAL_LIFETIME + TICK;
+                }
             }
         }
         verdict.reason
+    }
+
+    /// Whether a provisional place may still be open that the engine does not know of.
+    pub fn may_be_unread(&self) -> bool {
+        self.tables.now.get() <= self.unread_until
     }
 
     /// What the daemon does now and then: losses, timers, idle pinholes.

@@ -493,6 +493,8 @@ impl World {
             self.is_wanted(call, dialog, (source, destination), shape)
         });
         match reason.action() {
+            // What the PBX's own SDP named a moment ago, and the engine could not read.
+            Action::Pass if reason == Reason::Provisional && self.edge.may_be_unread() => {}
             Action::Pass if !permitted => self.fail(|| {
                 format!("promise 1: {source} > {destination} of {of:?} passed, but no live call asked for it")
             }),
