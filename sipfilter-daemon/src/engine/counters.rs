@@ -56,7 +56,7 @@ impl Refusal {
 
 impl EndReason {
     /// Every name that [`Self::name`] gives.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 10] = [
         "bye_local",
         "bye_remote",
         "cancelled",
@@ -66,6 +66,7 @@ impl EndReason {
         "no_ack",
         "idle",
         "operator",
+        "provider_removed",
     ];
 
     /// A stable name: a metric's label, and what a report prints.
@@ -80,6 +81,7 @@ impl EndReason {
             Self::NoAck => "no_ack",
             Self::Idle => "idle",
             Self::Operator => "operator",
+            Self::ProviderRemoved => "provider_removed",
         }
     }
 }

@@ -17,6 +17,7 @@
     )
 )]
 
+mod adopted;
 pub mod call;
 pub mod counters;
 mod decode;
@@ -229,6 +230,8 @@ pub enum EndReason {
     Idle,
     /// The operator's order.
     Operator,
+    /// Its provider is in the configuration no more.
+    ProviderRemoved,
     /// Nobody on our side had answered it, and its place was needed for a newer call.
     Shed,
 }

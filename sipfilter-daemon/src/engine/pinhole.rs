@@ -160,6 +160,18 @@ pub struct Pinhole {
     pub provider: ProviderId,
     /// The newest call that wants it.
     pub call: CallNumber,
+    /// What that call is known by to daemons that come after this one.
+    pub label: Label,
+}
+
+/// What a call is known by beyond the life of a process: a keyed hash of what every message of its dialogs carries. It lies beside each
+/// of the call's pinholes in the kernel, so that a daemon that finds these can tell whose they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label(pub u64);
+
+impl Label {
+    /// Nobody's, or several calls' at once: no message may close what others still use.
+    pub const NONE: Self = Self(0);
 }
 
 /// What the shell must do to the kernel's pinholes. The local address and port is the key of all three.

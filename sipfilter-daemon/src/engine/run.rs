@@ -4,6 +4,9 @@
 //! actions. Its invariants, checked after every input in debug builds: the pinholes are the union of what living calls want, and the armed
 //! deadline is the earliest of all.
 
+mod adoption;
+mod reconfigure;
+
 use std::{
     collections::{BTreeSet, VecDeque},
     net::SocketAddr,
@@ -14,6 +17,7 @@ use sipfilter_common::parse::Malformed;
 use super::{
     CallNumber, CallView, Counters, Direction, EndReason, Endpoints, Event, Input, Instant,
     MessageSummary, Output, Refusal, Relation,
+    adopted::AdoptedCalls,
     call::{
         Call, Context, Effects, Planned,
         message::{Aside, Form, HashKey, MAX_IDENTIFIER, Seen, Verb},
@@ -21,7 +25,10 @@ use super::{
         table::{CallTable, Found, Room},
     },
     decode,
-    pinhole::{Pinhole, PinholeAction, PinholeResult, table::PinholeTable},
+    pinhole::{
+        Pinhole, PinholeAction, PinholeResult,
+        table::{Owner, PinholeTable},
+    },
     reassemble::{self, Delivery, Reassembler},
     settings::{Provider, ProviderId, Settings, SignallingPorts, Transport},
     sip::{self, SipError},
@@ -37,6 +44,8 @@ const FULLY_CHECKED_CALLS: usize = 64;
 pub struct Engine {
     settings: Settings,
     key: HashKey,
+    /// The key of the labels by which daemons to come know our calls.
+    label_key: HashKey,
     /// By provider number.
     nets: Vec<Nets>,
     /// What TLS looks like from outside, over all providers.
@@ -45,38 +54,37 @@ pub struct Engine {
     reassembler: Reassembler,
     calls: CallTable,
     pinholes: PinholeTable,
+    adopted: AdoptedCalls,
     outputs: VecDeque<Output>,
     counters: Counters,
 }
 
 impl Engine {
+    /// An engine without calls, for the rest as [`Self::new`]. `label_key` is the one that earlier runs used.
+    pub fn resuming(settings: Settings, hash_key: [u64; 2], label_key: [u64; 2]) -> Self {
+        Self {
+            label_key: HashKey(label_key),
+            ..Self::new(settings, hash_key)
+        }
+    }
+
     /// An engine without calls. `hash_key` must be drawn anew for each run: it keeps peers from aiming hash collisions at tables.
     pub fn new(settings: Settings, hash_key: [u64; 2]) -> Self {
         let key = HashKey(hash_key);
-        let nets = settings
-            .providers
-            .iter()
-            .map(|provider| Nets::new(&provider.media))
-            .collect();
-        let tls = settings
-            .providers
-            .iter()
-            .flat_map(|provider| provider.signalling_ports.tls.iter().copied())
-            .collect();
+        let nets = nets(&settings);
+        let provider_ports = provider_ports(&settings);
         let limit = settings.limits.pinholes;
         Self {
             settings,
             key,
+            label_key: key,
             nets,
-            provider_ports: SignallingPorts {
-                udp: Vec::new(),
-                tcp: Vec::new(),
-                tls,
-            },
+            provider_ports,
             now: Instant::default(),
             reassembler: Reassembler::new(reassemble::Limits::default()),
             calls: CallTable::new(key),
             pinholes: PinholeTable::new(limit),
+            adopted: AdoptedCalls::default(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
         }
@@ -96,7 +104,10 @@ impl Engine {
             Input::PinholeNotClosed { local: _ } => self.refuse(None, Refusal::ActionFailed),
             Input::PinholeIdle { local } => self.handle_idle(local),
             Input::CaptureLost { packets } => self.handle_lost(packets),
-            Input::EndCall(number) => self.end_call(number, EndReason::Operator),
+            Input::EndCall(number) => {
+                self.end_adopted(number, EndReason::Operator);
+                self.end_call(number, EndReason::Operator);
+            }
         }
         #[cfg(debug_assertions)]
         self.check_invariants();
@@ -229,6 +240,9 @@ impl Engine {
 
     fn handle_seen(&mut self, provider: ProviderId, seen: &Seen<'_>) {
         let is_invite = seen.form == Form::Request && seen.verb == Verb::Invite;
+        if !self.adopted.is_empty() && self.handle_adopted(provider, seen) {
+            return;
+        }
         match self.calls.find(provider, seen) {
             Found::Call(number) => {
                 let is_followed = self
@@ -244,6 +258,7 @@ impl Engine {
                     self.touch(number, |call, context, effects| {
                         call.handle(seen, context, effects);
                     });
+                    self.settle_estate(number, seen);
                 }
             }
             Found::OtherCall | Found::Nothing if matches!(seen.verb, Verb::Aside(_)) => {}
@@ -283,6 +298,7 @@ impl Engine {
             direction: seen.sender,
         }));
         self.tell(number, seen);
+        self.inherit(number, provider, seen);
         self.follow_up(number, effects);
     }
 
@@ -361,6 +377,7 @@ impl Engine {
         }
         self.plan(number, effects.renewed);
         if let Some(reason) = effects.ended {
+            self.end_inheritance(number, reason);
             self.counters.count_end(reason);
             self.outputs.push_back(Output::Event(Event::CallEnded {
                 call: number,
@@ -379,6 +396,11 @@ impl Engine {
             return;
         };
         let plan = call.plan(&limits);
+        let owner = Owner {
+            call: number,
+            provider,
+            label: call.label(self.label_key),
+        };
         let before = std::mem::take(&mut call.planned);
         call.planned = Planned {
             locals: plan.wants.keys().copied().collect(),
@@ -388,7 +410,7 @@ impl Engine {
         let is_newly_cut = plan.is_cut && !before.is_cut;
         let (outputs, counters) = (&mut self.outputs, &mut self.counters);
         let refusals = self.pinholes.apply(
-            (number, provider),
+            owner,
             plan.wants,
             &before.locals,
             renew,
@@ -449,6 +471,11 @@ impl Engine {
     /// A call that still rings is not: nothing needs to be heard before it is answered.
     fn handle_idle(&mut self, local: SocketAddr) {
         for number in self.pinholes.handle_idle(local, self.now) {
+            let left = self.adopted.call(number);
+            if left.is_some_and(|(_, locals)| self.pinholes.are_silent(locals, self.now)) {
+                self.end_adopted(number, EndReason::Idle);
+                continue;
+            }
             let is_over = self.calls.call(number).is_some_and(|call| {
                 call.is_confirmed()
                     && !call.is_in_session(self.now)
@@ -539,7 +566,30 @@ impl Engine {
                 assert_eq!(self.pinholes.want(*local, call.number()), Some(want));
             }
         }
+        for (owner, locals) in self.adopted.iter() {
+            wants += locals.len();
+            for local in locals {
+                assert!(self.pinholes.want(*local, owner.call).is_some());
+            }
+        }
         assert_eq!(wants, self.pinholes.wants());
+    }
+}
+
+fn nets(settings: &Settings) -> Vec<Nets> {
+    let providers = settings.providers.iter();
+    providers.map(|provider| Nets::new(&provider.media)).collect()
+}
+
+/// The providers' ports for SIP over TLS, over all of them.
+fn provider_ports(settings: &Settings) -> SignallingPorts {
+    let providers = settings.providers.iter();
+    SignallingPorts {
+        udp: Vec::new(),
+        tcp: Vec::new(),
+        tls: providers
+            .flat_map(|provider| provider.signalling_ports.tls.iter().copied())
+            .collect(),
     }
 }
 

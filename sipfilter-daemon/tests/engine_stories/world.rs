@@ -230,6 +230,29 @@ impl World {
         Self::with_provider(|provider| provider.early_media = EarlyMedia::OnOffer)
     }
 
+    /// The daemon starts anew and is told what the kernel still has, under call numbers that mean nothing any more.
+    pub fn restart(&mut self) {
+        self.engine = Engine::resuming(settings(), [3, 4], [1, 2]);
+        for pinhole in std::mem::take(&mut self.kernel).into_values() {
+            assert!(self.engine.adopt(pinhole));
+        }
+        self.kernel = self
+            .engine
+            .pinholes()
+            .map(|pinhole| (pinhole.local, pinhole.clone()))
+            .collect();
+        self.events.clear();
+    }
+
+    pub fn reconfigure(&mut self, settings: Settings) {
+        self.engine.reconfigure(Instant(self.now), settings);
+        self.drain();
+    }
+
+    pub fn other_provider_sends(&mut self, message: Msg) {
+        self.datagram(Direction::Ingress, OTHER_PROVIDER, PBX, &message.bytes());
+    }
+
     pub fn provider_sends(&mut self, message: Msg) {
         self.datagram(Direction::Ingress, PROVIDER, PBX, &message.bytes());
     }

@@ -8,6 +8,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::engine::{
     Direction,
+    pinhole::Label,
     sip::{Message, Method, MethodName, Related, Start},
 };
 
@@ -25,6 +26,22 @@ impl HashKey {
         let mut hasher = SipHasher13::new_with_keys(first, second);
         hasher.write(bytes);
         hasher.finish()
+    }
+
+    /// The label of the call with this Call-ID whose inviting side has this tag. A Call-ID that passes twice is two calls, told apart by
+    /// the inviting side.
+    pub fn label(self, inviter: Direction, call_id: &str, tag: Option<&str>) -> Label {
+        let [first, second] = self.0;
+        let mut hasher = SipHasher13::new_with_keys(first, second);
+        hasher.write_u8(match inviter {
+            Direction::Ingress => 1,
+            Direction::Egress => 2,
+        });
+        hasher.write(call_id.as_bytes());
+        // No byte of text is zero in a header that was read.
+        hasher.write_u8(0);
+        hasher.write(tag.unwrap_or_default().as_bytes());
+        Label(hasher.finish().max(1))
     }
 }
 
@@ -197,6 +214,12 @@ impl<'a> Seen<'a> {
             Form::Request => self.sender,
             Form::Response(_) => self.sender.opposite(),
         }
+    }
+
+    /// What the call that this message belongs to may be labelled: who sent its INVITE cannot be told from every message.
+    pub fn labels(&self, key: HashKey) -> [Label; 2] {
+        [Direction::Ingress, Direction::Egress]
+            .map(|inviter| key.label(inviter, self.call_id, self.tag_of(inviter)))
     }
 
     /// The tag that this message gives to the party on that side.

@@ -19,7 +19,7 @@ pub mod view;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use dialog::{Dialog, Stage};
-use message::{Form, Seen, Verb};
+use message::{Form, HashKey, Seen, Verb};
 use offer_answer::{Carrier, Description, Exchange, Negotiation};
 use plan::Plan;
 use session::Limits;
@@ -29,7 +29,7 @@ use transaction::{Invite, OfferIn, Progress};
 
 use super::{
     CallNumber, Direction, EndReason, Instant, Refusal,
-    pinhole::Arming,
+    pinhole::{Arming, Label},
     settings::{EarlyMedia, ProviderId, Timers},
 };
 
@@ -183,6 +183,21 @@ impl Call {
     /// Its provider.
     pub fn provider(&self) -> ProviderId {
         self.provider
+    }
+
+    /// Its provider has another number from now on.
+    pub fn renumber(&mut self, provider: ProviderId) {
+        self.provider = provider;
+    }
+
+    /// What it is known by to daemons that come after this one.
+    pub fn label(&self, key: HashKey) -> Label {
+        key.label(self.inviter, &self.call_id, self.inviter_tag.as_deref())
+    }
+
+    /// Whether we saw it from its first INVITE on.
+    pub fn is_seen_from_its_beginning(&self) -> bool {
+        self.beginning == Beginning::Seen
     }
 
     /// Its Call-ID.

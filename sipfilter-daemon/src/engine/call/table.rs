@@ -157,6 +157,20 @@ impl CallTable {
         Room::Free
     }
 
+    /// Gives every call another provider's number; [`Self::rearm`] all of them afterwards.
+    pub fn renumber(&mut self, renumber: impl Fn(ProviderId) -> Option<ProviderId>) {
+        self.armed.clear();
+        self.deadlines.clear();
+        self.spare.clear();
+        self.per_provider.clear();
+        for call in self.calls.values_mut() {
+            if let Some(provider) = renumber(call.provider()) {
+                call.renumber(provider);
+            }
+            *self.per_provider.entry(call.provider()).or_default() += 1;
+        }
+    }
+
     /// The number for a new call.
     pub fn next_number(&mut self) -> CallNumber {
         let number = CallNumber(self.next);

@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
 };
 
-use super::{Pinhole, PinholeAction, PinholeResult};
+use super::{Label, Pinhole, PinholeAction, PinholeResult};
 use crate::engine::{CallNumber, Instant, Refusal, call::plan::Want, settings::ProviderId};
 
 /// What the kernel has, as far as it has said.
@@ -29,10 +29,21 @@ enum Kernel {
     Stale { pinhole: Pinhole },
 }
 
+/// Who wants a pinhole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The call.
+    pub call: CallNumber,
+    /// Its provider.
+    pub provider: ProviderId,
+    /// What it is known by to daemons to come.
+    pub label: Label,
+}
+
 #[derive(Debug, Clone)]
 struct Entry {
     /// By call, the oldest first.
-    wants: Vec<(CallNumber, ProviderId, Want)>,
+    wants: Vec<(Owner, Want)>,
     kernel: Kernel,
     life: Life,
 }
@@ -91,14 +102,14 @@ impl PinholeTable {
     /// The calls that want this one.
     pub fn owners(&self, local: SocketAddr) -> impl Iterator<Item = CallNumber> {
         let wants = self.entries.get(&local).map(|entry| entry.wants.as_slice());
-        wants.unwrap_or_default().iter().map(|(call, _, _)| *call)
+        wants.unwrap_or_default().iter().map(|(owner, _)| owner.call)
     }
 
     /// Replaces all wants of a call: `before` is where its wants were. Closes come first, so that a full table finds room.
     /// Tells what was refused.
     pub fn apply(
         &mut self,
-        (call, provider): (CallNumber, ProviderId),
+        owner: Owner,
         wants: BTreeMap<SocketAddr, Want>,
         before: &[SocketAddr],
         renew: bool,
@@ -108,7 +119,7 @@ impl PinholeTable {
         let gone = before.iter().filter(|local| !wants.contains_key(local));
         for local in gone.copied().collect::<BTreeSet<_>>() {
             if let Some(entry) = self.entries.get_mut(&local) {
-                entry.wants.retain(|(owner, _, _)| *owner != call);
+                entry.wants.retain(|(other, _)| other.call != owner.call);
             }
             self.sync(local, false, actions, &mut refusals);
         }
@@ -120,18 +131,82 @@ impl PinholeTable {
             });
             match entry
                 .wants
-                .binary_search_by_key(&call, |(owner, _, _)| *owner)
+                .binary_search_by_key(&owner.call, |(other, _)| other.call)
             {
                 Ok(index) => {
-                    if let Some((_, _, known)) = entry.wants.get_mut(index) {
-                        *known = want;
+                    if let Some(known) = entry.wants.get_mut(index) {
+                        *known = (owner, want);
                     }
                 }
-                Err(index) => entry.wants.insert(index, (call, provider, want)),
+                Err(index) => entry.wants.insert(index, (owner, want)),
             }
             self.sync(local, renew, actions, &mut refusals);
         }
         refusals
+    }
+
+    /// Takes a pinhole that the kernel has from an earlier run, for the call that stands for its owner. Tells whether there was room.
+    pub fn adopt(&mut self, pinhole: Pinhole) -> bool {
+        if self.open >= self.limit || self.entries.contains_key(&pinhole.local) {
+            return false;
+        }
+        let owner = Owner {
+            call: pinhole.call,
+            provider: pinhole.provider,
+            label: pinhole.label,
+        };
+        let want = Want {
+            sources: pinhole.sources.clone(),
+            stream: pinhole.stream,
+            extras: pinhole.extras,
+            terms: pinhole.terms,
+            latch: pinhole.latch,
+            idle: pinhole.idle,
+        };
+        self.open += 1;
+        self.lives += 1;
+        self.entries.insert(
+            pinhole.local,
+            Entry {
+                life: Life(self.lives),
+                wants: vec![(owner, want)],
+                kernel: Kernel::Open {
+                    pinhole,
+                    is_confirmed: true,
+                    silent: None,
+                },
+            },
+        );
+        true
+    }
+
+    /// Gives every owner another provider's number, as far as `renumber` knows one.
+    pub fn renumber(
+        &mut self,
+        renumber: impl Fn(ProviderId) -> Option<ProviderId>,
+        actions: &mut impl FnMut(PinholeAction),
+    ) {
+        for (local, entry) in &mut self.entries {
+            for (owner, _) in &mut entry.wants {
+                owner.provider = renumber(owner.provider).unwrap_or(owner.provider);
+            }
+            if let Kernel::Open { pinhole, .. } | Kernel::Stale { pinhole } = &mut entry.kernel {
+                let provider = renumber(pinhole.provider).unwrap_or(pinhole.provider);
+                if provider != pinhole.provider {
+                    pinhole.provider = provider;
+                    self.awaited
+                        .entry(*local)
+                        .or_default()
+                        .push_back(entry.life);
+                    actions(PinholeAction::Update(pinhole.clone()));
+                }
+            }
+        }
+    }
+
+    /// Another limit from now on. What is open stays open.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit.max(self.open);
     }
 
     /// What became of the earliest `Open` or `Update` of this place that has no answer yet. Tells whose pinhole it is.
@@ -151,7 +226,7 @@ impl PinholeTable {
             }
             return Vec::new();
         }
-        let owners = entry.wants.iter().map(|(call, _, _)| *call).collect();
+        let owners = entry.wants.iter().map(|(owner, _)| owner.call).collect();
         if !is_last {
             // A later action on it is under way, and decides.
             return owners;
@@ -191,7 +266,7 @@ impl PinholeTable {
         if let Kernel::Open { silent, .. } = &mut entry.kernel {
             *silent = Some(now);
         }
-        entry.wants.iter().map(|(call, _, _)| *call).collect()
+        entry.wants.iter().map(|(owner, _)| owner.call).collect()
     }
 
     /// Whether every one of these pinholes is silent. An old report does not count: a pinhole that is still silent is reported
@@ -241,7 +316,7 @@ impl PinholeTable {
     #[cfg(debug_assertions)]
     pub fn want(&self, local: SocketAddr, call: CallNumber) -> Option<&Want> {
         let entry = self.entries.get(&local)?;
-        let (_, _, want) = entry.wants.iter().find(|(owner, _, _)| *owner == call)?;
+        let (_, want) = entry.wants.iter().find(|(owner, _)| owner.call == call)?;
         Some(want)
     }
 
@@ -312,12 +387,12 @@ impl PinholeTable {
 }
 
 /// The union of all wants, and whether every source found a place; `None` if nobody wants anything.
-fn unite(local: SocketAddr, wants: &[(CallNumber, ProviderId, Want)]) -> Option<(Pinhole, bool)> {
+fn unite(local: SocketAddr, wants: &[(Owner, Want)]) -> Option<(Pinhole, bool)> {
     // The newest first: where places run out, an older call may have left the port without our seeing it.
-    let ((call, provider, newest), rest) = wants.split_last()?;
+    let ((owner, newest), rest) = wants.split_last()?;
     let mut union = newest.clone();
     let mut is_complete = true;
-    for (_, _, want) in rest.iter().rev() {
+    for (_, want) in rest.iter().rev() {
         is_complete &= union.unite(want);
     }
     union.sources.sort_unstable();
@@ -329,8 +404,13 @@ fn unite(local: SocketAddr, wants: &[(CallNumber, ProviderId, Want)]) -> Option<
         terms: union.terms,
         latch: union.latch,
         idle: union.idle,
-        provider: *provider,
-        call: *call,
+        provider: owner.provider,
+        call: owner.call,
+        label: if rest.is_empty() {
+            owner.label
+        } else {
+            Label::NONE
+        },
     };
     Some((pinhole, is_complete))
 }
