@@ -37,31 +37,40 @@ pub mod map {
     pub const SIGNALLING_IN: &str = "SIGNALLING_IN";
     /// Ring buffer of copies of signalling that leaves. It is apart, so that no flood from outside keeps the PBX's own words away.
     pub const SIGNALLING_OUT: &str = "SIGNALLING_OUT";
-    /// Every map that is pinned.
-    pub const ALL: [&str; 11] = [
+    /// Every map of state: what outlives the programs, pinned and used again by whoever comes next. The flows below are, too, where
+    /// they are used.
+    pub const STATE: [&str; 9] = [
         STAMP,
         PINHOLES4,
         PINHOLES6,
         SLOTS,
-        PROVIDERS4,
-        PROVIDERS6,
         FRAGMENTS,
         COUNTERS,
         SOURCES,
         SIGNALLING_IN,
         SIGNALLING_OUT,
     ];
-    /// Array of [`crate::value::Place`]: which pinhole is on which protected address and port. Made anew at each load from the pinholes'
-    /// own words, not pinned.
+    /// Array of [`crate::value::Place`]: which pinhole is on which protected address and port. Filled from the pinholes'
+    /// own words.
     pub const PLACES: &str = "PLACES";
-    /// Longest-prefix match on IPv4 sources: [`crate::value::AllowList`]. Made anew at each load, not pinned.
+    /// Every map of the policy: made and filled anew for each load of the programs, so that no program ever sees half of one.
+    pub const POLICY: [&str; 8] = [
+        PLACES,
+        PROVIDERS4,
+        PROVIDERS6,
+        SOURCE_FILTER,
+        ALLOWED4,
+        ALLOWED6,
+        MEDIA_LIMITS4,
+        MEDIA_LIMITS6,
+    ];
+    /// Longest-prefix match on IPv4 sources: [`crate::value::AllowList`].
     pub const ALLOWED4: &str = "ALLOWED4";
-    /// Array of words with a bit for each beginning of an address that a signalling prefix may have ([`crate::key::FilterPlace`]). Made
-    /// anew at each load, not pinned.
+    /// Array of words with a bit for each beginning of an address that a signalling prefix may have ([`crate::key::FilterPlace`]).
     pub const SOURCE_FILTER: &str = "SOURCE_FILTER";
     /// The same for IPv6.
     pub const ALLOWED6: &str = "ALLOWED6";
-    /// Longest-prefix match on IPv4 destinations: [`crate::value::MediaLimits`]. Made anew at each load, not pinned.
+    /// Longest-prefix match on IPv4 destinations: [`crate::value::MediaLimits`].
     pub const MEDIA_LIMITS4: &str = "MEDIA_LIMITS4";
     /// The same for IPv6.
     pub const MEDIA_LIMITS6: &str = "MEDIA_LIMITS6";

@@ -35,13 +35,14 @@ pub struct Pinhole<A: Address> {
     pub flags: Flags,
     /// Which latching this is: a slot's latch counts only if it names the same. User space changes it to arm the latch anew.
     pub generation: u16,
-    /// The provider's number.
+    /// The provider's number, under the policy that the pinhole was written with.
     pub provider: u16,
     /// Who may send; unused places never match ([`Source::none`]).
     pub sources: [Source<A>; MAX_SOURCES],
-    /// Fills up to the alignment of what follows.
-    pub zero: u32,
-    /// The call, as the daemon numbers it.
+    /// A hash of the provider's name, which is the same under every policy.
+    pub provider_name: u32,
+    /// A keyed hash of what every message of the call carries ([`Stamp::label_key`]), so that whoever takes the maps over can tell whose
+    /// pinhole it is; 0 where several calls share it.
     pub call: u64,
     /// Where it is; with port 0 it is nowhere, and free.
     pub local: PinholeKey<A>,
@@ -676,14 +677,14 @@ pub struct Stamp {
     pub policy: u64,
     /// The key of the latches in the slots: who takes the maps over must go on with it.
     pub latch_key: [u64; 2],
+    /// The key of the hashes in [`Pinhole::call`]: the same.
+    pub label_key: [u64; 2],
 }
 
 impl Stamp {
-    /// Whether both are of maps that may be used in each other's place.
-    pub const fn is_compatible(&self, other: &Self) -> bool {
+    /// Whether what lies in the maps of the one means the same to the other.
+    pub const fn is_readable_by(&self, other: &Self) -> bool {
         self.abi_version == other.abi_version
-            && self.pinholes == other.pinholes
-            && self.policy == other.policy
     }
 }
 
@@ -701,7 +702,7 @@ const _: () = {
     assert!(size_of::<Count>() == 16);
     assert!(size_of::<MediaLimits>() == 6 * MAX_MEDIA_RANGES);
     assert!(size_of::<AllowList>() == 6 * MAX_ALLOWED);
-    assert!(size_of::<Stamp>() == 32);
+    assert!(size_of::<Stamp>() == 48);
 };
 
 #[cfg(test)]

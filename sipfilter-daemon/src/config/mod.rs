@@ -32,7 +32,7 @@ pub use catalogue::Origin;
 pub use diagnostic::{Diagnostic, Severity, SourceFile};
 pub use resolve::ResolveError;
 pub use summary::{AllowSummary, ProviderSummary, Summary, providers};
-pub use tuning::{Log, LogFormat, LogLevel, XdpMode};
+pub use tuning::{Log, LogFormat, LogLevel, OnStop, XdpMode};
 
 use catalogue::{Catalogue, Profile};
 use diagnostic::suggestion;
@@ -67,6 +67,8 @@ pub struct Config {
     pub preset: Option<String>,
     /// How the kernel program is attached.
     pub xdp: XdpMode,
+    /// What is left behind when the daemon is stopped.
+    pub on_stop: OnStop,
     /// How the daemon logs.
     pub log: Log,
     /// What the operator probably did not mean. All are warnings.
@@ -168,6 +170,7 @@ fn check(doc: &mut Document, path: &Path, raw: &RawConfig) -> Option<Config> {
     let timers = tuning::timers(doc, &raw.timers);
     let log = tuning::log(doc, &raw.log);
     let xdp = tuning::xdp(doc, &raw.xdp);
+    let on_stop = tuning::on_stop(doc, &raw.on_stop);
     let (pbx, preset) = pbx?;
     let (origins, providers) = trunks.into_iter().unzip();
     Some(Config {
@@ -184,6 +187,7 @@ fn check(doc: &mut Document, path: &Path, raw: &RawConfig) -> Option<Config> {
         catalogue: directory,
         preset,
         xdp,
+        on_stop,
         log,
         warnings: Vec::new(),
     })

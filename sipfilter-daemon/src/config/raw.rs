@@ -24,6 +24,7 @@ pub(super) struct RawConfig {
     pub scope: Option<Text>,
     pub egress: Option<Text>,
     pub provisional: Option<bool>,
+    pub on_stop: Option<Text>,
     pub strict: RawStrict,
     pub pbx: Option<Spanned<RawPbx>>,
     pub trunk: Vec<Spanned<RawTrunk>>,

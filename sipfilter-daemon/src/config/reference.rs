@@ -7,6 +7,7 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("interfaces", "interfaces = [\"eth0\"]"),
     ("catalogue", "catalogue = \"/etc/sipfilter\""),
     ("enforcement", "enforcement = \"observe\""),
+    ("on_stop", "on_stop = \"keep\""),
     ("scope", "scope = \"strict\""),
     ("egress", "egress = \"enforce\""),
     ("provisional", "provisional = false"),

@@ -38,6 +38,17 @@ pub enum XdpMode {
     Generic,
 }
 
+/// What a daemon that is stopped leaves behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnStop {
+    /// Nothing is filtered any more.
+    #[default]
+    Detach,
+    /// The programs stay attached, with the pinholes of the calls in progress.
+    Keep,
+}
+
 /// How the daemon logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Log {
@@ -83,6 +94,7 @@ const LEVELS: [(&str, LogLevel); 5] = [
     ("trace", LogLevel::Trace),
 ];
 const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+const STOPS: [(&str, OnStop); 2] = [("detach", OnStop::Detach), ("keep", OnStop::Keep)];
 const MODES: [(&str, XdpMode); 3] = [
     ("auto", XdpMode::Auto),
     ("native", XdpMode::Native),
@@ -227,6 +239,10 @@ pub(super) fn log(doc: &mut Document, raw: &RawLog) -> Log {
 
 pub(super) fn xdp(doc: &mut Document, raw: &RawXdp) -> XdpMode {
     choice(doc, &raw.mode, &MODES)
+}
+
+pub(super) fn on_stop(doc: &mut Document, raw: &Option<Text>) -> OnStop {
+    choice(doc, raw, &STOPS)
 }
 
 fn choice<T: Copy + Default>(doc: &mut Document, text: &Option<Text>, known: &[(&str, T)]) -> T {

@@ -21,6 +21,7 @@ use sipfilter_common::{
 use super::{CtlError, Outcome, output, stats};
 use crate::{
     shell::{
+        detach_all,
         map_writer::LatchState,
         pins::{PinError, Pins},
         runtime_dir::RuntimeDir,
@@ -39,7 +40,7 @@ pub struct Args {
 enum Action {
     /// Print providers, pinholes and counters as the kernel has them
     Dump,
-    /// Remove the pinned maps of a daemon that does not run any more
+    /// Detach the programs of a daemon that does not run any more, and forget its calls
     Remove,
 }
 
@@ -75,7 +76,8 @@ struct Pinhole {
     /// `waiting`, the source that it has latched to, or `latched` where the kernel knows a hash of that only; `null` without a latch.
     latch: Option<String>,
     provider: u16,
-    call: u64,
+    /// A hash that only sipfilterd can tell a call by; zeros where several calls share the pinhole.
+    call: String,
     slot: u32,
     idle_limit_seconds: f64,
     /// Counts of the slot: of every pinhole that has had it.
@@ -103,6 +105,7 @@ pub(super) fn run(
         Action::Remove => {
             // A running daemon holds the lock; it keeps its maps.
             let _lock = RuntimeDir::lock(runtime_dir)?;
+            detach_all(&pins);
             pins.remove()?;
         }
     }
@@ -148,7 +151,7 @@ fn dump(pins: &Pins, json: bool, out: &mut dyn Write) -> Result<(), CtlError> {
                 .map_or_else(|| "-".to_owned(), |rate| rate.to_string()),
             pinhole.latch.clone().unwrap_or_else(|| "-".to_owned()),
             pinhole.provider.to_string(),
-            pinhole.call.to_string(),
+            pinhole.call.clone(),
             pinhole.slot.to_string(),
             pinhole.slot_counts.ingress_packets.to_string(),
             pinhole.slot_counts.egress_packets.to_string(),
@@ -277,7 +280,7 @@ fn show<A: Address + Into<IpAddr>>(
             LatchState::read(counts.latch, pinhole.generation, local.is_ipv4()).to_string()
         }),
         provider: pinhole.provider,
-        call: pinhole.call,
+        call: format!("{:016x}", pinhole.call),
         slot: pinhole.slot,
         idle_limit_seconds: std::time::Duration::from_nanos(pinhole.idle).as_secs_f64(),
         slot_counts: Counts {

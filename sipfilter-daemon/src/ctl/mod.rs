@@ -9,6 +9,7 @@ mod call_record;
 mod calls;
 mod check_config;
 mod client;
+mod detach;
 mod maps;
 mod output;
 mod pinholes;
@@ -66,6 +67,8 @@ pub enum Command {
     Stats,
     /// Look into the pinned kernel maps; works without the daemon
     Maps(maps::Args),
+    /// Take the programs of a daemon that does not run any more off their interfaces; exit status 1 if there are none
+    Detach,
     /// Check a configuration file and show what it means; exit status 1 if it has errors
     CheckConfig(check_config::Args),
     /// List the providers that a trunk can name, and what is known of them
@@ -118,6 +121,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Outcome, CtlError> {
         Command::Pinholes => pinholes::run(runtime_dir, json, out),
         Command::Stats => stats::run(runtime_dir, json, out),
         Command::Maps(args) => maps::run(args, runtime_dir, json, out),
+        Command::Detach => detach::run(runtime_dir, json, out),
         Command::CheckConfig(args) => check_config::run(args, json, out),
         Command::Providers(args) => providers::run(args, json, out),
         Command::Simulate(args) => simulate::run(args, json, out),

@@ -12,7 +12,7 @@ use super::{
     counters::Counters,
     datapath::Attached,
     delay::Delays,
-    map_writer::MapWriter,
+    map_writer::{Inheritance, MapWriter},
     pressure::Pressure,
     provisional::Provisionals,
     record::{LookupError, Records},
@@ -59,12 +59,22 @@ enum Done {
 pub struct Kernel {
     /// Pinholes.
     pub writer: MapWriter,
+    /// What an earlier run has left of them.
+    pub inheritance: Inheritance,
     /// Provisional places.
     pub provisionals: Provisionals,
     /// Counters.
     pub counters: Counters,
     /// What sources have spent.
     pub pressure: Pressure,
+}
+
+/// The keys of the engine's hashes.
+pub struct Keys {
+    /// Drawn anew for each run.
+    pub hash: [u64; 2],
+    /// The same as in earlier runs.
+    pub label: [u64; 2],
 }
 
 /// What `status` tells besides counts.
@@ -79,15 +89,17 @@ pub struct About {
 
 impl Core {
     /// Puts the parts together.
-    pub fn new(settings: Settings, hash_key: [u64; 2], kernel: Kernel, about: About) -> Self {
+    pub fn new(settings: Settings, keys: Keys, kernel: Kernel, about: About) -> Self {
         let Kernel {
             writer,
+            inheritance,
             provisionals,
             counters,
             pressure,
         } = kernel;
-        Self {
-            engine: Engine::new(settings.clone(), hash_key),
+        let now = clock::now();
+        let mut core = Self {
+            engine: Engine::resuming(settings.clone(), keys.hash, keys.label),
             writer,
             provisionals,
             records: Records::default(),
@@ -98,7 +110,25 @@ impl Core {
             opening: Delays::default(),
             done: Vec::new(),
             pressure,
+        };
+        for local in inheritance.orphans {
+            tracing::info!(%local, "pinhole of a provider that is not configured any more: closed");
+            core.writer.disinherit(local, now);
         }
+        for pinhole in inheritance.pinholes {
+            let local = pinhole.local;
+            if !core.engine.adopt(pinhole) {
+                tracing::warn!(%local, "no room for a pinhole of an earlier run (`pinholes` under [limits]): closed");
+                core.writer.disinherit(local, now);
+            }
+        }
+        if core.engine.adopted_pinholes() > 0 {
+            tracing::info!(
+                pinholes = core.engine.adopted_pinholes(),
+                "took over the pinholes of calls in progress"
+            );
+        }
+        core
     }
 
     /// One input, and everything that follows from it.
@@ -310,7 +340,7 @@ impl Core {
                 .collect(),
             calls: self.calls_in_progress().count(),
             pinholes: self.engine.pinholes().count(),
-            adopted_pinholes: self.writer.adopted(),
+            adopted_pinholes: self.engine.adopted_pinholes(),
             reading: self.reading.view(),
             opening: self.opening.view(),
             limited_sources: self.limited_sources(),

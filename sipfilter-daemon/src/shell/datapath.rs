@@ -1,22 +1,23 @@
-//! The kernel programs and maps of one instance: loading, filling, attaching, detaching.
+//! The kernel programs and maps of one instance: loading, filling, and what the next start is to find.
 //!
-//! It does not decide what is open (the engine does) and does not touch pinholes after the load (`map_writer` does).
-//! Invariant: nothing is attached before every map is filled and stamped.
+//! It does not decide what is open (the engine does) and does not touch pinholes after the load (`map_writer` does). `attachment` puts the
+//! programs on interfaces, `state` knows which maps of an earlier run can be used again. Invariant: nothing that is attached changes before
+//! every map is filled, and then each program is replaced in one step.
+
+mod attachment;
+mod error;
+mod state;
 
 use std::{collections::BTreeMap, fmt};
 
 use aya::{
-    Ebpf, EbpfError, EbpfLoader,
+    Ebpf, EbpfLoader,
     maps::{Array, LpmTrie, MapData, MapError, PerCpuArray, PerCpuValues, lpm_trie::Key},
-    programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as AyaXdpMode, tc,
-        tc::TcAttachOptions, xdp::XdpError,
-    },
-    util::KernelVersion,
+    programs::{ProgramError, SchedClassifier, Xdp},
 };
 use ipnet::IpNet;
 use sipfilter_common::{
-    abi::{self, ABI_VERSION, RESTING_PINHOLES, map, program},
+    abi::{ABI_VERSION, RESTING_PINHOLES, map, program},
     addr::{Ipv4, Ipv6},
     key::{PROVIDER_BITS, PortPlace, ProviderAddress},
     reason::COUNTERS,
@@ -24,71 +25,17 @@ use sipfilter_common::{
     value::{Count, MediaPorts, Stamp},
 };
 
-use crate::{config::XdpMode, error_text};
-
-use super::{
-    pins::{PinError, Pins},
-    policy::KernelPolicy,
-    source_filter,
-};
+use super::{pins::Pins, policy::KernelPolicy, source_filter};
+pub use attachment::{Attachment, attachments, detach};
+pub use error::DatapathError;
+use state::{Plan, Sizes};
+pub use state::Found;
 
 /// The object that the build script compiled, or that `SIPFILTER_EBPF_OBJECT` named at build time.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sipfilter.bpf.o"));
 
 /// LRU maps take their memory at once, so they have their size only where somebody uses them.
 const FLOW_MAPS: [&str; 2] = [map::FLOWS4, map::FLOWS6];
-
-/// Why the datapath could not be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum DatapathError {
-    /// The kernel refused the object.
-    #[error("the kernel refused the programs: {0}{hint}", hint = privilege_hint(.0))]
-    Load(#[from] EbpfError),
-    /// A program could not be loaded.
-    #[error("program {name}: {source}{hint}", hint = program_hint(.source))]
-    Program {
-        /// The program.
-        name: &'static str,
-        /// What the kernel said.
-        source: Box<ProgramError>,
-    },
-    /// A program could not be attached.
-    #[error("cannot attach to interface {interface:?} ({mode}): {source}{hint}", hint = program_hint(.source))]
-    Attach {
-        /// The interface.
-        interface: String,
-        /// How it was tried.
-        mode: &'static str,
-        /// What the kernel said.
-        source: Box<ProgramError>,
-    },
-    /// The interface does not exist.
-    #[error(
-        "interface {0:?} does not exist; `ip link` lists those that do; correct `interfaces` in the configuration"
-    )]
-    NoInterface(String),
-    /// The interface has no Ethernet header in front of its packets: the programs would take every packet for something else.
-    #[error(
-        "interface {0:?} is no Ethernet: packets of tunnels, PPP and the like cannot be filtered yet; name the Ethernet interface on which plain IP arrives"
-    )]
-    NotEthernet(String),
-    /// A map is missing from the object or cannot be written.
-    #[error("map {name}: {source}")]
-    Map {
-        /// The map.
-        name: &'static str,
-        /// What the kernel said.
-        source: Box<MapError>,
-    },
-    /// The object has no such map or program.
-    #[error(
-        "the eBPF object has no {0}; it was built from another version of sipfilter: rebuild with `cargo xtask build`"
-    )]
-    Missing(&'static str),
-    /// Pinning failed.
-    #[error(transparent)]
-    Pin(#[from] PinError),
-}
 
 /// How XDP came to be attached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,31 +60,24 @@ impl fmt::Display for Attached {
     }
 }
 
-/// What was found pinned at start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
-    /// Nothing.
-    Nothing,
-    /// Maps of the same version, policy and size: in use again, with the pinholes in them.
-    Same,
-    /// The same, but filled while the policy was applied in another way: only the counters, which would mix what was dropped with
-    /// what was not, are set to zero.
-    OtherModes,
-    /// Maps of another version, policy or size: removed and made anew.
-    Different(Stamp),
-}
-
-/// The loaded programs and maps. Dropping it detaches the programs; pinned maps stay.
+/// The loaded programs and maps. Dropping it changes nothing that is pinned.
 pub struct Datapath {
     ebpf: Ebpf,
     /// What was found at start.
     pub found: Found,
     /// What the programs were loaded with.
     pub constants: kernel::Settings,
+    /// Maps that lie beside their place in the instance's directory until [`Datapath::commit`].
+    pending: Vec<&'static str>,
+    /// Maps of state that this policy does without.
+    unused: Vec<&'static str>,
+    /// What the maps were made for.
+    stamp: Stamp,
 }
 
 impl Datapath {
-    /// Loads programs and maps for a policy, pinned where `pins` says, or unpinned for a test of the programs alone.
+    /// Loads programs and maps for a policy: on the state that is pinned where `pins` says, or on maps of their own for a test of the
+    /// programs alone. Nothing that is attached or pinned has changed then; [`Datapath::commit`] follows once the programs are attached.
     ///
     /// # Errors
     /// [`DatapathError`]: the text says what to do.
@@ -146,50 +86,62 @@ impl Datapath {
         pinholes: u32,
         pins: Option<&Pins>,
     ) -> Result<Self, DatapathError> {
-        let mut stamp = Stamp {
+        let wanted = Stamp {
             abi_version: ABI_VERSION,
             pinholes,
             policy: policy.hash(),
             modes: policy.settings.modes,
             latch_key: super::hash_key(),
+            label_key: super::hash_key(),
         };
-        let found = match pins {
-            Some(pins) => prepare_pins(pins, &mut stamp)?,
-            None => Found::Nothing,
-        };
-        let settings = kernel::Settings {
-            latch_key: stamp.latch_key,
-            ..policy.settings
-        };
+        let modes = policy.settings.modes;
+        let uses_flows = modes.has(Mode::Strict) || modes.has(Mode::Replies);
         // A family without addresses has no pinholes.
         let elements = |addresses| match addresses {
             0 => 1,
             _ => pinholes.saturating_add(RESTING_PINHOLES),
         };
+        let sizes = Sizes {
+            four: elements(policy.settings.protected4_count),
+            six: elements(policy.settings.protected6_count),
+            slots: pinholes,
+        };
+        let plan = match pins {
+            Some(pins) => Plan::new(pins, wanted, sizes)?,
+            None => Plan::nothing(wanted),
+        };
+        let settings = kernel::Settings {
+            latch_key: plan.stamp.latch_key,
+            ..policy.settings
+        };
         let mut loader = EbpfLoader::new();
         loader
             .override_global(map::SETTINGS, &settings, true)
             .map_max_entries(map::PLACES, settings.places().max(1))
-            .map_max_entries(map::PINHOLES4, elements(settings.protected4_count))
-            .map_max_entries(map::PINHOLES6, elements(settings.protected6_count))
+            .map_max_entries(map::PINHOLES4, sizes.four)
+            .map_max_entries(map::PINHOLES6, sizes.six)
             .map_max_entries(map::SLOTS, pinholes);
-        let modes = policy.settings.modes;
         if modes.has(Mode::Provisional) {
             let addresses = settings.protected4_count + settings.protected6_count;
             let places = addresses.saturating_mul(PortPlace::PER_ADDRESS);
             loader.map_max_entries(map::PROVISIONAL, places.max(1));
         }
-        let flows = if modes.has(Mode::Strict) || modes.has(Mode::Replies) {
-            &FLOW_MAPS[..]
-        } else {
+        let (mut pending, mut unused) = (Vec::new(), Vec::new());
+        if !uses_flows {
             for name in FLOW_MAPS {
                 loader.map_max_entries(name, 1);
+                unused.push(name);
             }
-            &[]
-        };
+        }
         if let Some(pins) = pins {
-            for name in map::ALL.iter().chain(flows) {
-                loader.map_pin_path(name, pins.path(name));
+            let flows = FLOW_MAPS.iter().filter(|_| uses_flows);
+            for name in map::STATE.iter().chain(&map::POLICY).chain(flows) {
+                if plan.reused.contains(name) {
+                    loader.map_pin_path(name, pins.path(name));
+                } else {
+                    loader.map_pin_path(name, pins.next_path(name));
+                    pending.push(*name);
+                }
             }
         }
         let mut ebpf = loader.load(OBJECT)?;
@@ -198,93 +150,67 @@ impl Datapath {
         }
         let mut datapath = Self {
             ebpf,
-            found,
             constants: settings,
+            found: plan.found,
+            pending,
+            unused,
+            stamp: plan.stamp,
         };
         datapath.fill((map::PROVIDERS4, map::PROVIDERS6), &policy.providers)?;
         datapath.fill_source_filter(policy)?;
         datapath.fill((map::ALLOWED4, map::ALLOWED6), &policy.allowed)?;
         datapath.fill((map::MEDIA_LIMITS4, map::MEDIA_LIMITS6), &policy.media)?;
         datapath.fill_provider_media(policy)?;
-        if found == Found::OtherModes {
-            datapath.zero_counters()?;
+        if let (Found::Resized(_), Some(pins)) = (datapath.found, pins) {
+            state::migrate(pins, &mut datapath.ebpf, sizes)?;
         }
-        datapath.write_stamp(stamp)?;
+        datapath.write_stamp()?;
         Ok(datapath)
     }
 
-    /// Attaches both programs to an interface.
+    /// The key of the labels in the pinholes.
+    pub fn label_key(&self) -> [u64; 2] {
+        self.stamp.label_key
+    }
+
+    /// Makes what was loaded what the next start finds. To be called once the programs are attached in the place of any others.
     ///
     /// # Errors
-    /// [`DatapathError::NoInterface`] or [`DatapathError::Attach`]; nothing stays attached to this interface then.
-    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<Attached, DatapathError> {
-        check_interface(interface)?;
-        // Egress first: the first call's offer may leave while ingress attaches.
-        let egress = self.attach_egress(interface)?;
-        let attached = self.attach_ingress(interface, mode);
-        if attached.is_err() {
-            let program: &mut SchedClassifier = self.program(program::EGRESS)?;
-            // The first error is the one to report.
-            let _ = program.detach(egress);
-        }
-        attached
-    }
-
-    fn attach_ingress(
-        &mut self,
-        interface: &str,
-        mode: XdpMode,
-    ) -> Result<Attached, DatapathError> {
-        let program: &mut Xdp = self.program(program::INGRESS)?;
-        let failed = |mode, source| DatapathError::Attach {
-            interface: interface.to_owned(),
-            mode,
-            source: Box::new(source),
-        };
-        if mode != XdpMode::Generic {
-            match program.attach(interface, AyaXdpMode::Driver) {
-                Ok(_) => return Ok(Attached::Native),
-                // A program that is there already is there in either mode: falling back would only hide who it is.
-                Err(error) if mode == XdpMode::Native || is_occupied(&error) => {
-                    return Err(failed("native XDP", error));
-                }
-                Err(error) => {
-                    program
-                        .attach(interface, AyaXdpMode::Skb)
-                        .map_err(|source| failed("generic XDP", source))?;
-                    return Ok(Attached::Fallback {
-                        why: error_text::with_causes(&error),
-                    });
-                }
-            }
-        }
-        program
-            .attach(interface, AyaXdpMode::Skb)
-            .map_err(|source| failed("generic XDP", source))?;
-        Ok(Attached::Generic)
-    }
-
-    fn attach_egress(
-        &mut self,
-        interface: &str,
-    ) -> Result<tc::SchedClassifierLinkId, DatapathError> {
-        // TCX came with Linux 6.6; before it, filters hang on a clsact qdisc, which may be there already.
-        let options = if KernelVersion::current()
-            .is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
+    /// [`DatapathError`]: the programs filter all the same, and the next start will say that it found another state.
+    pub fn commit(&mut self, pins: &Pins) -> Result<(), DatapathError> {
+        if map::STATE
+            .iter()
+            .any(|name| *name != map::STAMP && self.pending.contains(name))
         {
-            TcAttachOptions::TcxOrder(LinkOrder::first())
-        } else {
-            let _ = tc::qdisc_add_clsact(interface);
-            TcAttachOptions::Netlink(tc::NlOptions::default())
-        };
-        let program: &mut SchedClassifier = self.program(program::EGRESS)?;
-        program
-            .attach_with_options(interface, TcAttachType::Egress, options)
-            .map_err(|source| DatapathError::Attach {
-                interface: interface.to_owned(),
-                mode: "TC egress",
-                source: Box::new(source),
-            })
+            // Without a stamp nothing is read: a start that finds us in the middle of this makes everything anew.
+            pins.remove_map(map::STAMP)?;
+        }
+        for name in self.pending.iter().filter(|name| **name != map::STAMP) {
+            pins.promote(name)?;
+        }
+        for name in &self.unused {
+            pins.remove_map(name)?;
+        }
+        for (name, path) in [
+            (program::INGRESS, pins.next_path(program::INGRESS)),
+            (program::EGRESS, pins.next_path(program::EGRESS)),
+        ] {
+            let program = self
+                .ebpf
+                .program_mut(name)
+                .ok_or(DatapathError::Missing(name))?;
+            program.pin(&path).map_err(|source| DatapathError::Link {
+                path,
+                source: std::io::Error::other(source),
+            })?;
+            pins.promote(name)?;
+        }
+        pins.promote(map::STAMP)?;
+        self.pending.clear();
+        if let Found::Same { modes: false, .. } = self.found {
+            self.zero_counters(pins)?;
+        }
+        Ok(())
     }
 
     /// The loaded XDP program, for test runs and measurements.
@@ -408,17 +334,14 @@ impl Datapath {
         Ok(())
     }
 
-    /// The programs are not attached yet, so nobody counts meanwhile.
-    fn zero_counters(&mut self) -> Result<(), DatapathError> {
+    /// What was counted under other modes must not mix with what is counted now.
+    fn zero_counters(&self, pins: &Pins) -> Result<(), DatapathError> {
         let failed = |source| DatapathError::Map {
             name: map::COUNTERS,
             source: Box::new(source),
         };
-        let counters = self
-            .ebpf
-            .map_mut(map::COUNTERS)
-            .ok_or(DatapathError::Missing(map::COUNTERS))?;
-        let mut counters = PerCpuArray::<_, Count>::try_from(counters).map_err(failed)?;
+        let mut counters =
+            PerCpuArray::<_, Count>::try_from(pins.open(map::COUNTERS)?).map_err(failed)?;
         for place in 0..COUNTERS {
             let cpus = counters.get(&place, 0).map_err(failed)?.len();
             let zero = PerCpuValues::try_from(vec![Count::default(); cpus])
@@ -428,39 +351,14 @@ impl Datapath {
         Ok(())
     }
 
-    fn write_stamp(&mut self, stamp: Stamp) -> Result<(), DatapathError> {
+    fn write_stamp(&mut self) -> Result<(), DatapathError> {
+        let stamp = self.stamp;
         let mut array: Array<MapData, Stamp> = self.take(map::STAMP)?;
         array.set(0, stamp, 0).map_err(|source| DatapathError::Map {
             name: map::STAMP,
             source: Box::new(source),
         })
     }
-}
-
-/// Keeps pinned maps that the stamp fits, and then goes on with the key of their latches; removes any others.
-fn prepare_pins(pins: &Pins, stamp: &mut Stamp) -> Result<Found, PinError> {
-    pins.create()?;
-    let found = match pins.stamp() {
-        Ok(found)
-            if found.is_compatible(stamp)
-                && abi::map::ALL.iter().all(|name| pins.path(name).exists()) =>
-        {
-            stamp.latch_key = found.latch_key;
-            return Ok(if found.modes == stamp.modes {
-                Found::Same
-            } else {
-                Found::OtherModes
-            });
-        }
-        Ok(found) => Found::Different(found),
-        // A run that died before it pinned the stamp leaves nothing worth keeping.
-        Err(PinError::Absent { .. }) => Found::Nothing,
-        Err(PinError::Map { .. }) => Found::Different(Stamp::default()),
-        Err(error) => return Err(error),
-    };
-    pins.remove()?;
-    pins.create()?;
-    Ok(found)
 }
 
 fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError> {
@@ -474,83 +372,4 @@ fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError
         name,
         source: Box::new(source),
     })
-}
-
-/// Whether an interface is there, and has the frames that the programs can read. The kernel is asked, not `/sys`, which in a network
-/// namespace may show another one's interfaces.
-///
-/// # Errors
-/// [`DatapathError::NoInterface`] or [`DatapathError::NotEthernet`].
-pub fn check_interface(name: &str) -> Result<(), DatapathError> {
-    use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
-    let found = socket(AddressFamily::INET, SocketType::DGRAM, None)
-        .and_then(|socket| name_to_index(&socket, name));
-    if found.is_err() {
-        return Err(DatapathError::NoInterface(name.to_owned()));
-    }
-    match link_type(name) {
-        Some(ARPHRD_ETHER | ARPHRD_LOOPBACK) => Ok(()),
-        _ => Err(DatapathError::NotEthernet(name.to_owned())),
-    }
-}
-
-/// Link types with an Ethernet header in front of each packet (`linux/if_arp.h`).
-const ARPHRD_ETHER: u16 = 1;
-const ARPHRD_LOOPBACK: u16 = 772;
-
-/// The interface's link type; `None` where it has no link-layer address, which every Ethernet has.
-fn link_type(interface: &str) -> Option<u16> {
-    let mut entries = nix::ifaddrs::getifaddrs().ok()?;
-    entries.find_map(|entry| {
-        let address = entry
-            .address
-            .filter(|_| entry.interface_name == interface)?;
-        Some(address.as_link_addr()?.hatype())
-    })
-}
-
-fn is_occupied(error: &ProgramError) -> bool {
-    os_error(error).is_some_and(means_occupied)
-}
-
-fn means_occupied(code: i32) -> bool {
-    code == rustix::io::Errno::BUSY.raw_os_error()
-        || code == rustix::io::Errno::EXIST.raw_os_error()
-}
-
-fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
-    let mut error = Some(error);
-    while let Some(cause) = error {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            return io.raw_os_error();
-        }
-        error = cause.source();
-    }
-    None
-}
-
-fn privilege_hint(error: &EbpfError) -> &'static str {
-    errno_hint(os_error(error))
-}
-
-fn program_hint(error: &ProgramError) -> &'static str {
-    if let ProgramError::XdpError(XdpError::NetlinkError(_)) = error {
-        return "";
-    }
-    errno_hint(os_error(error))
-}
-
-fn errno_hint(code: Option<i32>) -> &'static str {
-    let Some(code) = code else { return "" };
-    if code == rustix::io::Errno::PERM.raw_os_error()
-        || code == rustix::io::Errno::ACCESS.raw_os_error()
-    {
-        "; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
-    } else if means_occupied(code) {
-        "; another XDP program is attached: `ip -details link show` names it; stop its owner, or detach it with `ip link set dev … xdp off`"
-    } else if code == rustix::io::Errno::OPNOTSUPP.raw_os_error() {
-        "; the driver has no native XDP: set `mode = \"generic\"` or \"auto\" under [xdp]"
-    } else {
-        ""
-    }
 }

@@ -26,11 +26,12 @@ pub use pinholes::KernelPinholes;
 use super::{
     clock,
     datapath::{Datapath, DatapathError},
-    policy::{KernelPinhole, Place, next_generation},
+    policy::{KernelPinhole, Place, name_hash, next_generation},
 };
 use crate::engine::{
     Instant,
     pinhole::{Arming, Pinhole, PinholeAction, PinholeResult},
+    settings::{Provider, ProviderId},
 };
 
 /// Pinholes and slots in the kernel.
@@ -41,6 +42,17 @@ pub struct MapWriter<M = KernelMaps> {
     deadlines: BTreeSet<(u64, SocketAddr)>,
     /// Slots to hand out, the one that has rested longest first.
     free: VecDeque<u32>,
+    /// What each provider is known by under every policy.
+    providers: Vec<u32>,
+}
+
+/// What was found in the maps at start.
+#[derive(Debug, Default)]
+pub struct Inheritance {
+    /// Pinholes of providers that there still are. The engine is to adopt them.
+    pub pinholes: Vec<Pinhole>,
+    /// Pinholes of providers that there are no more: to be closed.
+    pub orphans: Vec<SocketAddr>,
 }
 
 /// What is known of one open pinhole.
@@ -55,8 +67,6 @@ struct Open {
     opened: u64,
     idle: u64,
     deadline: u64,
-    /// Found in the maps at start: no call of this run knows it.
-    adopted: bool,
     /// The kernel refused to remove it. No call wants it any more, so nobody would ask again: `take_idle` tries until it is gone,
     /// whether or not packets still use it.
     doomed: bool,
@@ -116,30 +126,65 @@ impl LatchState {
 }
 
 impl MapWriter<KernelMaps> {
-    /// Takes the maps over, with the pinholes that an earlier run left in them.
+    /// Takes new maps over, of no provider in particular.
     ///
     /// # Errors
     /// [`DatapathError`] if a map is missing or unreadable.
     pub fn new(datapath: &mut Datapath, capacity: u32) -> Result<Self, DatapathError> {
-        Self::with(KernelMaps::take(datapath)?, capacity).map_err(|source| DatapathError::Map {
-            name: map::PINHOLES4,
-            source: Box::new(source),
+        Self::inheriting(datapath, capacity, &[]).map(|(writer, _)| writer)
+    }
+
+    /// Takes the maps over, and what an earlier run has left in them.
+    ///
+    /// # Errors
+    /// [`DatapathError`] if a map is missing or unreadable.
+    pub fn inheriting(
+        datapath: &mut Datapath,
+        capacity: u32,
+        providers: &[Provider],
+    ) -> Result<(Self, Inheritance), DatapathError> {
+        Self::with(KernelMaps::take(datapath)?, capacity, providers).map_err(|source| {
+            DatapathError::Map {
+                name: map::PINHOLES4,
+                source: Box::new(source),
+            }
         })
     }
 }
 
 impl<M: Maps> MapWriter<M> {
-    fn with(maps: M, capacity: u32) -> Result<Self, MapError> {
+    fn with(
+        maps: M,
+        capacity: u32,
+        providers: &[Provider],
+    ) -> Result<(Self, Inheritance), MapError> {
         let mut writer = Self {
             maps,
             open: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             free: VecDeque::new(),
+            providers: Vec::new(),
         };
-        writer.adopt()?;
+        writer.set_providers(providers);
+        let inheritance = writer.adopt()?;
         let taken: BTreeSet<u32> = writer.open.values().map(|open| open.slot).collect();
         writer.free = (0..capacity).filter(|slot| !taken.contains(slot)).collect();
-        Ok(writer)
+        Ok((writer, inheritance))
+    }
+
+    /// The providers, by number.
+    pub fn set_providers(&mut self, providers: &[Provider]) {
+        self.providers = providers
+            .iter()
+            .map(|provider| name_hash(&provider.name))
+            .collect();
+    }
+
+    /// Closes a pinhole that was found and that nobody is to have.
+    pub fn disinherit(&mut self, local: SocketAddr, now: Instant) {
+        if let Err(error) = self.close(local, clock::to_kernel(now.0)) {
+            tracing::error!(%error, %local, "a pinhole that no call wants could not be closed; trying again");
+        }
     }
 
     /// Carries one action out.
@@ -160,7 +205,7 @@ impl<M: Maps> MapWriter<M> {
         })
     }
 
-    /// Pinholes whose idle limit has passed. Those of earlier runs, and those that the kernel would not remove, are closed here; the others are the engine's to close.
+    /// Pinholes whose idle limit has passed. Those that the kernel would not remove are closed here; the others are the engine's to close.
     pub fn take_idle(&mut self, now: Instant) -> Vec<SocketAddr> {
         let now = clock::to_kernel(now.0);
         let mut idle = Vec::new();
@@ -183,7 +228,7 @@ impl<M: Maps> MapWriter<M> {
                 .saturating_add(1);
             self.deadlines.insert((open.deadline, local));
             if expired {
-                idle.push((local, open.adopted || open.doomed));
+                idle.push((local, open.doomed));
             }
         }
         idle.into_iter()
@@ -228,37 +273,44 @@ impl<M: Maps> MapWriter<M> {
         })
     }
 
-    /// Pinholes of earlier runs that no call of this run has claimed.
-    pub fn adopted(&self) -> usize {
-        self.open.values().filter(|open| open.adopted).count()
-    }
-
-    fn adopt(&mut self) -> Result<(), MapError> {
-        for (local, place) in self.maps.pinholes()? {
-            let Place {
-                slot,
-                generation,
-                opened,
-                idle,
-            } = place;
-            let deadline = opened.saturating_add(idle).saturating_add(1);
+    fn adopt(&mut self) -> Result<Inheritance, MapError> {
+        let mut found = self.maps.pinholes()?;
+        // The engine numbers calls in the order in which it hears of them.
+        found.sort_by_key(|(pinhole, place)| (place.opened, pinhole.local));
+        let mut inheritance = Inheritance::default();
+        for (pinhole, place) in found {
+            let local = pinhole.local;
+            let deadline = place.opened.saturating_add(place.idle).saturating_add(1);
             self.deadlines.insert((deadline, local));
             self.open.insert(
                 local,
                 Open {
-                    slot,
-                    generation,
-                    arming: None,
+                    slot: place.slot,
+                    generation: place.generation,
+                    arming: pinhole.latch,
                     baseline: SlotCounts::default(),
-                    opened,
-                    idle,
+                    opened: place.opened,
+                    idle: place.idle,
                     deadline,
-                    adopted: true,
                     doomed: false,
                 },
             );
+            let provider = self
+                .providers
+                .iter()
+                .position(|name| *name == place.provider)
+                .and_then(|number| u16::try_from(number).ok());
+            match provider {
+                Some(number) if !pinhole.sources.is_empty() => {
+                    inheritance.pinholes.push(Pinhole {
+                        provider: ProviderId(number),
+                        ..pinhole
+                    });
+                }
+                _ => inheritance.orphans.push(local),
+            }
         }
-        Ok(())
+        Ok(inheritance)
     }
 
     fn write(&mut self, pinhole: &Pinhole, now: u64) -> Result<PinholeResult, MapError> {
@@ -281,6 +333,11 @@ impl<M: Maps> MapWriter<M> {
             generation,
             opened: now,
             idle,
+            provider: self
+                .providers
+                .get(usize::from(pinhole.provider.0))
+                .copied()
+                .unwrap_or_default(),
         };
         if let Err(error) = self.maps.insert(KernelPinhole::new(pinhole, place)) {
             if known.is_none() {
@@ -303,7 +360,6 @@ impl<M: Maps> MapWriter<M> {
                 opened: now,
                 idle,
                 deadline,
-                adopted: false,
                 doomed: false,
             },
         );

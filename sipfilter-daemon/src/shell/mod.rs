@@ -1,7 +1,7 @@
 //! The shell around the engine: kernel programs, maps, ring buffer, clock, control socket and signals.
 //!
 //! [`run`] is the daemon: it sets up, then one task owns engine and pinholes until a signal ends it. Nothing is attached before
-//! everything that can fail has been tried, and nothing stays attached when it returns.
+//! everything that can fail has been tried; what is attached outlives the process, and the next one takes it over.
 
 pub mod api;
 pub mod capture;
@@ -11,6 +11,7 @@ pub mod counters;
 pub mod datapath;
 pub mod delay;
 pub mod ephemeral;
+pub mod interface;
 pub mod map_writer;
 pub mod outer;
 pub mod pins;
@@ -20,6 +21,7 @@ pub mod priority;
 pub mod privileges;
 pub mod provisional;
 pub mod record;
+mod reread;
 pub mod runtime_dir;
 pub mod scope;
 pub mod sessions;
@@ -41,29 +43,32 @@ use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
 
 use self::{
     capture::Capture,
-    core::{About, Core, Kernel},
-    datapath::{Attached, Datapath, Found},
+    core::{About, Core, Kernel, Keys},
+    datapath::{Attached, Attachment, Datapath, Found},
     map_writer::MapWriter,
     pins::Pins,
     policy::KernelPolicy,
     pressure::Pressure,
     provisional::Provisionals,
     runtime_dir::RuntimeDir,
-    signals::Termination,
+    signals::{Ending, Termination},
 };
-use crate::{config::Config, engine::settings::Enforcement};
+use crate::{
+    config::{Config, OnStop},
+    engine::settings::Enforcement,
+};
 
 /// How often lost copies and limited sources are looked for.
 const LOSS_CHECK: Duration = Duration::from_secs(1);
 
-/// Filters until SIGTERM or SIGINT.
+/// Filters until a signal ends it.
 ///
 /// # Errors
-/// Whatever keeps the daemon from filtering; the text says what to do. Nothing is left attached.
+/// Whatever keeps the daemon from filtering; the text says what to do. What an earlier run has left attached still is.
 pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     let started = clock::now();
     for interface in &config.interfaces {
-        datapath::check_interface(interface)?;
+        interface::check(interface)?;
     }
     let settings = config.resolve(interface_addresses)?;
     let mut policy = KernelPolicy::new(&settings);
@@ -89,9 +94,8 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     let pins = Pins::of_runtime_dir(runtime_dir.path());
     let mut datapath = Datapath::load(&policy, capacity, Some(&pins))?;
     report_found(datapath.found, &pins);
-    let datapath_is_new = !matches!(datapath.found, Found::Same | Found::OtherModes);
     let _logger = spawn_kernel_logger(&mut datapath);
-    let writer = MapWriter::new(&mut datapath, capacity)?;
+    let (writer, inheritance) = MapWriter::inheriting(&mut datapath, capacity, &settings.providers)?;
     let provisionals = Provisionals::new(&mut datapath, &policy)?;
     let counters = datapath.take(map::COUNTERS)?;
     let pressure = Pressure::new(&mut datapath, &counters)?;
@@ -105,12 +109,19 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     })?;
     let api = tokio::spawn(api::serve(socket, questions));
 
-    let attached = attach(&mut datapath, &config).inspect_err(|_| {
+    let attached = attach(&mut datapath, &pins, &config).inspect_err(|_| {
         // What an earlier run left is worth keeping; what this one made is not.
-        if datapath_is_new && let Err(error) = pins.remove() {
+        if let Err(error) = pins.remove_pending() {
             tracing::warn!(%error, "maps stay pinned");
         }
     })?;
+    datapath.commit(&pins)?;
+    detach_others(&pins, &config);
+    let keys = Keys {
+        hash: hash_key(),
+        label: datapath.label_key(),
+    };
+    let on_stop = config.on_stop;
     let about = About {
         config,
         attached,
@@ -118,54 +129,103 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     };
     let kernel = Kernel {
         writer,
+        inheritance,
         provisionals,
         counters,
         pressure,
     };
-    let mut core = Core::new(settings, hash_key(), kernel, about);
+    let mut core = Core::new(settings, keys, kernel, about);
     tracing::info!("ready");
 
     let mut losses = tokio::time::interval(LOSS_CHECK);
     losses.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    loop {
+    let ending = loop {
         let deadline = core.poll_timeout();
         tokio::select! {
             read = capture.read(|time, input| core.handle(time, input)) => read.context("the ring buffers of signalling copies")?,
             () = sleep_until(deadline) => core.handle_timeout(clock::now()),
             Some(question) = asked.recv() => core.answer(question),
             _ = losses.tick() => core.check_losses(),
-            signal = termination.wait() => {
-                tracing::info!(signal, "stopping");
-                break;
-            }
+            ending = termination.wait() => break ending,
         }
-    }
+    };
     api.abort();
-    // Dropping the links detaches the programs; the pinned maps stay, for `sipfilterctl stats` and for the next start.
-    drop(datapath);
+    end(ending, on_stop, &pins);
     match std::fs::remove_file(api::socket_path(runtime_dir.path())) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(%error, "the control socket stays behind")
         }
         _ => {}
     }
-    tracing::info!("detached");
     Ok(())
 }
 
+/// The maps stay pinned in any case, for `sipfilterctl stats` and for the next start.
+fn end(ending: Ending, on_stop: OnStop, pins: &Pins) {
+    match (ending, on_stop) {
+        (Ending::Handover, _) => {
+            tracing::info!("SIGUSR2: the programs stay attached for the next start");
+        }
+        (Ending::Stop(signal), OnStop::Keep) => {
+            tracing::info!(
+                signal,
+                "stopping; the programs stay attached (on_stop = \"keep\"): calls in progress go on, new ones get no media; `sipfilterctl detach` ends this"
+            );
+        }
+        (Ending::Stop(signal), OnStop::Detach) => {
+            tracing::info!(signal, "stopping");
+            detach_all(pins);
+            tracing::info!("detached");
+        }
+    }
+}
+
+/// Takes the programs of an instance off every interface.
+pub fn detach_all(pins: &Pins) {
+    for Attachment { index } in datapath::attachments(pins) {
+        datapath::detach(pins, index);
+    }
+}
+
+/// What an earlier run was told to filter, and this one is not.
+fn detach_others(pins: &Pins, config: &Config) {
+    let ours: Vec<_> = config
+        .interfaces
+        .iter()
+        .filter_map(|name| interface::index(name))
+        .collect();
+    for Attachment { index } in datapath::attachments(pins) {
+        if !ours.contains(&index) {
+            let name = interface::name(index);
+            tracing::info!(interface = name, index = index.0, "not configured any more: detached");
+            datapath::detach(pins, index);
+        }
+    }
+}
+
 fn report_found(found: Found, pins: &Pins) {
+    let path = pins.directory().display();
     match found {
         Found::Nothing => {}
-        Found::Same => {
-            tracing::info!(path = %pins.directory().display(), "took over the pinned maps of an earlier run")
+        Found::Same {
+            modes: true,
+            policy: true,
+        } => tracing::info!(%path, "took over the pinned maps of an earlier run"),
+        Found::Same { modes: true, .. } => {
+            tracing::info!(%path, "took over the pinned maps of an earlier run; the policy has changed since")
         }
-        Found::OtherModes => {
-            tracing::info!(path = %pins.directory().display(), "took over the pinned maps of an earlier run; the counters begin at zero, because enforcement or scope changed")
+        Found::Same { modes: false, .. } => {
+            tracing::info!(%path, "took over the pinned maps of an earlier run; the counters begin at zero, because enforcement, scope or egress changed")
         }
+        Found::Resized(stamp) => tracing::info!(
+            %path,
+            before = stamp.pinholes,
+            "moved the pinholes of an earlier run into maps of another size"
+        ),
         Found::Different(stamp) => tracing::warn!(
-            path = %pins.directory().display(),
+            %path,
             abi_version = stamp.abi_version,
-            "pinned maps of another version, policy or size were replaced; calls that were in progress must be signalled again"
+            "pinned maps of another version are not read; new ones take their place, and calls that were in progress must be signalled again"
         ),
     }
 }
@@ -190,10 +250,20 @@ fn spawn_kernel_logger(datapath: &mut Datapath) -> Option<JoinHandle<()>> {
     }))
 }
 
-fn attach(datapath: &mut Datapath, config: &Config) -> anyhow::Result<Vec<(String, Attached)>> {
+/// Puts the programs on every interface; the ones where nothing of ours is yet go first, because those can refuse.
+fn attach(
+    datapath: &mut Datapath,
+    pins: &Pins,
+    config: &Config,
+) -> anyhow::Result<Vec<(String, Attached)>> {
+    let known = datapath::attachments(pins);
+    let is_known = |name: &String| {
+        interface::index(name).is_some_and(|index| known.contains(&Attachment { index }))
+    };
+    let (known, new): (Vec<_>, Vec<_>) = config.interfaces.iter().partition(|name| is_known(name));
     let mut attached = Vec::new();
-    for interface in &config.interfaces {
-        let how = datapath.attach(interface, config.xdp)?;
+    for interface in new.into_iter().chain(known) {
+        let how = datapath.attach_pinned(pins, interface, config.xdp)?;
         match &how {
             Attached::Fallback { why } => {
                 tracing::warn!(

@@ -20,6 +20,9 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 /// The magic number of a BPF file system (`BPF_FS_MAGIC`).
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;
 
+/// The end of a name that is to take the place of the same without it.
+const NEXT: &str = "_next";
+
 /// Why pinned objects could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
@@ -95,6 +98,49 @@ impl Pins {
         self.directory.join(map)
     }
 
+    /// Where a map or program lies until it takes the place of its predecessor.
+    pub fn next_path(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}{NEXT}"))
+    }
+
+    /// What lies in the directory.
+    pub fn files(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten();
+        entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect()
+    }
+
+    /// Puts a map or program in the place of its predecessor, in one step.
+    ///
+    /// # Errors
+    /// [`PinError::File`].
+    pub fn promote(&self, name: &str) -> Result<(), PinError> {
+        let next = self.next_path(name);
+        fs::rename(&next, self.path(name)).map_err(|source| PinError::File { path: next, source })
+    }
+
+    /// Removes a map, if it is there.
+    ///
+    /// # Errors
+    /// [`PinError::File`].
+    pub fn remove_map(&self, name: &str) -> Result<(), PinError> {
+        remove_file(self.path(name))
+    }
+
+    /// Removes what never took its predecessor's place.
+    ///
+    /// # Errors
+    /// [`PinError::File`].
+    pub fn remove_pending(&self) -> Result<(), PinError> {
+        let mut files = self.files().into_iter();
+        files
+            .try_for_each(|name| match name.ends_with(NEXT) {
+                true => remove_file(self.path(&name)),
+                false => Ok(()),
+            })
+    }
+
     /// Makes sure that there is a BPF file system and the instance's directory in it.
     ///
     /// # Errors
@@ -143,7 +189,7 @@ impl Pins {
         self.open_unchecked(name)
     }
 
-    /// Removes every pinned map; programs that still use them keep them alive.
+    /// Removes everything that is pinned: links, too, so that programs detach. Maps live on while programs use them.
     ///
     /// # Errors
     /// [`PinError::File`].
@@ -179,6 +225,15 @@ impl Pins {
             path: self.directory.clone(),
             source: Box::new(source),
         }
+    }
+}
+
+fn remove_file(path: PathBuf) -> Result<(), PinError> {
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(PinError::File { path, source })
+        }
+        _ => Ok(()),
     }
 }
 

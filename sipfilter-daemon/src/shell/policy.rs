@@ -271,6 +271,8 @@ pub struct Place {
     pub opened: u64,
     /// Its longest silence.
     pub idle: u64,
+    /// Its provider, by [`name_hash`].
+    pub provider: u32,
 }
 
 impl Place {
@@ -281,8 +283,15 @@ impl Place {
             generation: pinhole.generation,
             opened: pinhole.opened,
             idle: pinhole.idle,
+            provider: pinhole.provider_name,
         }
     }
+}
+
+/// What a provider is known by under every policy.
+pub fn name_hash(name: &str) -> u32 {
+    let hash = fnv1a(name.as_bytes());
+    (hash ^ hash >> 32) as u32
 }
 
 /// The generation to write with a pinhole. `known`: what it was written with last, and for which arming; else `found`, what lies in its
@@ -380,8 +389,8 @@ fn kernel_value<A: Address + Default>(
         generation: place.generation,
         provider: pinhole.provider.0,
         sources,
-        zero: 0,
-        call: pinhole.call.0,
+        provider_name: place.provider,
+        call: pinhole.label.0,
         local,
         filling: A::Filling::default(),
     }

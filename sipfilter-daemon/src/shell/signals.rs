@@ -1,13 +1,24 @@
-//! Signals that end the daemon.
+//! Signals that end the daemon, and what each of them leaves behind.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM and SIGINT.
+/// SIGTERM, SIGINT and SIGUSR2.
 pub struct Termination {
     terminate: Signal,
     interrupt: Signal,
+    handover: Signal,
+}
+
+/// Why the daemon ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It is stopped, by the signal of this name.
+    Stop(&'static str),
+    /// Another one is to take over: what systemd sends for a restart, by `RestartKillSignal=`, because SIGTERM alone does not tell a restart
+    /// from a stop.
+    Handover,
 }
 
 impl Termination {
@@ -19,14 +30,16 @@ impl Termination {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            handover: signal(SignalKind::user_defined2())?,
         })
     }
 
-    /// Waits for one, and names it.
-    pub async fn wait(&mut self) -> &'static str {
+    /// Waits for one.
+    pub async fn wait(&mut self) -> Ending {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => Ending::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Ending::Stop("SIGINT"),
+            _ = self.handover.recv() => Ending::Handover,
         }
     }
 }

@@ -486,6 +486,7 @@ mod tests {
             idle: Duration::from_secs(1),
             provider: ProviderId(0),
             call: CallNumber(number),
+            label: crate::engine::pinhole::Label::NONE,
         }
     }
 

@@ -251,6 +251,7 @@ impl World {
             generation,
             opened: nanoseconds(self.now.0),
             idle: nanoseconds(pinhole.idle),
+            provider: 0,
         };
         match KernelPinhole::new(&pinhole, place) {
             KernelPinhole::V4(key, value) => {

@@ -214,6 +214,7 @@ impl Edge {
             generation,
             opened,
             idle,
+            provider: 0,
         };
         match KernelPinhole::new(pinhole, place) {
             KernelPinhole::V4(key, value) => _ = self.tables.pinholes4.insert(key, value),

@@ -241,7 +241,7 @@ fn pinhole<A: Address + Default>(
         generation: 1,
         provider: 0,
         sources,
-        zero: 0,
+        provider_name: 0,
         call: 1,
         local,
         filling: A::Filling::default(),

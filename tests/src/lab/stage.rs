@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{
     address::Place,
-    attack::Kind,
+    attack::{Attack, Kind},
     call::{Call, Direction, Role},
     daemon::{Daemon, Filter},
     rtp::Agents,
@@ -21,6 +21,22 @@ use super::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many packets of each kind strangers send for each call during a disturbance.
+const ROUNDS: usize = 20;
+
+/// What happened during a disturbance of the filter.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Through {
+    /// RTP packets that the calls sent.
+    pub sent: u64,
+    /// Those of them that did not arrive.
+    pub lost: u64,
+    /// Packets of strangers.
+    pub strangers_sent: u64,
+    /// Those of them that did.
+    pub strangers_delivered: u64,
+}
 
 /// Network, filter, agents and sniffer. Fields are dropped in this order: the network last.
 #[derive(Debug)]
@@ -154,6 +170,59 @@ impl Stage {
             return Ok(());
         }
         Err(self.explain(format!("audio was lost: {losses:?}")))
+    }
+
+    /// Lets `disturb` happen to the filter while all calls talk and strangers send to their ports. Everything that the calls say must
+    /// arrive, and nothing that a stranger sends. `disturb` gives back the daemon that filters afterwards.
+    ///
+    /// # Errors
+    /// With the streams that lost packets, or what strangers got through.
+    pub fn talk_through(
+        &mut self,
+        disturb: impl FnOnce(&Network, Option<Daemon>) -> Result<Daemon> + Send,
+    ) -> Result<Through> {
+        let before = self.agents.counts();
+        let attack = Attack::on_media(&self.network, &self.calls, ROUNDS)?;
+        let fired = attack.fired();
+        let (network, agents, daemon) = (&self.network, &mut self.agents, self.daemon.take());
+        let daemon = thread::scope(|scope| {
+            let disturbed = scope.spawn(move || {
+                thread::sleep(Duration::from_millis(200));
+                disturb(network, daemon)
+            });
+            while !disturbed.is_finished() {
+                agents.send(|_| true, 5)?;
+            }
+            agents.send(|_| true, 10)?;
+            disturbed
+                .join()
+                .unwrap_or_else(|_| bail!("the disturbance panicked"))
+        })?;
+        self.daemon = Some(daemon);
+        attack.finish();
+        self.agents.settle();
+        let mut through = Through::default();
+        let mut losses = Vec::new();
+        for (stream, count) in self.agents.counts() {
+            let earlier = before.get(&stream).copied().unwrap_or_default();
+            let (sent, lost) = (
+                count.sent - earlier.sent,
+                (count.sent - count.delivered) - (earlier.sent - earlier.delivered),
+            );
+            through.sent += u64::from(sent);
+            through.lost += u64::from(lost);
+            if lost > 0 {
+                losses.push((stream, sent, lost));
+            }
+        }
+        for kind in Kind::ALL {
+            through.strangers_sent += fired.count(kind);
+            through.strangers_delivered += self.arrived(kind);
+        }
+        if through.lost == 0 && through.strangers_delivered == 0 {
+            return Ok(through);
+        }
+        Err(self.explain(format!("{through:?}; streams that lost packets (sent, lost): {losses:?}")))
     }
 
     /// Sends RTP on calls that have ended; gives how much was sent and how much reached the PBX.

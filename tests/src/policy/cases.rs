@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use sipfilter_common::{reader::Reader, reason::Reason, value::PayloadTypes};
 use sipfilter_daemon::engine::{
     CallNumber,
-    pinhole::{Arming, Extras, PacketRate, Pinhole, Source, Stream, Terms},
+    pinhole::{Arming, Extras, Label, PacketRate, Pinhole, Source, Stream, Terms},
     settings::{
         EarlyMedia, Limits, Media, MediaSource, Pbx, Provider, ProviderId, Settings,
         SignallingPorts, SignallingRates, Timers, Transport,
@@ -172,6 +172,7 @@ pub fn pinholes() -> Vec<Pinhole> {
         idle,
         provider: ProviderId(0),
         call: CallNumber(7),
+        label: Label::NONE,
     };
     let long = Duration::from_secs(300);
     vec![

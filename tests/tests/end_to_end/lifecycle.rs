@@ -1,6 +1,6 @@
 //! Starting, stopping and refusing: what is attached when, two daemons side by side, and messages that say what to do.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
@@ -25,10 +25,29 @@ pub fn tests() -> Vec<Test> {
             sigterm_leaves_nothing_attached,
         ),
         Test::new(
-            "sigkill_leaves_nothing_attached_and_the_next_start_is_clean",
+            "sigkill_leaves_the_filter_attached_and_the_next_start_takes_it_over",
             start_after_sigkill,
         ),
-        Test::new("a_restart_in_mid_call_loses_no_audio", restart_in_mid_call),
+        Test::new(
+            "a_stopped_filter_stays_attached_where_the_configuration_says_so",
+            stop_that_keeps,
+        ),
+        Test::new(
+            "a_stop_and_a_start_in_mid_call_lose_no_audio",
+            stop_in_mid_call,
+        ),
+        Test::new(
+            "no_death_of_the_daemon_loses_audio_or_lets_strangers_in",
+            deaths_in_mid_call,
+        ),
+        Test::new(
+            "calls_end_and_move_after_the_daemon_that_saw_them_begin",
+            calls_older_than_the_daemon,
+        ),
+        Test::new(
+            "another_policy_and_size_at_the_next_start_keep_the_calls",
+            changed_policy,
+        ),
         Test::new("pinned_maps_are_read_without_a_daemon", maps_without_daemon),
         Test::new("two_daemons_filter_two_interfaces", two_daemons),
         Test::new("a_bad_configuration_attaches_nothing", bad_configuration),
@@ -65,36 +84,128 @@ fn sigterm_leaves_nothing_attached() -> Result<()> {
 
 fn start_after_sigkill() -> Result<()> {
     let network = routed()?;
-    Daemon::start(&network, Mode::Native)?.stop(Signal::KILL)?;
-    // The kernel lets go of a dead process's links a moment later.
-    std::thread::sleep(Duration::from_millis(500));
-    nothing_attached(&network, OUTER)?;
-    let daemon = Daemon::start(&network, Mode::Native)?;
+    for mode in [Mode::Native, Mode::Generic] {
+        let daemon = Daemon::start(&network, mode)?;
+        daemon.stop(Signal::KILL)?;
+        // The kernel lets go of a dead process's descriptors a moment later.
+        std::thread::sleep(Duration::from_millis(500));
+        one_of_each(&network)?;
+        let daemon = Daemon::start(&network, mode)?;
+        one_of_each(&network)?;
+        daemon.stop(Signal::TERM)?;
+        nothing_attached(&network, OUTER)?;
+    }
+    Ok(())
+}
+
+fn stop_that_keeps() -> Result<()> {
+    let network = routed()?;
+    let config = daemon::config(&network, &[OUTER], Mode::Native);
+    let keeping = format!("on_stop = \"keep\"\n{config}");
+    let daemon = Daemon::start_with(&network, "sipfilter", &keeping)?;
+    let runtime = daemon.runtime().to_path_buf();
+    daemon.stop(Signal::TERM)?;
+    one_of_each(&network)?;
+    let ctl = |word| daemon::ctl(network.edge.name(), &runtime, &[word, "--json"]);
+    let answer = ctl("detach")?;
+    ensure!(
+        answer["detached"] == serde_json::json!([OUTER]),
+        "detach says {answer}"
+    );
+    nothing_attached(&network, OUTER)
+}
+
+/// While it is stopped nothing is filtered; the second daemon finds the pinholes of the first one's calls.
+fn stop_in_mid_call() -> Result<()> {
+    let mut stage = Stage::set(routed()?, Filter::Sipfilter(Mode::Native), 2, 2)?;
+    stage.place_calls(Answer::AtOnce, Progress::Established)?;
+    stage.talk(|_| true, 10)?;
+    if let Some(daemon) = stage.daemon.take() {
+        daemon.stop(Signal::TERM)?;
+    }
+    nothing_attached(&stage.network, OUTER)?;
+    stage.talk(|_| true, 10)?;
+    stage.daemon = Some(Daemon::start(&stage.network, Mode::Native)?);
+    stage.talk(|_| true, 10).context("after a stop and a start")
+}
+
+fn deaths_in_mid_call() -> Result<()> {
+    let mut stage = Stage::set(routed()?, Filter::Sipfilter(Mode::Native), 4, 4)?;
+    stage.place_calls(Answer::AtOnce, Progress::Established)?;
+    let before = stage.pinholes()?;
+    for signal in [Signal::KILL, Signal::USR2, Signal::ABORT] {
+        let through = stage
+            .talk_through(|network, daemon| {
+                daemon.context("no daemon")?.stop(signal)?;
+                std::thread::sleep(Duration::from_millis(300));
+                Daemon::start(network, Mode::Native)
+            })
+            .with_context(|| format!("{signal:?} and a new start"))?;
+        ensure!(
+            through.sent > 0 && through.strangers_sent > 0,
+            "nobody sent anything"
+        );
+        let after = stage.pinholes()?;
+        ensure!(after == before, "{before} pinholes before {signal:?}, {after} after it");
+        one_of_each(&stage.network)?;
+    }
+    Ok(())
+}
+
+fn calls_older_than_the_daemon() -> Result<()> {
+    let mut stage = Stage::set(routed()?, Filter::Sipfilter(Mode::Native), 2, 2)?;
+    stage.place_calls(Answer::AtOnce, Progress::Established)?;
+    restart(&mut stage)?;
+    stage.cue(|_| true, Role::Caller, Cue::Proceed, Progress::Ended)?;
+    let (sent, arrived) = stage.talk_after_the_end(|_| true)?;
+    ensure!(
+        sent > 0 && arrived == 0,
+        "{arrived} of {sent} packets after BYE arrived"
+    );
+    ensure!(stage.pinholes()? == 0, "pinholes outlive their calls");
+    Ok(())
+}
+
+/// Another provider in front (other numbers), and room for fewer pinholes; then the provider goes.
+fn changed_policy() -> Result<()> {
+    let mut stage = Stage::set(routed()?, Filter::Sipfilter(Mode::Native), 2, 2)?;
+    stage.place_calls(Answer::AtOnce, Progress::Established)?;
+    let before = stage.pinholes()?;
+    let config = daemon::config(&stage.network, &[OUTER], Mode::Native);
+    let other = "[[provider]]\nname = \"other\"\nsignalling = [\"203.0.113.200/32\"]\nmedia = { source = \"signalled\", ports = \"40000-60000\" }\n";
+    let changed = config.replacen(
+        "[[trunk]]",
+        &format!("{other}\n[limits]\npinholes = 1000\n\n[[trunk]]\nprovider = \"other\"\n\n[[trunk]]"),
+        1,
+    );
+    stage.talk_through(|network, daemon| {
+        daemon.context("no daemon")?.stop(Signal::KILL)?;
+        Daemon::start_with(network, "sipfilter", &changed)
+    })?;
+    ensure!(stage.pinholes()? == before, "the other policy lost pinholes");
+    if let Some(daemon) = stage.daemon.take() {
+        daemon.stop(Signal::USR2)?;
+    }
+    let without = config.replace("\"lab\"", "\"other\"");
+    stage.daemon = Some(Daemon::start_with(&stage.network, "sipfilter", &without)?);
+    ensure!(stage.pinholes()? == 0, "the provider is gone, its pinholes are not");
+    Ok(())
+}
+
+fn restart(stage: &mut Stage) -> Result<()> {
+    if let Some(daemon) = stage.daemon.take() {
+        daemon.stop(Signal::KILL)?;
+    }
+    stage.daemon = Some(Daemon::start(&stage.network, Mode::Native)?);
+    Ok(())
+}
+
+fn one_of_each(network: &Network) -> Result<()> {
     let attached = Attachments::on(&network.edge, OUTER)?;
     ensure!(
         attached.xdp.len() == 1 && attached.egress == 1,
         "one program of each kind belongs on {OUTER}: {attached:?}"
     );
-    daemon.stop(Signal::TERM)?;
-    nothing_attached(&network, OUTER)
-}
-
-/// The second daemon finds the pinholes of the first one's calls in the pinned maps.
-fn restart_in_mid_call() -> Result<()> {
-    for signal in [Signal::TERM, Signal::KILL] {
-        let mut stage = Stage::set(routed()?, Filter::Sipfilter(Mode::Native), 2, 2)?;
-        stage.place_calls(Answer::AtOnce, Progress::Established)?;
-        let before = stage.pinholes()?;
-        stage.talk(|_| true, 10)?;
-        if let Some(daemon) = stage.daemon.take() {
-            daemon.stop(signal)?;
-        }
-        stage.talk(|_| true, 10)?;
-        stage.daemon = Some(Daemon::start(&stage.network, Mode::Native)?);
-        stage.talk(|_| true, 10).with_context(|| {
-            format!("after {signal:?} and a new start ({before} pinholes before)")
-        })?;
-    }
     Ok(())
 }
 
@@ -221,10 +332,17 @@ fn no_privilege() -> Result<()> {
 }
 
 fn nothing_attached(network: &Network, interface: &str) -> Result<()> {
-    let attached = Attachments::on(&network.edge, interface)?;
-    ensure!(
-        attached.is_empty(),
-        "still attached to {interface}: {attached:?}"
-    );
-    Ok(())
+    // The kernel lets go of a link a moment after its last name.
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        let attached = Attachments::on(&network.edge, interface)?;
+        if attached.is_empty() {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "still attached to {interface}: {attached:?}"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }

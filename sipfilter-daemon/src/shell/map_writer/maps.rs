@@ -8,18 +8,21 @@ use aya::maps::{Array, MapData, MapError};
 use sipfilter_common::{abi::map, value::SlotCounts};
 
 use super::pinholes::KernelPinholes;
-use crate::shell::{
-    datapath::{Datapath, DatapathError},
-    policy::{KernelPinhole, Place},
+use crate::{
+    engine::pinhole::Pinhole,
+    shell::{
+        datapath::{Datapath, DatapathError},
+        policy::{KernelPinhole, Place},
+    },
 };
 
 /// What the writer asks of the maps.
 pub trait Maps {
-    /// Every pinhole that is there, by local address and port.
+    /// Every pinhole that is there, with the provider's number that it was written with.
     ///
     /// # Errors
     /// [`MapError`] if a map cannot be read.
-    fn pinholes(&self) -> Result<Vec<(SocketAddr, Place)>, MapError>;
+    fn pinholes(&self) -> Result<Vec<(Pinhole, Place)>, MapError>;
 
     /// Puts a pinhole in, or in the place of the one that is there.
     ///
@@ -60,7 +63,7 @@ impl KernelMaps {
 }
 
 impl Maps for KernelMaps {
-    fn pinholes(&self) -> Result<Vec<(SocketAddr, Place)>, MapError> {
+    fn pinholes(&self) -> Result<Vec<(Pinhole, Place)>, MapError> {
         self.pinholes.all()
     }
 

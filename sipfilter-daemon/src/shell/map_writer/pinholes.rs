@@ -23,9 +23,13 @@ use sipfilter_common::{
     value::{Pinhole, Place},
 };
 
-use crate::shell::{
-    datapath::{Datapath, DatapathError},
-    policy::{self, KernelPinhole},
+use crate::{
+    engine::pinhole as engine,
+    shell::{
+        datapath::{Datapath, DatapathError},
+        policy::{self, KernelPinhole},
+        reread,
+    },
 };
 
 /// The pinholes in the kernel.
@@ -91,21 +95,23 @@ impl KernelPinholes {
         Ok(())
     }
 
-    /// Every pinhole that is there, by local address and port.
+    /// Every pinhole that is there, with the provider's number that it was written with.
     ///
     /// # Errors
     /// [`MapError`] if an array cannot be read.
-    pub fn all(&self) -> Result<Vec<(SocketAddr, policy::Place)>, MapError> {
+    pub fn all(&self) -> Result<Vec<(engine::Pinhole, policy::Place)>, MapError> {
         let mut found = Vec::new();
         for (key, number) in &self.four.taken {
             let local = SocketAddr::new(IpAddr::from(key.address()), key.port());
-            let pinhole = self.four.array.get(number, 0)?;
-            found.push((local, policy::Place::of(&pinhole)));
+            let value = self.four.array.get(number, 0)?;
+            let pinhole = reread::pinhole(local, &value, Ipv4::prefix_length);
+            found.push((pinhole, policy::Place::of(&value)));
         }
         for (key, number) in &self.six.taken {
             let local = SocketAddr::new(IpAddr::from(key.address()), key.port());
-            let pinhole = self.six.array.get(number, 0)?;
-            found.push((local, policy::Place::of(&pinhole)));
+            let value = self.six.array.get(number, 0)?;
+            let pinhole = reread::pinhole(local, &value, Ipv6::prefix_length);
+            found.push((pinhole, policy::Place::of(&value)));
         }
         Ok(found)
     }

@@ -15,7 +15,7 @@ use super::{MapWriter, Maps};
 use crate::{
     engine::{
         CallNumber, Instant,
-        pinhole::{Extras, Pinhole, PinholeAction, PinholeResult, Source, Stream, Terms},
+        pinhole::{Extras, Label, Pinhole, PinholeAction, PinholeResult, Source, Stream, Terms},
         settings::ProviderId,
     },
     shell::policy::{KernelPinhole, Place},
@@ -41,7 +41,7 @@ impl Refusing {
 }
 
 impl Maps for Refusing {
-    fn pinholes(&self) -> Result<Vec<(SocketAddr, Place)>, MapError> {
+    fn pinholes(&self) -> Result<Vec<(Pinhole, Place)>, MapError> {
         Ok(Vec::new())
     }
 
@@ -87,6 +87,7 @@ fn open(port: u16) -> PinholeAction {
         idle: Duration::from_secs(300),
         provider: ProviderId(0),
         call: CallNumber(1),
+        label: Label::NONE,
     })
 }
 
@@ -105,7 +106,7 @@ fn at(milliseconds: u64) -> Instant {
 fn writer() -> (MapWriter<Refusing>, Rc<Cell<bool>>) {
     let maps = Refusing::default();
     let refuses = Rc::clone(&maps.refuses);
-    (MapWriter::with(maps, 2).expect("no pinholes"), refuses)
+    (MapWriter::with(maps, 2, &[]).expect("no pinholes").0, refuses)
 }
 
 #[test]

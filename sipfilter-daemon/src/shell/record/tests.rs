@@ -166,6 +166,7 @@ fn a_pinhole_that_is_only_renewed_makes_no_line() {
         idle: Duration::from_secs(300),
         provider: ProviderId(0),
         call: CallNumber(1),
+        label: crate::engine::pinhole::Label::NONE,
     };
     let mut moved = pinhole.clone();
     moved

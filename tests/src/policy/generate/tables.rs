@@ -310,7 +310,7 @@ fn value<A: Address + Default>(
         generation: generation(random),
         provider: random.below(4) as u16,
         sources,
-        zero: 0,
+        provider_name: 0,
         call: random.number(),
         local,
         filling: A::Filling::default(),

@@ -209,8 +209,8 @@ impl Machine {
 
     /// Empties the maps of what the last episode left and fills them anew.
     fn set_up(&mut self, tables: &Tables, start: u64) -> Result<Host> {
-        for (local, _) in self.pinholes.all()? {
-            self.pinholes.remove(local)?;
+        for (pinhole, _) in self.pinholes.all()? {
+            self.pinholes.remove(pinhole.local)?;
         }
         clear(&mut self.fragments)?;
         clear(&mut self.flows4)?;

@@ -1,0 +1,45 @@
+//! `sipfilterctl detach`: takes the programs that a daemon has left attached off their interfaces. Works without the daemon only.
+
+use std::{io::Write, path::Path};
+
+use serde::Serialize;
+
+use super::{CtlError, Outcome, output};
+use crate::shell::{self, datapath, interface, pins::Pins, runtime_dir::RuntimeDir};
+
+/// The JSON answer.
+#[derive(Serialize)]
+struct Answer {
+    /// Interfaces that were filtered; those that are gone by their number.
+    detached: Vec<String>,
+}
+
+pub(super) fn run(
+    runtime_dir: &Path,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, CtlError> {
+    let pins = Pins::of_runtime_dir(runtime_dir);
+    // A running daemon holds the lock, and is what ought to be stopped.
+    let _lock = RuntimeDir::lock(runtime_dir)?;
+    let detached: Vec<String> = datapath::attachments(&pins)
+        .into_iter()
+        .map(|attachment| {
+            interface::name(attachment.index)
+                .unwrap_or_else(|| format!("#{}", attachment.index.0))
+        })
+        .collect();
+    shell::detach_all(&pins);
+    let outcome = match detached.is_empty() {
+        true => Outcome::No,
+        false => Outcome::Done,
+    };
+    if json {
+        output::json(out, &Answer { detached })?;
+    } else if detached.is_empty() {
+        writeln!(out, "nothing is attached")?;
+    } else {
+        writeln!(out, "detached from {}: nothing is filtered there any more", detached.join(", "))?;
+    }
+    Ok(outcome)
+}

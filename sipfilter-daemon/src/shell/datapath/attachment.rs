@@ -1,0 +1,373 @@
+//! The programs on interfaces: links that are pinned, so that they outlive the process, and that change their program in one step.
+//!
+//! The file names say which interface and how: `xdp_native_4`, `egress_4`. Kernels before 6.6 have no such link for TC; there the filter
+//! stays attached by itself, is replaced in place, and a pinned program named `filter_4` says that it is ours. Which programs are right is not
+//! decided here. Invariant: where something of ours is attached it is replaced, never taken away and put back, unless the operator asks for
+//! another mode of XDP, which the kernel cannot change.
+
+use std::{fs, io, path::Path};
+
+use aya::{
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp,
+        XdpMode as AyaXdpMode,
+        links::{FdLink, PinnedLink},
+        tc::{self, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle},
+        xdp::{XdpLink, XdpLinkId},
+    },
+    util::KernelVersion,
+};
+use sipfilter_common::abi::program;
+
+use super::{
+    Attached, Datapath, DatapathError,
+    error::{is_occupied, os_error},
+};
+use crate::{
+    config::XdpMode,
+    error_text,
+    shell::{
+        interface::{self, Index},
+        pins::Pins,
+    },
+};
+
+/// Where our filter is among those of TC: found again by whoever comes next.
+const FILTER: tc::NlOptions = tc::NlOptions {
+    priority: 0x5350,
+    handle: TcHandle::new(0, 0x5350),
+    classid: None,
+};
+
+const NATIVE: &str = "xdp_native_";
+const GENERIC: &str = "xdp_generic_";
+const EGRESS: &str = "egress_";
+const FILTERED: &str = "filter_";
+
+/// An interface that something is pinned for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attachment {
+    /// The interface.
+    pub index: Index,
+}
+
+impl Datapath {
+    /// Attaches both programs to an interface for as long as this value lives: for a test of the programs alone.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoInterface`] or [`DatapathError::Attach`]; nothing stays attached to this interface then.
+    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<Attached, DatapathError> {
+        interface::check(interface)?;
+        // Egress first: the first call's offer may leave while ingress attaches.
+        let egress = self.attach_egress(interface)?;
+        match self.attach_ingress(interface, mode) {
+            Ok((_, attached)) => Ok(attached),
+            Err(error) => {
+                let program: &mut SchedClassifier = self.program(program::EGRESS)?;
+                // The first error is the one to report.
+                let _ = program.detach(egress);
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts both programs on an interface, in the place of any others of this instance, to stay there when the process ends.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoInterface`] or [`DatapathError::Attach`]; what was attached before still is.
+    pub fn attach_pinned(
+        &mut self,
+        pins: &Pins,
+        interface: &str,
+        mode: XdpMode,
+    ) -> Result<Attached, DatapathError> {
+        let index = interface::check(interface)?;
+        let is_new = self.pin_egress(pins, interface, index)?;
+        self.pin_ingress(pins, interface, index, mode)
+            .inspect_err(|_| {
+                if is_new {
+                    detach_egress(pins, index);
+                }
+            })
+    }
+
+    /// Puts both programs in the place of others on every interface where this instance is attached.
+    ///
+    /// # Errors
+    /// [`DatapathError`]; some interfaces may have these programs then, and others their old ones.
+    pub fn replace(&mut self, pins: &Pins) -> Result<(), DatapathError> {
+        for Attachment { index } in attachments(pins) {
+            // A link whose interface is gone is nobody's.
+            let Some(name) = interface::name(index) else {
+                continue;
+            };
+            self.pin_egress(pins, &name, index)?;
+            for prefix in [NATIVE, GENERIC] {
+                let path = pins.path(&file(prefix, index));
+                if path.exists() {
+                    self.update_ingress(&path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn pin_ingress(
+        &mut self,
+        pins: &Pins,
+        interface: &str,
+        index: Index,
+        mode: XdpMode,
+    ) -> Result<Attached, DatapathError> {
+        for (prefix, attached, other) in [
+            (NATIVE, Attached::Native, XdpMode::Generic),
+            (GENERIC, Attached::Generic, XdpMode::Native),
+        ] {
+            let path = pins.path(&file(prefix, index));
+            if !path.exists() {
+                continue;
+            }
+            if mode != other && self.update_ingress(&path)? {
+                return Ok(attached);
+            }
+            if mode == other {
+                tracing::warn!(
+                    interface,
+                    "XDP changes its mode: for a moment, nothing is filtered"
+                );
+            }
+            remove(&path)?;
+        }
+        let (link, attached) = self.attach_ingress(interface, mode)?;
+        let program: &mut Xdp = self.program(program::INGRESS)?;
+        let prefix = match attached {
+            Attached::Native => NATIVE,
+            Attached::Generic | Attached::Fallback { .. } => GENERIC,
+        };
+        let path = pins.path(&file(prefix, index));
+        let link = program.take_link(link).map_err(|error| lost(&path, error))?;
+        let link = FdLink::try_from(link).map_err(|error| lost(&path, error))?;
+        link.pin(&path).map_err(|error| lost(&path, error))?;
+        Ok(attached)
+    }
+
+    /// Tells whether the link is alive: one whose interface is gone never is again.
+    fn update_ingress(&mut self, path: &Path) -> Result<bool, DatapathError> {
+        let program: &mut Xdp = self.program(program::INGRESS)?;
+        let link: XdpLink = open(path)?
+            .try_into()
+            .map_err(|error| lost(path, error))?;
+        match program.attach_to_link(link) {
+            Ok(link) => {
+                let link = program.take_link(link).map_err(|error| lost(path, error))?;
+                drop(link);
+                Ok(true)
+            }
+            Err(error) if is_defunct(&error) => Ok(false),
+            Err(error) => Err(lost(path, error)),
+        }
+    }
+
+    /// Tells whether it was not attached before.
+    fn pin_egress(
+        &mut self,
+        pins: &Pins,
+        interface: &str,
+        index: Index,
+    ) -> Result<bool, DatapathError> {
+        if !has_tcx() {
+            return self.pin_filter(pins, interface, index);
+        }
+        let path = pins.path(&file(EGRESS, index));
+        if path.exists() {
+            let program: &mut SchedClassifier = self.program(program::EGRESS)?;
+            let link: SchedClassifierLink = open(&path)?
+                .try_into()
+                .map_err(|error| lost(&path, error))?;
+            match program.attach_to_link(link) {
+                Ok(link) => {
+                    let link = program.take_link(link).map_err(|error| lost(&path, error))?;
+                    drop(link);
+                    return Ok(false);
+                }
+                Err(error) if is_defunct(&error) => remove(&path)?,
+                Err(error) => return Err(lost(&path, error)),
+            }
+        }
+        let link = self.attach_egress(interface)?;
+        let program: &mut SchedClassifier = self.program(program::EGRESS)?;
+        let link = program.take_link(link).map_err(|error| lost(&path, error))?;
+        let link = FdLink::try_from(link).map_err(|error| lost(&path, error))?;
+        link.pin(&path).map_err(|error| lost(&path, error))?;
+        Ok(true)
+    }
+
+    fn pin_filter(
+        &mut self,
+        pins: &Pins,
+        interface: &str,
+        index: Index,
+    ) -> Result<bool, DatapathError> {
+        let path = pins.path(&file(FILTERED, index));
+        let is_ours = path.exists();
+        let mut replaced = None;
+        if is_ours {
+            let program: &mut SchedClassifier = self.program(program::EGRESS)?;
+            let link = filter(interface).map_err(|error| lost(&path, error))?;
+            // Where the filter is gone (with its interface, or by hand), there is nothing to replace.
+            replaced = program.attach_to_link(link).ok();
+            remove(&path)?;
+        }
+        let link = match replaced {
+            Some(link) => link,
+            None => self.attach_egress(interface)?,
+        };
+        let program: &mut SchedClassifier = self.program(program::EGRESS)?;
+        let link = program.take_link(link).map_err(|error| lost(&path, error))?;
+        program.pin(&path).map_err(|error| lost(&path, error))?;
+        // Dropped, it would detach; it holds nothing that could leak.
+        std::mem::forget(link);
+        Ok(!is_ours)
+    }
+
+    fn attach_ingress(
+        &mut self,
+        interface: &str,
+        mode: XdpMode,
+    ) -> Result<(XdpLinkId, Attached), DatapathError> {
+        let program: &mut Xdp = self.program(program::INGRESS)?;
+        let failed = |mode, source| DatapathError::Attach {
+            interface: interface.to_owned(),
+            mode,
+            source: Box::new(source),
+        };
+        let mut fallback = None;
+        if mode != XdpMode::Generic {
+            match program.attach(interface, AyaXdpMode::Driver) {
+                Ok(link) => return Ok((link, Attached::Native)),
+                // A program that is there already is there in either mode: falling back would only hide who it is.
+                Err(error) if mode == XdpMode::Native || is_occupied(&error) => {
+                    return Err(failed("native XDP", error));
+                }
+                Err(error) => fallback = Some(error_text::with_causes(&error)),
+            }
+        }
+        let link = program
+            .attach(interface, AyaXdpMode::Skb)
+            .map_err(|source| failed("generic XDP", source))?;
+        let attached = match fallback {
+            Some(why) => Attached::Fallback { why },
+            None => Attached::Generic,
+        };
+        Ok((link, attached))
+    }
+
+    fn attach_egress(&mut self, interface: &str) -> Result<SchedClassifierLinkId, DatapathError> {
+        let options = if has_tcx() {
+            TcAttachOptions::TcxOrder(LinkOrder::first())
+        } else {
+            // The qdisc may be there already.
+            let _ = tc::qdisc_add_clsact(interface);
+            TcAttachOptions::Netlink(FILTER)
+        };
+        let program: &mut SchedClassifier = self.program(program::EGRESS)?;
+        program
+            .attach_with_options(interface, TcAttachType::Egress, options)
+            .map_err(|source| DatapathError::Attach {
+                interface: interface.to_owned(),
+                mode: "TC egress",
+                source: Box::new(source),
+            })
+    }
+}
+
+/// The interfaces that something of this instance is attached to, or was when they were there.
+pub fn attachments(pins: &Pins) -> Vec<Attachment> {
+    let mut found: Vec<Attachment> = pins
+        .files()
+        .iter()
+        .filter_map(|name| {
+            let index = [NATIVE, GENERIC, EGRESS, FILTERED]
+                .iter()
+                .find_map(|prefix| name.strip_prefix(prefix))?;
+            Some(Attachment {
+                index: Index(index.parse().ok()?),
+            })
+        })
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// Takes both programs of this instance off an interface, if they are there.
+pub fn detach(pins: &Pins, index: Index) {
+    for prefix in [NATIVE, GENERIC] {
+        forget(&pins.path(&file(prefix, index)));
+    }
+    detach_egress(pins, index);
+}
+
+fn detach_egress(pins: &Pins, index: Index) {
+    forget(&pins.path(&file(EGRESS, index)));
+    let path = pins.path(&file(FILTERED, index));
+    if path.exists() {
+        if let Some(link) = interface::name(index).and_then(|name| filter(&name).ok()) {
+            // A link that stands for a filter takes it away when it is dropped.
+            drop(link);
+        }
+        forget(&path);
+    }
+}
+
+fn filter(interface: &str) -> io::Result<SchedClassifierLink> {
+    let tc::NlOptions {
+        priority,
+        handle,
+        classid,
+    } = FILTER;
+    SchedClassifierLink::attached(interface, TcAttachType::Egress, priority, handle, classid)
+}
+
+/// TCX came with Linux 6.6; before it, filters hang on a clsact qdisc.
+fn has_tcx() -> bool {
+    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
+}
+
+fn file(prefix: &str, index: Index) -> String {
+    format!("{prefix}{}", index.0)
+}
+
+fn open(path: &Path) -> Result<FdLink, DatapathError> {
+    PinnedLink::from_pin(path)
+        .map(FdLink::from)
+        .map_err(|error| lost(path, error))
+}
+
+fn remove(path: &Path) -> Result<(), DatapathError> {
+    fs::remove_file(path).map_err(|source| DatapathError::Link {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn forget(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::error!(path = %path.display(), %error, "cannot detach: remove the file by hand");
+        }
+        _ => {}
+    }
+}
+
+/// The interface is gone, and the link with it.
+fn is_defunct(error: &ProgramError) -> bool {
+    os_error(error) == Some(rustix::io::Errno::NOLINK.raw_os_error())
+}
+
+fn lost(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> DatapathError {
+    DatapathError::Link {
+        path: path.to_owned(),
+        source: io::Error::other(error_text::with_causes(&error)),
+    }
+}

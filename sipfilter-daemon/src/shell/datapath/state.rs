@@ -1,0 +1,200 @@
+//! Which maps of an earlier run can be used again, and how pinholes move where the tables have another size.
+//!
+//! It reads what is pinned and changes nothing of it. Invariant: a map is used again only where its stamp says that it means the same, and
+//! the kernel that it has the same shape.
+
+use aya::{
+    Ebpf,
+    maps::{Array, MapData, MapError, MapInfo},
+};
+use sipfilter_common::{
+    abi::{self, map},
+    addr::{Address, Ipv4, Ipv6},
+    budget::SourceSpending,
+    reason::COUNTERS,
+    value::{Count, Pinhole, SlotCounts, Stamp},
+};
+
+use super::{DatapathError, FLOW_MAPS};
+use crate::shell::pins::{PinError, Pins};
+
+/// What was found pinned at start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// Maps that mean the same and have the same size: in use again, with the pinholes in them.
+    Same {
+        /// The policy is the one that they were used with last.
+        policy: bool,
+        /// So is the way in which it is applied. If not, the counters begin anew, which would mix what was dropped with what was not.
+        modes: bool,
+    },
+    /// Maps for another number of pinholes. The pinholes were moved into new ones.
+    Resized(Stamp),
+    /// Maps of another version, or that cannot be read: left alone until new ones have taken their place.
+    Different(Stamp),
+}
+
+/// What to do with what is there.
+pub(super) struct Plan {
+    pub found: Found,
+    pub reused: Vec<&'static str>,
+    pub stamp: Stamp,
+}
+
+/// How many elements the maps of pinholes are to have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    pub four: u32,
+    pub six: u32,
+    pub slots: u32,
+}
+
+/// These go together: a pinhole names its slot.
+const PINHOLES: [&str; 3] = [map::PINHOLES4, map::PINHOLES6, map::SLOTS];
+
+impl Plan {
+    /// For maps that nobody else has.
+    pub fn nothing(stamp: Stamp) -> Self {
+        Self {
+            found: Found::Nothing,
+            reused: Vec::new(),
+            stamp,
+        }
+    }
+
+    /// Looks at what is pinned. `wanted` is the stamp that is to be written; keys that the old state rests on are kept in it.
+    pub fn new(pins: &Pins, wanted: Stamp, sizes: Sizes) -> Result<Self, PinError> {
+        pins.create()?;
+        pins.remove_pending()?;
+        let old = match pins.stamp() {
+            Ok(old) => old,
+            // A run that died before it was done leaves nothing worth keeping.
+            Err(PinError::Absent { .. }) => return Ok(Self::nothing(wanted)),
+            Err(PinError::Map { .. }) => {
+                return Ok(Self {
+                    found: Found::Different(Stamp::default()),
+                    ..Self::nothing(wanted)
+                });
+            }
+            Err(error) => return Err(error),
+        };
+        let different = Self {
+            found: Found::Different(old),
+            ..Self::nothing(wanted)
+        };
+        if !old.is_readable_by(&wanted) {
+            return Ok(different);
+        }
+        let fits = |name: &str| shape_of(pins, name) == Some(shape(name, sizes));
+        let mut reused: Vec<&'static str> = map::STATE
+            .into_iter()
+            .chain(FLOW_MAPS)
+            .filter(|name| *name != map::STAMP && !PINHOLES.contains(name) && fits(name))
+            .collect();
+        let found = if PINHOLES.iter().all(|name| fits(name)) {
+            reused.extend(PINHOLES);
+            Found::Same {
+                policy: old.policy == wanted.policy,
+                modes: old.modes == wanted.modes,
+            }
+        } else if PINHOLES.iter().all(|name| {
+            let (size, _) = shape(name, sizes);
+            shape_of(pins, name).is_some_and(|(found, _)| found == size)
+        }) {
+            Found::Resized(old)
+        } else {
+            return Ok(different);
+        };
+        Ok(Self {
+            found,
+            reused,
+            stamp: Stamp {
+                latch_key: old.latch_key,
+                label_key: old.label_key,
+                ..wanted
+            },
+        })
+    }
+}
+
+/// A map's value size and number of entries.
+type Shape = (usize, u32);
+
+fn shape_of(pins: &Pins, name: &str) -> Option<Shape> {
+    let info = MapInfo::from_pin(pins.path(name)).ok()?;
+    Some((info.value_size() as usize, info.max_entries()))
+}
+
+fn shape(name: &str, sizes: Sizes) -> Shape {
+    match name {
+        map::PINHOLES4 => (size_of::<Pinhole<Ipv4>>(), sizes.four),
+        map::PINHOLES6 => (size_of::<Pinhole<Ipv6>>(), sizes.six),
+        map::SLOTS => (size_of::<SlotCounts>(), sizes.slots),
+        map::FRAGMENTS => (size_of::<u32>(), abi::FRAGMENTED_DATAGRAMS),
+        map::COUNTERS => (size_of::<Count>(), COUNTERS),
+        map::SOURCES => (size_of::<SourceSpending>(), abi::SIGNALLING_SOURCES),
+        map::FLOWS4 | map::FLOWS6 => (size_of::<u64>(), abi::FLOWS),
+        map::STAMP => (size_of::<Stamp>(), 1),
+        // What is left are the ring buffers.
+        _ => (0, abi::RING_BYTES),
+    }
+}
+
+/// Copies the pinholes and what is known of their traffic into tables of another size, as many as there is room for. Packets that come
+/// meanwhile count in the old tables.
+pub(super) fn migrate(pins: &Pins, ebpf: &mut Ebpf, sizes: Sizes) -> Result<(), DatapathError> {
+    let slots = copy_family::<Ipv4>(pins, ebpf, (map::PINHOLES4, sizes.four), 0, sizes.slots)?;
+    copy_family::<Ipv6>(pins, ebpf, (map::PINHOLES6, sizes.six), slots, sizes.slots)?;
+    Ok(())
+}
+
+/// Gives the first slot that is still free.
+fn copy_family<A: Address>(
+    pins: &Pins,
+    ebpf: &mut Ebpf,
+    (name, elements): (&'static str, u32),
+    first_slot: u32,
+    slots: u32,
+) -> Result<u32, DatapathError>
+where
+    Pinhole<A>: aya::Pod,
+{
+    let failed = |name| {
+        move |source: MapError| DatapathError::Map {
+            name,
+            source: Box::new(source),
+        }
+    };
+    let old: Array<MapData, Pinhole<A>> = pins.open(name)?.try_into().map_err(failed(name))?;
+    let old_slots: Array<MapData, SlotCounts> = pins
+        .open(map::SLOTS)?
+        .try_into()
+        .map_err(failed(map::SLOTS))?;
+    let mut copied = 0;
+    for entry in old.iter() {
+        let mut pinhole = entry.map_err(failed(name))?;
+        if pinhole.local.port() == 0 {
+            continue;
+        }
+        let slot = first_slot + copied;
+        if copied >= elements || slot >= slots {
+            break;
+        }
+        let counts = old_slots.get(&pinhole.slot, 0).unwrap_or_default();
+        pinhole.slot = slot;
+        let new_slots = ebpf
+            .map_mut(map::SLOTS)
+            .ok_or(DatapathError::Missing(map::SLOTS))?;
+        Array::try_from(new_slots)
+            .and_then(|mut array| array.set(slot, counts, 0))
+            .map_err(failed(map::SLOTS))?;
+        let table = ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
+        Array::try_from(table)
+            .and_then(|mut array| array.set(copied, pinhole, 0))
+            .map_err(failed(name))?;
+        copied += 1;
+    }
+    Ok(first_slot + copied)
+}

@@ -1,0 +1,46 @@
+//! What the kernel says of network interfaces. Nothing is changed here.
+
+use super::datapath::DatapathError;
+
+/// Whether an interface is there, and has the frames that the programs can read. The kernel is asked, not `/sys`, which in a network
+/// namespace may show another one's interfaces.
+///
+/// # Errors
+/// [`DatapathError::NoInterface`] or [`DatapathError::NotEthernet`].
+pub fn check(name: &str) -> Result<Index, DatapathError> {
+    let index = index(name).ok_or_else(|| DatapathError::NoInterface(name.to_owned()))?;
+    match link_type(name) {
+        Some(ARPHRD_ETHER | ARPHRD_LOOPBACK) => Ok(index),
+        _ => Err(DatapathError::NotEthernet(name.to_owned())),
+    }
+}
+
+/// An interface's index: what it is known by under every name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Index(pub u32);
+
+/// The index of the interface of this name, if there is one.
+pub fn index(name: &str) -> Option<Index> {
+    nix::net::if_::if_nametoindex(name).ok().map(Index)
+}
+
+/// The name of the interface of this index, if there is one.
+pub fn name(index: Index) -> Option<String> {
+    let name = nix::net::if_::if_indextoname(index.0).ok()?;
+    name.into_string().ok()
+}
+
+/// Link types with an Ethernet header in front of each packet (`linux/if_arp.h`).
+const ARPHRD_ETHER: u16 = 1;
+const ARPHRD_LOOPBACK: u16 = 772;
+
+/// The interface's link type; `None` where it has no link-layer address, which every Ethernet has.
+fn link_type(interface: &str) -> Option<u16> {
+    let mut entries = nix::ifaddrs::getifaddrs().ok()?;
+    entries.find_map(|entry| {
+        let address = entry
+            .address
+            .filter(|_| entry.interface_name == interface)?;
+        Some(address.as_link_addr()?.hatype())
+    })
+}
