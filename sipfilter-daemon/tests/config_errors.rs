@@ -226,7 +226,7 @@ preset = "asterisk"
 provider = "vapi-us"
 "#,
         &[
-            "error 1:1 interface: unknown key `interface` => did you mean `interfaces`? the keys here are: `interfaces`, `catalogue`, `enforcement`, `scope`, `egress`, `provisional`, `strict`, `pbx`, `trunk`, `provider`, `limits`, `timers`, `log`, `xdp`",
+            "error 1:1 interface: unknown key `interface` => did you mean `interfaces`? the keys here are: `interfaces`, `catalogue`, `enforcement`, `scope`, `egress`, `provisional`, `on_stop`, `strict`, `pbx`, `trunk`, `provider`, `limits`, `timers`, `log`, `xdp`",
         ],
     ),
     (
@@ -240,7 +240,7 @@ provider = "vapi-us"
 port = 1
 "#,
         &[
-            "error 6:2 metrics: unknown key `metrics` => the keys here are: `interfaces`, `catalogue`, `enforcement`, `scope`, `egress`, `provisional`, `strict`, `pbx`, `trunk`, `provider`, `limits`, `timers`, `log`, `xdp`",
+            "error 6:2 metrics: unknown key `metrics` => the keys here are: `interfaces`, `catalogue`, `enforcement`, `scope`, `egress`, `provisional`, `on_stop`, `strict`, `pbx`, `trunk`, `provider`, `limits`, `timers`, `log`, `xdp`",
         ],
     ),
     (

@@ -57,6 +57,7 @@ fn host_tables(settings: &Settings) -> HostTables {
             generation: 1,
             opened: 1,
             idle: clock::to_kernel(pinhole.idle),
+            provider: 0,
         };
         match KernelPinhole::new(pinhole, place) {
             KernelPinhole::V4(key, value) => drop(tables.pinholes4.insert(key, value)),

@@ -3,6 +3,7 @@
 //! The scoreboard runs everything at once; here a test decides each step, and every step fails by itself.
 
 use std::{
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -179,24 +180,28 @@ impl Stage {
     /// With the streams that lost packets, or what strangers got through.
     pub fn talk_through(
         &mut self,
-        disturb: impl FnOnce(&Network, Option<Daemon>) -> Result<Daemon> + Send,
+        disturb: impl FnOnce(&Network, Option<Daemon>) -> Result<Daemon>,
     ) -> Result<Through> {
         let before = self.agents.counts();
         let attack = Attack::on_media(&self.network, &self.calls, ROUNDS)?;
         let fired = attack.fired();
         let (network, agents, daemon) = (&self.network, &mut self.agents, self.daemon.take());
+        let is_over = AtomicBool::new(false);
+        // The disturbance is this thread's matter: what it starts dies with the thread that started it.
         let daemon = thread::scope(|scope| {
-            let disturbed = scope.spawn(move || {
-                thread::sleep(Duration::from_millis(200));
-                disturb(network, daemon)
+            let talking = scope.spawn(|| -> Result<()> {
+                while !is_over.load(Ordering::Relaxed) {
+                    agents.send(|_| true, 5)?;
+                }
+                agents.send(|_| true, 10)
             });
-            while !disturbed.is_finished() {
-                agents.send(|_| true, 5)?;
-            }
-            agents.send(|_| true, 10)?;
-            disturbed
+            thread::sleep(Duration::from_millis(200));
+            let daemon = disturb(network, daemon);
+            is_over.store(true, Ordering::Relaxed);
+            talking
                 .join()
-                .unwrap_or_else(|_| bail!("the disturbance panicked"))
+                .unwrap_or_else(|_| bail!("the agents panicked"))?;
+            daemon
         })?;
         self.daemon = Some(daemon);
         attack.finish();
