@@ -25,8 +25,7 @@ pub(super) fn run(
     let detached: Vec<String> = datapath::attachments(&pins)
         .into_iter()
         .map(|attachment| {
-            interface::name(attachment.index)
-                .unwrap_or_else(|| format!("#{}", attachment.index.0))
+            interface::name(attachment.index).unwrap_or_else(|| format!("#{}", attachment.index.0))
         })
         .collect();
     shell::detach_all(&pins);
@@ -39,7 +38,11 @@ pub(super) fn run(
     } else if detached.is_empty() {
         writeln!(out, "nothing is attached")?;
     } else {
-        writeln!(out, "detached from {}: nothing is filtered there any more", detached.join(", "))?;
+        writeln!(
+            out,
+            "detached from {}: nothing is filtered there any more",
+            detached.join(", ")
+        )?;
     }
     Ok(outcome)
 }

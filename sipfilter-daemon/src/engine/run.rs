@@ -409,13 +409,11 @@ impl Engine {
         };
         let is_newly_cut = plan.is_cut && !before.is_cut;
         let (outputs, counters) = (&mut self.outputs, &mut self.counters);
-        let refusals = self.pinholes.apply(
-            owner,
-            plan.wants,
-            &before.locals,
-            renew,
-            &mut |action| emit(outputs, counters, action),
-        );
+        let refusals =
+            self.pinholes
+                .apply(owner, plan.wants, &before.locals, renew, &mut |action| {
+                    emit(outputs, counters, action)
+                });
         self.watch(number);
         // What a shared pinhole became, it became for all that want it.
         let locals = before.locals.into_iter().chain(self.planned(number));
@@ -578,7 +576,9 @@ impl Engine {
 
 fn nets(settings: &Settings) -> Vec<Nets> {
     let providers = settings.providers.iter();
-    providers.map(|provider| Nets::new(&provider.media)).collect()
+    providers
+        .map(|provider| Nets::new(&provider.media))
+        .collect()
 }
 
 /// The providers' ports for SIP over TLS, over all of them.

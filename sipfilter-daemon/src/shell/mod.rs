@@ -197,7 +197,11 @@ fn detach_others(pins: &Pins, config: &Config) {
     for Attachment { index } in datapath::attachments(pins) {
         if !ours.contains(&index) {
             let name = interface::name(index);
-            tracing::info!(interface = name, index = index.0, "not configured any more: detached");
+            tracing::info!(
+                interface = name,
+                index = index.0,
+                "not configured any more: detached"
+            );
             datapath::detach(pins, index);
         }
     }

@@ -134,11 +134,10 @@ impl Pins {
     /// [`PinError::File`].
     pub fn remove_pending(&self) -> Result<(), PinError> {
         let mut files = self.files().into_iter();
-        files
-            .try_for_each(|name| match name.ends_with(NEXT) {
-                true => remove_file(self.path(&name)),
-                false => Ok(()),
-            })
+        files.try_for_each(|name| match name.ends_with(NEXT) {
+            true => remove_file(self.path(&name)),
+            false => Ok(()),
+        })
     }
 
     /// Makes sure that there is a BPF file system and the instance's directory in it.

@@ -227,7 +227,9 @@ impl Stage {
         if through.lost == 0 && through.strangers_delivered == 0 {
             return Ok(through);
         }
-        Err(self.explain(format!("{through:?}; streams that lost packets (sent, lost): {losses:?}")))
+        Err(self.explain(format!(
+            "{through:?}; streams that lost packets (sent, lost): {losses:?}"
+        )))
     }
 
     /// Sends RTP on calls that have ended; gives how much was sent and how much reached the PBX.

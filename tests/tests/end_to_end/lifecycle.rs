@@ -146,7 +146,10 @@ fn deaths_in_mid_call() -> Result<()> {
             "nobody sent anything"
         );
         let after = stage.pinholes()?;
-        ensure!(after == before, "{before} pinholes before {signal:?}, {after} after it");
+        ensure!(
+            after == before,
+            "{before} pinholes before {signal:?}, {after} after it"
+        );
         one_of_each(&stage.network)?;
     }
     Ok(())
@@ -175,20 +178,28 @@ fn changed_policy() -> Result<()> {
     let other = "[[provider]]\nname = \"other\"\nsignalling = [\"203.0.113.200/32\"]\nmedia = { source = \"signalled\", ports = \"40000-60000\" }\n";
     let changed = config.replacen(
         "[[trunk]]",
-        &format!("{other}\n[limits]\npinholes = 1000\n\n[[trunk]]\nprovider = \"other\"\n\n[[trunk]]"),
+        &format!(
+            "{other}\n[limits]\npinholes = 1000\n\n[[trunk]]\nprovider = \"other\"\n\n[[trunk]]"
+        ),
         1,
     );
     stage.talk_through(|network, daemon| {
         daemon.context("no daemon")?.stop(Signal::KILL)?;
         Daemon::start_with(network, "sipfilter", &changed)
     })?;
-    ensure!(stage.pinholes()? == before, "the other policy lost pinholes");
+    ensure!(
+        stage.pinholes()? == before,
+        "the other policy lost pinholes"
+    );
     if let Some(daemon) = stage.daemon.take() {
         daemon.stop(Signal::USR2)?;
     }
     let without = config.replace("\"lab\"", "\"other\"");
     stage.daemon = Some(Daemon::start_with(&stage.network, "sipfilter", &without)?);
-    ensure!(stage.pinholes()? == 0, "the provider is gone, its pinholes are not");
+    ensure!(
+        stage.pinholes()? == 0,
+        "the provider is gone, its pinholes are not"
+    );
     Ok(())
 }
 

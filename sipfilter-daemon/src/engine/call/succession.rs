@@ -46,7 +46,9 @@ impl Call {
                 is_next || seen.to_tag.is_some()
             }
             // After a BYE, an INVITE inside the dialog is a late copy of one from before it.
-            EndReason::Operator | EndReason::ProviderRemoved | EndReason::Bye(_) => is_next && seen.to_tag.is_none(),
+            EndReason::Operator | EndReason::ProviderRemoved | EndReason::Bye(_) => {
+                is_next && seen.to_tag.is_none()
+            }
             EndReason::Rejected(_) => is_next || goes_on,
             EndReason::Cancelled | EndReason::Shed => is_next,
         }

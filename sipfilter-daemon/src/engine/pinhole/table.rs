@@ -102,7 +102,10 @@ impl PinholeTable {
     /// The calls that want this one.
     pub fn owners(&self, local: SocketAddr) -> impl Iterator<Item = CallNumber> {
         let wants = self.entries.get(&local).map(|entry| entry.wants.as_slice());
-        wants.unwrap_or_default().iter().map(|(owner, _)| owner.call)
+        wants
+            .unwrap_or_default()
+            .iter()
+            .map(|(owner, _)| owner.call)
     }
 
     /// Replaces all wants of a call: `before` is where its wants were. Closes come first, so that a full table finds room.

@@ -17,7 +17,10 @@ impl Engine {
             .providers
             .iter()
             .map(|old| {
-                let place = settings.providers.iter().position(|new| new.name == old.name)?;
+                let place = settings
+                    .providers
+                    .iter()
+                    .position(|new| new.name == old.name)?;
                 u16::try_from(place).ok().map(ProviderId)
             })
             .collect();

@@ -9,8 +9,7 @@ use std::{fs, io, path::Path};
 
 use aya::{
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp,
-        XdpMode as AyaXdpMode,
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as AyaXdpMode,
         links::{FdLink, PinnedLink},
         tc::{self, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle},
         xdp::{XdpLink, XdpLinkId},
@@ -145,7 +144,9 @@ impl Datapath {
             Attached::Generic | Attached::Fallback { .. } => GENERIC,
         };
         let path = pins.path(&file(prefix, index));
-        let link = program.take_link(link).map_err(|error| lost(&path, error))?;
+        let link = program
+            .take_link(link)
+            .map_err(|error| lost(&path, error))?;
         let link = FdLink::try_from(link).map_err(|error| lost(&path, error))?;
         link.pin(&path).map_err(|error| lost(&path, error))?;
         Ok(attached)
@@ -154,9 +155,7 @@ impl Datapath {
     /// Tells whether the link is alive: one whose interface is gone never is again.
     fn update_ingress(&mut self, path: &Path) -> Result<bool, DatapathError> {
         let program: &mut Xdp = self.program(program::INGRESS)?;
-        let link: XdpLink = open(path)?
-            .try_into()
-            .map_err(|error| lost(path, error))?;
+        let link: XdpLink = open(path)?.try_into().map_err(|error| lost(path, error))?;
         match program.attach_to_link(link) {
             Ok(link) => {
                 let link = program.take_link(link).map_err(|error| lost(path, error))?;
@@ -186,7 +185,9 @@ impl Datapath {
                 .map_err(|error| lost(&path, error))?;
             match program.attach_to_link(link) {
                 Ok(link) => {
-                    let link = program.take_link(link).map_err(|error| lost(&path, error))?;
+                    let link = program
+                        .take_link(link)
+                        .map_err(|error| lost(&path, error))?;
                     drop(link);
                     return Ok(false);
                 }
@@ -196,7 +197,9 @@ impl Datapath {
         }
         let link = self.attach_egress(interface)?;
         let program: &mut SchedClassifier = self.program(program::EGRESS)?;
-        let link = program.take_link(link).map_err(|error| lost(&path, error))?;
+        let link = program
+            .take_link(link)
+            .map_err(|error| lost(&path, error))?;
         let link = FdLink::try_from(link).map_err(|error| lost(&path, error))?;
         link.pin(&path).map_err(|error| lost(&path, error))?;
         Ok(true)
@@ -223,7 +226,9 @@ impl Datapath {
             None => self.attach_egress(interface)?,
         };
         let program: &mut SchedClassifier = self.program(program::EGRESS)?;
-        let link = program.take_link(link).map_err(|error| lost(&path, error))?;
+        let link = program
+            .take_link(link)
+            .map_err(|error| lost(&path, error))?;
         program.pin(&path).map_err(|error| lost(&path, error))?;
         // Dropped, it would detach; it holds nothing that could leak.
         std::mem::forget(link);

@@ -106,7 +106,10 @@ fn at(milliseconds: u64) -> Instant {
 fn writer() -> (MapWriter<Refusing>, Rc<Cell<bool>>) {
     let maps = Refusing::default();
     let refuses = Rc::clone(&maps.refuses);
-    (MapWriter::with(maps, 2, &[]).expect("no pinholes").0, refuses)
+    (
+        MapWriter::with(maps, 2, &[]).expect("no pinholes").0,
+        refuses,
+    )
 }
 
 #[test]
