@@ -214,7 +214,7 @@ fn every_counter_has_a_name_of_its_own() {
     for reading in world.engine.counters().readings() {
         assert!(seen.insert((reading.name, reading.label)), "{reading:?}");
     }
-    assert_eq!(seen.len(), 9 + Refusal::ALL.len() + 9 + Count::ALL.len());
+    assert_eq!(seen.len(), 9 + Refusal::ALL.len() + EndReason::NAMES.len() + Count::ALL.len());
 }
 
 #[test]
