@@ -28,8 +28,8 @@ use sipfilter_common::{
 use super::{pins::Pins, policy::KernelPolicy, source_filter};
 pub use attachment::{Attachment, attachments, detach};
 pub use error::DatapathError;
-use state::{Plan, Sizes};
 pub use state::Found;
+use state::{Plan, Sizes};
 
 /// The object that the build script compiled, or that `SIPFILTER_EBPF_OBJECT` named at build time.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sipfilter.bpf.o"));

@@ -214,7 +214,12 @@ fn every_counter_has_a_name_of_its_own() {
     for reading in world.engine.counters().readings() {
         assert!(seen.insert((reading.name, reading.label)), "{reading:?}");
     }
-    assert_eq!(seen.len(), 9 + Refusal::ALL.len() + EndReason::NAMES.len() + Count::ALL.len());
+    assert_eq!(
+        seen.len(),
+        9 + Refusal::ALL.len()
+            + sipfilter_daemon::engine::EndReason::NAMES.len()
+            + Count::ALL.len()
+    );
 }
 
 #[test]
