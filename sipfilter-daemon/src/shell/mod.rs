@@ -95,7 +95,8 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     let mut datapath = Datapath::load(&policy, capacity, Some(&pins))?;
     report_found(datapath.found, &pins);
     let _logger = spawn_kernel_logger(&mut datapath);
-    let (writer, inheritance) = MapWriter::inheriting(&mut datapath, capacity, &settings.providers)?;
+    let (writer, inheritance) =
+        MapWriter::inheriting(&mut datapath, capacity, &settings.providers)?;
     let provisionals = Provisionals::new(&mut datapath, &policy)?;
     let counters = datapath.take(map::COUNTERS)?;
     let pressure = Pressure::new(&mut datapath, &counters)?;
