@@ -1,0 +1,24 @@
+//! What the daemon tells and the control program shows: the JSON schema of the control sockets, and of every `--json`.
+//!
+//! Fields are added, never renamed or given another meaning. Durations are seconds, counts are since the start of the daemon or
+//! since the pinhole opened. Each type derives its JSON schema, which `sipfilterctl schema` prints.
+
+mod call;
+mod counter;
+mod pinhole;
+mod status;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use call::{Call, CallEnd, CallLink, CallRecord, Happening, Moment};
+pub use counter::Counter;
+pub use pinhole::{Pinhole, Source, payload_types};
+pub use status::{Delays, Interface, LimitedSource, Status};
+
+/// An error that the control socket answers with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Failure {
+    /// What is wrong and what to do.
+    pub error: String,
+}
