@@ -24,6 +24,7 @@ use std::{
     fmt,
     fs::File,
     io::{self, Read},
+    net::SocketAddr,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -32,7 +33,7 @@ pub use catalogue::Origin;
 pub use diagnostic::{Diagnostic, Severity, SourceFile};
 pub use resolve::ResolveError;
 pub use summary::{AllowSummary, ProviderSummary, Summary, providers};
-pub use tuning::{Log, LogFormat, LogLevel, OnStop, XdpMode};
+pub use tuning::{DEFAULT_METRICS, Log, LogFormat, LogLevel, OnStop, XdpMode};
 
 use catalogue::{Catalogue, Profile};
 use diagnostic::suggestion;
@@ -71,6 +72,8 @@ pub struct Config {
     pub on_stop: OnStop,
     /// How the daemon logs.
     pub log: Log,
+    /// Where Prometheus finds the metrics, if it does.
+    pub metrics: Option<SocketAddr>,
     /// What the operator probably did not mean. All are warnings.
     pub warnings: Vec<Diagnostic>,
 }
@@ -169,6 +172,7 @@ fn check(doc: &mut Document, path: &Path, raw: &RawConfig) -> Option<Config> {
     let limits = tuning::limits(doc, &raw.limits);
     let timers = tuning::timers(doc, &raw.timers);
     let log = tuning::log(doc, &raw.log);
+    let metrics = tuning::metrics(doc, &raw.metrics);
     let xdp = tuning::xdp(doc, &raw.xdp);
     let on_stop = tuning::on_stop(doc, &raw.on_stop);
     let (pbx, preset) = pbx?;
@@ -189,6 +193,7 @@ fn check(doc: &mut Document, path: &Path, raw: &RawConfig) -> Option<Config> {
         xdp,
         on_stop,
         log,
+        metrics,
         warnings: Vec::new(),
     })
 }

@@ -32,6 +32,7 @@ pub(super) struct RawConfig {
     pub limits: RawLimits,
     pub timers: RawTimers,
     pub log: RawLog,
+    pub metrics: RawMetrics,
     pub xdp: RawXdp,
 }
 
@@ -125,6 +126,12 @@ pub(super) struct RawTimers {
 pub(super) struct RawLog {
     pub format: Option<Text>,
     pub level: Option<Text>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawMetrics {
+    pub listen: Option<Text>,
 }
 
 #[derive(Debug, Default, Deserialize)]

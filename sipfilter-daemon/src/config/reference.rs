@@ -104,6 +104,8 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("log", "a section of its own, [log]"),
     ("log.format", "format = \"text\""),
     ("log.level", "level = \"info\""),
+    ("metrics", "a section of its own, [metrics]"),
+    ("metrics.listen", "listen = \"127.0.0.1:9760\""),
     ("xdp", "a section of its own, [xdp]"),
     ("xdp.mode", "mode = \"auto\""),
 ];
@@ -195,6 +197,7 @@ mod tests {
             keys_of::<raw::RawLimits>("limits."),
             keys_of::<raw::RawTimers>("timers."),
             keys_of::<raw::RawLog>("log."),
+            keys_of::<raw::RawMetrics>("metrics."),
             keys_of::<raw::RawXdp>("xdp."),
         ]
         .into_iter()

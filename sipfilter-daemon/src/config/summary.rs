@@ -53,6 +53,8 @@ pub struct Summary {
     pub timers: BTreeMap<&'static str, String>,
     /// Log format and level.
     pub log: super::Log,
+    /// Where Prometheus finds the metrics; `null` where they are off.
+    pub metrics: Option<String>,
 }
 
 /// One line of the allow-list of strict scope.
@@ -232,6 +234,7 @@ impl Config {
                 ("linger", duration(timers.linger)),
             ]),
             log: self.log,
+            metrics: self.metrics.map(|address| address.to_string()),
         }
     }
 }

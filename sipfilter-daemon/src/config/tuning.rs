@@ -1,15 +1,20 @@
-//! `[limits]`, `[timers]`, `[log]` and `[xdp]`: numbers and words with bounds, all with defaults.
+//! `[limits]`, `[timers]`, `[log]`, `[metrics]` and `[xdp]`: numbers and words with bounds, all with defaults.
 //!
 //! It does not decide what a limit does when it is reached; the engine and the kernel do.
 
-use std::{fmt, ops::RangeInclusive, time::Duration};
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use serde::Serialize;
 use sipfilter_common::abi::MAX_PINHOLES;
 
 use super::{
     document::Document,
-    raw::{RawLimits, RawLog, RawTimers, RawXdp, Text},
+    raw::{RawLimits, RawLog, RawMetrics, RawTimers, RawXdp, Text},
     values,
 };
 use crate::engine::settings::{Limits, Timers};
@@ -243,6 +248,38 @@ pub(super) fn xdp(doc: &mut Document, raw: &RawXdp) -> XdpMode {
 
 pub(super) fn on_stop(doc: &mut Document, raw: &Option<Text>) -> OnStop {
     choice(doc, raw, &STOPS)
+}
+
+/// Where Prometheus finds the metrics unless the operator says otherwise: on this host alone.
+pub const DEFAULT_METRICS: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9_760);
+const METRICS_OFF: &str = "off";
+
+/// `None` where metrics are switched off.
+pub(super) fn metrics(doc: &mut Document, raw: &RawMetrics) -> Option<SocketAddr> {
+    let Some(text) = &raw.listen else {
+        return Some(DEFAULT_METRICS);
+    };
+    let given = text.get_ref().trim();
+    if given == METRICS_OFF {
+        return None;
+    }
+    let Ok(address) = given.parse::<SocketAddr>() else {
+        doc.error(
+            text.span(),
+            format!("{given:?} is neither an address with a port nor \"{METRICS_OFF}\""),
+            format!("write \"{DEFAULT_METRICS}\", or \"[::1]:9760\", or \"{METRICS_OFF}\""),
+        );
+        return None;
+    };
+    if !address.ip().is_loopback() {
+        doc.warn(
+            text.span(),
+            format!("whoever reaches {address} can read the metrics"),
+            "they name your providers and count your calls: let a firewall admit the Prometheus server alone, or listen on 127.0.0.1",
+        );
+    }
+    Some(address)
 }
 
 fn choice<T: Copy + Default>(doc: &mut Document, text: &Option<Text>, known: &[(&str, T)]) -> T {

@@ -157,7 +157,13 @@ fn summary(out: &mut dyn Write, summary: &Summary) -> Result<(), CtlError> {
         .map(|(name, value)| (name.to_owned(), value))
         .chain(limits)
         .chain(timers)
-        .chain([("log".to_owned(), log)]);
+        .chain([
+            ("log".to_owned(), log),
+            (
+                "metrics".to_owned(),
+                summary.metrics.clone().unwrap_or_else(|| "off".to_owned()),
+            ),
+        ]);
     output::fields(out, rows)?;
     writeln!(out)?;
     super::providers::table(out, &summary.providers)

@@ -21,7 +21,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::record::LookupError;
+use super::{metrics::Snapshot, record::LookupError};
 use crate::view;
 
 /// The socket's name in the runtime directory.
@@ -39,6 +39,8 @@ pub enum Question {
         String,
         oneshot::Sender<Result<view::CallRecord, LookupError>>,
     ),
+    /// What is there to count?
+    Metrics(oneshot::Sender<Snapshot>),
     /// Which pinholes are open?
     Pinholes(oneshot::Sender<Vec<view::Pinhole>>),
 }

@@ -2,6 +2,8 @@
 //!
 //! It decides nothing. Whatever an action leads to goes back into the engine as an input before anything else does.
 
+mod metrics;
+
 use std::time::{Duration, SystemTime};
 
 use sipfilter_common::reason::{Action, Counter, Reason};
@@ -17,6 +19,7 @@ use super::{
     provisional::Provisionals,
     record::{LookupError, Records},
     scope::modes,
+    traffic::Ledger,
 };
 use crate::{
     config::Config,
@@ -40,6 +43,7 @@ pub struct Core {
     provisionals: Provisionals,
     records: Records,
     counters: Counters,
+    ledger: Ledger,
     settings: Settings,
     about: About,
     reading: Delays,
@@ -104,6 +108,7 @@ impl Core {
             provisionals,
             records: Records::default(),
             counters,
+            ledger: Ledger::default(),
             settings,
             about,
             reading: Delays::default(),
@@ -168,7 +173,7 @@ impl Core {
             .min()
     }
 
-    /// Tells the engine of copies that the ring buffers could not take, and the log of sources that sent too much.
+    /// Tells the engine of copies that the ring buffers could not take, and the log of sources that sent too much; follows what passes.
     pub fn check_losses(&mut self) {
         let now = clock::now();
         let providers = &self.settings.providers;
@@ -178,6 +183,7 @@ impl Core {
         if packets > 0 {
             self.handle(now, Input::CaptureLost { packets });
         }
+        self.ledger.sweep(|local| self.writer.traffic(local));
     }
 
     /// Answers one question; the asker may have gone.
@@ -187,6 +193,7 @@ impl Core {
             Question::Status(asker) => asker.send(self.status(now)).map_err(drop),
             Question::Call(id, asker) => asker.send(self.record(&id, now)).map_err(drop),
             Question::Calls(asker) => asker.send(self.calls(now)).map_err(drop),
+            Question::Metrics(asker) => asker.send(self.metrics(now)).map_err(drop),
             Question::Pinholes(asker) => asker.send(self.pinholes(now)).map_err(drop),
         };
     }
@@ -213,6 +220,9 @@ impl Core {
     }
 
     fn carry_out(&mut self, action: PinholeAction, now: Instant) -> Done {
+        if let PinholeAction::Close { local, .. } = &action {
+            self.ledger.close(local, self.writer.traffic(local));
+        }
         let result = self.writer.apply(&action, clock::now());
         let at = clock::now();
         if matches!(action, PinholeAction::Open(_)) && result == PinholeResult::Done {
@@ -227,6 +237,12 @@ impl Core {
             Done::Pinhole(action, result, at) => {
                 log_action(&action);
                 self.records.handle_pinhole(&action, result, at);
+                if let PinholeAction::Open(pinhole) | PinholeAction::Update(pinhole) = &action
+                    && result == PinholeResult::Done
+                {
+                    let provider = provider_name(&self.settings.providers, pinhole.provider);
+                    self.ledger.open(pinhole.local, provider, pinhole.stream);
+                }
                 let input = match (action, result) {
                     (PinholeAction::Open(pinhole) | PinholeAction::Update(pinhole), result) => {
                         let local = pinhole.local;

@@ -52,7 +52,8 @@ impl Counters {
     }
 }
 
-fn kind(counter: Counter, modes: Modes) -> &'static str {
+/// How a counter's packets fared.
+pub(super) fn kind(counter: Counter, modes: Modes) -> &'static str {
     match counter {
         Counter::Reason(reason) => match (modes.ruling(reason), modes.action(reason)) {
             (_, Action::Drop) => "drop",

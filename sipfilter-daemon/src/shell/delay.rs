@@ -12,12 +12,42 @@ const STEP_BITS: u32 = STEPS.ilog2();
 /// Powers of two of nanoseconds, up to 18 minutes; whatever is longer counts as that.
 const POWERS: usize = 36;
 
+/// Upper ends of the buckets that Prometheus gets.
+pub const BUCKETS: [Duration; 14] = [
+    Duration::from_micros(25),
+    Duration::from_micros(50),
+    Duration::from_micros(100),
+    Duration::from_micros(250),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_micros(2_500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+];
+
+/// The same delays for Prometheus.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Histogram {
+    /// Of all, in seconds.
+    pub sum: f64,
+    /// How many there were.
+    pub count: u64,
+    /// How many each bucket alone holds; what is longer than the last one is in none.
+    pub buckets: [u64; BUCKETS.len()],
+}
+
 /// Durations, counted by size.
 #[derive(Debug)]
 pub struct Delays {
     counts: Box<[u64]>,
     count: u64,
     max: Duration,
+    histogram: Histogram,
 }
 
 impl Default for Delays {
@@ -26,6 +56,7 @@ impl Default for Delays {
             counts: vec![0; STEPS * POWERS].into(),
             count: 0,
             max: Duration::ZERO,
+            histogram: Histogram::default(),
         }
     }
 }
@@ -38,6 +69,12 @@ impl Delays {
         }
         self.count += 1;
         self.max = self.max.max(delay);
+        self.histogram.sum += delay.as_secs_f64();
+        self.histogram.count += 1;
+        let bucket = BUCKETS.partition_point(|upper| *upper < delay);
+        if let Some(bucket) = self.histogram.buckets.get_mut(bucket) {
+            *bucket += 1;
+        }
     }
 
     /// The delay that `share` of all did not exceed; zero if there were none.
@@ -51,6 +88,11 @@ impl Delays {
             }
         }
         self.max
+    }
+
+    /// For Prometheus.
+    pub fn histogram(&self) -> &Histogram {
+        &self.histogram
     }
 
     /// For the control socket.
@@ -114,6 +156,29 @@ mod tests {
         }
         assert_eq!(delays.view().count, 1_000);
         assert_eq!(delays.view().max_us, 1_000.0);
+    }
+
+    #[test]
+    fn a_delay_lies_in_the_first_bucket_that_is_long_enough() {
+        let mut delays = Delays::default();
+        for (micros, bucket) in [
+            (25, Some(0)),
+            (26, Some(1)),
+            (1_000, Some(5)),
+            (1_000_001, None),
+        ] {
+            let before = delays.histogram().clone();
+            delays.add(Duration::from_micros(micros));
+            let after = delays.histogram();
+            assert_eq!(after.count, before.count + 1);
+            for (place, (is, was)) in after.buckets.iter().zip(before.buckets).enumerate() {
+                assert_eq!(
+                    is - was,
+                    u64::from(bucket == Some(place)),
+                    "{micros} us in {place}"
+                );
+            }
+        }
     }
 
     #[test]

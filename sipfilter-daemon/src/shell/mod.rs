@@ -13,6 +13,7 @@ pub mod delay;
 pub mod ephemeral;
 pub mod interface;
 pub mod map_writer;
+pub mod metrics;
 pub mod outer;
 pub mod pins;
 pub mod policy;
@@ -27,11 +28,12 @@ pub mod scope;
 pub mod sessions;
 pub mod signals;
 mod source_filter;
+pub mod traffic;
 pub mod watch;
 
 use std::{
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -42,6 +44,7 @@ use sipfilter_common::abi::map;
 use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
 
 use self::{
+    api::Question,
     capture::Capture,
     core::{About, Core, Kernel, Keys},
     datapath::{Attached, Attachment, Datapath, Found},
@@ -108,6 +111,7 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
             api::socket_path(runtime_dir.path()).display()
         )
     })?;
+    let metrics = serve_metrics(config.metrics, questions.clone()).await;
     let api = tokio::spawn(api::serve(socket, questions));
 
     let attached = attach(&mut datapath, &pins, &config).inspect_err(|_| {
@@ -151,6 +155,9 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
         }
     };
     api.abort();
+    if let Some(metrics) = metrics {
+        metrics.abort();
+    }
     end(ending, on_stop, &pins);
     match std::fs::remove_file(api::socket_path(runtime_dir.path())) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -232,6 +239,24 @@ fn report_found(found: Found, pins: &Pins) {
             abi_version = stamp.abi_version,
             "pinned maps of another version are not read; new ones take their place, and calls that were in progress must be signalled again"
         ),
+    }
+}
+
+/// Metrics are no reason not to filter: where they cannot be served, the log says so.
+async fn serve_metrics(
+    address: Option<SocketAddr>,
+    questions: mpsc::Sender<Question>,
+) -> Option<JoinHandle<io::Result<()>>> {
+    let address = address?;
+    match metrics::bind(address).await {
+        Ok(listener) => {
+            tracing::info!(%address, "metrics for Prometheus");
+            Some(tokio::spawn(metrics::serve(listener, questions)))
+        }
+        Err(error) => {
+            tracing::warn!(%address, %error, "no metrics: name another address with `listen` under [metrics], or \"off\"");
+            None
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod agents;
 mod cleanup;
+mod eyes;
 mod floods;
 mod identity;
 mod jumbo;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         .chain(reasons::tests())
         .chain(modes::tests())
         .chain(provisional::tests())
+        .chain(eyes::tests())
         .map(|test| {
             let why = able.as_ref().err().map(|why| format!("{why:#}"));
             let ignored = why.is_some() && !must_run;

@@ -1,0 +1,107 @@
+//! What the engine's owner tells Prometheus. It reads, and asks the kernel for its counters only.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use sipfilter_common::abi::ABI_VERSION;
+
+use super::{Core, modes, seconds_since, stream_name};
+use crate::{
+    engine::{CallState, CallView, Instant, pinhole::Stream, settings::Enforcement},
+    shell::{metrics::Snapshot, traffic::Silent},
+};
+
+/// How long an answered call may take until both sides are heard: ringback and greetings are one way, too.
+const SETTLED: Duration = Duration::from_secs(5);
+const STATES: [&str; 4] = ["inviting", "ringing", "challenged", "confirmed"];
+
+impl Core {
+    pub(super) fn metrics(&self, now: Instant) -> Snapshot {
+        let names: Vec<&str> = self
+            .settings
+            .providers
+            .iter()
+            .map(|provider| provider.name.as_str())
+            .collect();
+        // What is at zero is told, too, so that a graph has a line from the beginning.
+        let mut calls = zeros(&names, &STATES);
+        let mut one_way = zeros(&names, &Silent::ALL.map(Silent::name));
+        let mut in_progress = 0;
+        for call in self.calls_in_progress() {
+            in_progress += 1;
+            let provider = self.provider_name(call.provider).to_owned();
+            if let Some(silent) = self.one_way(&call, now) {
+                *one_way
+                    .entry((provider.clone(), silent.name()))
+                    .or_default() += 1;
+            }
+            *calls.entry((provider, call.state.name())).or_default() += 1;
+        }
+        let streams = [Stream::Rtp, Stream::Rtcp, Stream::Udptl].map(stream_name);
+        let mut pinholes = zeros(&names, &streams);
+        let mut open = 0;
+        for pinhole in self.engine.pinholes() {
+            open += 1;
+            let provider = self.provider_name(pinhole.provider).to_owned();
+            *pinholes
+                .entry((provider, stream_name(pinhole.stream)))
+                .or_default() += 1;
+        }
+        let mut providers = self.ledger.totals().clone();
+        for name in &names {
+            providers.entry((*name).to_owned()).or_default();
+        }
+        let adopted = self.writer.adopted() as u64;
+        let limits = &self.settings.limits;
+        Snapshot {
+            version: env!("CARGO_PKG_VERSION"),
+            abi: ABI_VERSION,
+            uptime_seconds: seconds_since(self.about.started, now),
+            is_enforcing: self.settings.filtering.enforcement == Enforcement::Enforce,
+            interfaces: self
+                .about
+                .attached
+                .iter()
+                .map(|(name, how)| (name.clone(), how.to_string()))
+                .collect(),
+            // What cannot be read is left out, as if the scrape had failed for it.
+            packets: self
+                .counters
+                .view(modes(&self.settings.filtering))
+                .unwrap_or_default(),
+            engine: self.engine.counters().readings().collect(),
+            providers,
+            calls,
+            one_way,
+            pinholes,
+            adopted,
+            reading: self.reading.histogram().clone(),
+            opening: self.opening.histogram().clone(),
+            tables: vec![
+                ("calls", in_progress, limits.calls as u64),
+                ("pinholes", open + adopted, limits.pinholes as u64),
+            ],
+        }
+    }
+
+    /// Who is not heard in an answered call that nobody holds.
+    fn one_way(&self, call: &CallView<'_>, now: Instant) -> Option<Silent> {
+        let is_settled = call
+            .confirmed_at
+            .is_some_and(|at| now.0.saturating_sub(at.0) >= SETTLED);
+        if call.state != CallState::Confirmed || call.hold || !is_settled {
+            return None;
+        }
+        self.ledger.one_way(call.pinholes)
+    }
+}
+
+fn zeros(providers: &[&str], names: &[&'static str]) -> BTreeMap<(String, &'static str), u64> {
+    providers
+        .iter()
+        .flat_map(|provider| {
+            names
+                .iter()
+                .map(|name| (((*provider).to_owned(), *name), 0))
+        })
+        .collect()
+}
