@@ -149,7 +149,7 @@ impl Snapshot {
             "Copies of signalling for the daemon; any but copied are lost, shed or cut",
             of_kind(true).map(|counter| ([("outcome", counter.name.as_str())], counter.packets)),
         )?;
-        let outcomes: [(&str, fn(&Totals) -> u64); 3] = [
+        let outcomes: [(&str, Part); 3] = [
             ("media", |totals| totals.ingress),
             ("egress_media", |totals| totals.egress),
             ("dropped_at_pinhole", |totals| totals.dropped),
@@ -220,6 +220,9 @@ impl Snapshot {
         Ok(())
     }
 }
+
+/// One of a provider's totals.
+type Part = fn(&Totals) -> u64;
 
 fn by_provider<'a>(
     values: &'a BTreeMap<(String, &'static str), u64>,
