@@ -226,7 +226,7 @@ preset = "asterisk"
 provider = "vapi-us"
 "#,
         &[
-            "error 1:1 interface: unknown key `interface` => did you mean `interfaces`? the keys here are: `interfaces`, `catalogue`, `enforcement`, `scope`, `egress`, `provisional`, `on_stop`, `strict`, `pbx`, `trunk`, `provider`, `limits`, `timers`, `log`, `xdp`",
+            "error 1:1 interface: unknown key `interface` => did you mean `interfaces`? the keys here are: `interfaces`, `catalogue`, `enforcement`, `scope`, `egress`, `provisional`, `on_stop`, `strict`, `pbx`, `trunk`, `provider`, `limits`, `timers`, `log`, `metrics`, `xdp`",
         ],
     ),
     (
@@ -236,11 +236,39 @@ provider = "vapi-us"
 preset = "asterisk"
 [[trunk]]
 provider = "vapi-us"
-[metrics]
+[reports]
 port = 1
 "#,
         &[
-            "error 6:2 metrics: unknown key `metrics` => the keys here are: `interfaces`, `catalogue`, `enforcement`, `scope`, `egress`, `provisional`, `on_stop`, `strict`, `pbx`, `trunk`, `provider`, `limits`, `timers`, `log`, `xdp`",
+            "error 6:2 reports: unknown key `reports` => the keys here are: `interfaces`, `catalogue`, `enforcement`, `scope`, `egress`, `provisional`, `on_stop`, `strict`, `pbx`, `trunk`, `provider`, `limits`, `timers`, `log`, `metrics`, `xdp`",
+        ],
+    ),
+    (
+        "metrics: no port",
+        r#"interfaces = ["eth0"]
+[pbx]
+preset = "asterisk"
+[[trunk]]
+provider = "vapi-us"
+[metrics]
+listen = "127.0.0.1"
+"#,
+        &[
+            r#"error 7:10 metrics.listen: "127.0.0.1" is neither an address with a port nor "off" => write "127.0.0.1:9760", or "[::1]:9760", or "off""#,
+        ],
+    ),
+    (
+        "warning: metrics for everybody",
+        r#"interfaces = ["eth0"]
+[pbx]
+preset = "asterisk"
+[[trunk]]
+provider = "vapi-us"
+[metrics]
+listen = "0.0.0.0:9760"
+"#,
+        &[
+            "warning 7:10 metrics.listen: whoever reaches 0.0.0.0:9760 can read the metrics => they name your providers and count your calls: let a firewall admit the Prometheus server alone, or listen on 127.0.0.1",
         ],
     ),
     (

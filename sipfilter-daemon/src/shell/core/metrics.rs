@@ -50,7 +50,7 @@ impl Core {
         for name in &names {
             providers.entry((*name).to_owned()).or_default();
         }
-        let adopted = self.writer.adopted() as u64;
+        let adopted = self.engine.adopted_pinholes() as u64;
         let limits = &self.settings.limits;
         Snapshot {
             version: env!("CARGO_PKG_VERSION"),
