@@ -5,6 +5,7 @@
 
 mod bench;
 mod build;
+mod chaos;
 mod demo;
 mod fuzz;
 mod kernels;
@@ -32,6 +33,7 @@ enum Verb {
     Setup(setup::Arguments),
     Build(build::Arguments),
     Demo(demo::Arguments),
+    Chaos(chaos::Arguments),
     Test(test::Arguments),
     TestKernels(kernels::Arguments),
     Lint(lint::Arguments),
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Verb::Setup(arguments) => setup::run(&project, arguments),
         Verb::Build(arguments) => build::run(&project, arguments),
         Verb::Demo(arguments) => demo::run(&project, arguments),
+        Verb::Chaos(arguments) => chaos::run(&project, arguments),
         Verb::Test(arguments) => test::run(&project, arguments),
         Verb::TestKernels(arguments) => kernels::run(&project, arguments),
         Verb::Lint(arguments) => lint::run(&project, arguments),

@@ -38,6 +38,7 @@ pub fn run(project: &Project, Arguments { host }: &Arguments) -> Result<ExitCode
     })];
     if with_lab {
         groups.push(step("kernel and namespace tests", || lab(project)));
+        groups.push(step("chaos", || chaos(project)));
         match kernels::obstacle() {
             None => groups.push(step("older kernels", || kernels::test_all(project))),
             Some(obstacle) => eprintln!("NOT RUN, because {obstacle}: older kernels"),
@@ -87,6 +88,17 @@ fn lab(project: &Project) -> Result<()> {
     Ok(cargo
         .env("SIPFILTER_BIN_DIR", project.target.join("debug"))
         .run()?)
+}
+
+/// Alone, because two hundred calls take what the machine has.
+fn chaos(project: &Project) -> Result<()> {
+    let bin = project.target.join("debug");
+    project
+        .cargo("build")
+        .args(["--package", "sipfilter-daemon", "--package", LAB, "--bins"])
+        .run()?;
+    let chaos = project.shell.cmd(bin.join("chaos"));
+    Ok(chaos.env("SIPFILTER_BIN_DIR", &bin).run()?)
 }
 
 fn lab_tests(project: &Project) -> Result<Vec<String>> {

@@ -139,6 +139,9 @@ struct Shot {
     bytes: Vec<u8>,
 }
 
+/// Attackers: their sockets, and what each sends in turn.
+type Plan = Vec<(Vec<UdpSocket>, Vec<Shot>)>;
+
 /// Counts of sent packets by kind, readable while the attack runs.
 #[derive(Debug, Default)]
 pub struct Fired([AtomicU64; Kind::ALL.len()]);
@@ -194,7 +197,7 @@ impl Attack {
                 }
             }
         }
-        Ok(Self::fire(vec![(from, shots)]))
+        Ok(Self::fire(vec![(from, shots)], 1))
     }
 
     /// Starts everybody who sends towards RTP ports, `rounds` packets of each kind for each call.
@@ -202,6 +205,19 @@ impl Attack {
     /// # Errors
     /// Where a socket cannot be bound.
     pub fn on_media(network: &Network, calls: &[Call], rounds: usize) -> Result<Self> {
+        Ok(Self::fire(Self::media_plan(network, calls, rounds)?, 1))
+    }
+
+    /// The same, until it is dropped.
+    ///
+    /// # Errors
+    /// Where a socket cannot be bound.
+    pub fn endless_on_media(network: &Network, calls: &[Call]) -> Result<Self> {
+        let plan = Self::media_plan(network, calls, 1)?;
+        Ok(Self::fire(plan, usize::MAX))
+    }
+
+    fn media_plan(network: &Network, calls: &[Call], rounds: usize) -> Result<Plan> {
         let family = network.family;
         let stranger = SocketAddr::new(Place::Stranger.address(family), 45_678);
         let strangers = bind(&network.stranger, &[stranger])?;
@@ -226,8 +242,7 @@ impl Attack {
         for round in 0..rounds {
             for call in calls {
                 let open = call.pbx_media;
-                let closed = SocketAddr::new(open.ip(), PBX_RTP_LAST - 2 * (call.number % 1000));
-                let forged = SocketAddr::new(open.ip(), closed.port() - 2001);
+                let [closed, forged] = closed_ports(call);
                 let media = usize::from(call.number % super::address::PROVIDER_MEDIA_COUNT);
                 let rtp = |kind| {
                     let mut bytes = rtp_header(call.number, Way::In, round as u32);
@@ -285,16 +300,13 @@ impl Attack {
         }
         let forgeries = UdpSocket::try_clone(&providers[other + 1])?;
         for call in calls.iter().take(20) {
-            let port = PBX_RTP_LAST - 2 * (call.number % 1000) - 2001;
+            let [_, forged] = closed_ports(call);
             forgeries.send_to(
-                forged_answer(stranger, SocketAddr::new(call.pbx_media.ip(), port)).as_bytes(),
+                forged_answer(stranger, forged).as_bytes(),
                 SocketAddr::new(Place::PbxCallee.address(family), SIP_PORT),
             )?;
         }
-        Ok(Self::fire(vec![
-            (strangers, by_stranger),
-            (providers, by_provider),
-        ]))
+        Ok(vec![(strangers, by_stranger), (providers, by_provider)])
     }
 
     /// What has been sent so far.
@@ -310,7 +322,7 @@ impl Attack {
         }
     }
 
-    fn fire(attackers: Vec<(Vec<UdpSocket>, Vec<Shot>)>) -> Self {
+    fn fire(attackers: Plan, turns: usize) -> Self {
         let fired = Arc::new(Fired::default());
         let stop = Arc::new(AtomicBool::new(false));
         let threads = attackers
@@ -318,7 +330,7 @@ impl Attack {
             .map(|(sockets, shots)| {
                 let (fired, stop) = (Arc::clone(&fired), Arc::clone(&stop));
                 thread::spawn(move || {
-                    for shot in shots {
+                    for shot in std::iter::repeat_n(&shots, turns).flatten() {
                         if stop.load(Ordering::Relaxed) {
                             break;
                         }
@@ -346,6 +358,13 @@ impl Drop for Attack {
             let _ = thread.join();
         }
     }
+}
+
+/// The ports beside a call's that [`Kind::ClosedPort`] and [`Kind::ForgedConsent`] name.
+#[must_use]
+pub fn closed_ports(call: &Call) -> [SocketAddr; 2] {
+    let closed = PBX_RTP_LAST - 2 * (call.number % 1000);
+    [closed, closed - 2001].map(|port| SocketAddr::new(call.pbx_media.ip(), port))
 }
 
 fn bind(namespace: &Namespace, addresses: &[SocketAddr]) -> Result<Vec<UdpSocket>> {

@@ -83,8 +83,32 @@ impl Daemon {
         Ok(this)
     }
 
+    /// The same, of a given binary.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_program(
+        network: &Network,
+        name: &str,
+        config: &str,
+        program: &Path,
+    ) -> Result<Self> {
+        let mut this = Self::spawn_program(network, name, config, &[], program.to_path_buf())?;
+        this.wait_until_ready()?;
+        Ok(this)
+    }
+
     fn spawn(network: &Network, name: &str, config: &str, wrapper: &[&str]) -> Result<Self> {
-        let program = find_program("sipfilterd")?;
+        Self::spawn_program(network, name, config, wrapper, find_program("sipfilterd")?)
+    }
+
+    fn spawn_program(
+        network: &Network,
+        name: &str,
+        config: &str,
+        wrapper: &[&str],
+        program: PathBuf,
+    ) -> Result<Self> {
         let directory = network.directory.path();
         let file = directory.join(format!("{name}.toml"));
         fs::write(&file, config)?;

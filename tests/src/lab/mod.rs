@@ -7,6 +7,7 @@ pub mod attack;
 pub mod baresip;
 pub mod call;
 pub mod capture;
+pub mod chaos;
 pub mod cleanup;
 pub mod conversation;
 pub mod daemon;

@@ -27,6 +27,8 @@ pub const PACKET_TIME: Duration = Duration::from_millis(20);
 const HEADER: usize = 12;
 const PAYLOAD: usize = 160;
 const MAGIC: &[u8; 8] = b"lab-call";
+/// Where a packet carries its number: after header, mark, call and way.
+const NUMBER: usize = HEADER + 8 + 2 + 1;
 const RECEIVE_BUFFER: usize = 1 << 20;
 
 /// Which way a stream goes.
@@ -252,7 +254,8 @@ pub fn rtp_header(call: u16, way: Way, sequence: u32) -> Vec<u8> {
     bytes
 }
 
-fn packet(call: u16, way: Way, number: u32) -> Vec<u8> {
+/// One packet of a stream.
+pub(crate) fn packet(call: u16, way: Way, number: u32) -> Vec<u8> {
     let mut bytes = rtp_header(call, way, number);
     bytes.extend(MAGIC);
     bytes.extend(call.to_be_bytes());
@@ -262,8 +265,23 @@ fn packet(call: u16, way: Way, number: u32) -> Vec<u8> {
     bytes
 }
 
+/// Makes another packet of the same stream of it.
+pub(crate) fn renumber(packet: &mut [u8], number: u32) {
+    let sequence = u16::try_from(number & 0xffff).unwrap_or_default();
+    let fields: [(usize, &[u8]); 3] = [
+        (2, &sequence.to_be_bytes()),
+        (4, &number.wrapping_mul(160).to_be_bytes()),
+        (NUMBER, &number.to_be_bytes()),
+    ];
+    for (at, bytes) in fields {
+        if let Some(place) = packet.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    }
+}
+
 /// Whose packet it is, if it is one of a call's.
-fn attribute(bytes: &[u8]) -> Option<(u16, Way, u32)> {
+pub(crate) fn attribute(bytes: &[u8]) -> Option<(u16, Way, u32)> {
     let rest = bytes.get(HEADER..)?.strip_prefix(MAGIC)?;
     let (&call, rest) = rest.split_first_chunk::<2>()?;
     let (&way, rest) = rest.split_first()?;
@@ -272,7 +290,8 @@ fn attribute(bytes: &[u8]) -> Option<(u16, Way, u32)> {
     Some((u16::from_be_bytes(call), way, u32::from_be_bytes(number)))
 }
 
-fn bind_all(
+/// Sockets in a namespace that do not block and take bursts.
+pub(crate) fn bind_all(
     namespace: &Namespace,
     addresses: impl Iterator<Item = SocketAddr> + Send,
 ) -> Result<Vec<UdpSocket>> {
@@ -335,5 +354,12 @@ mod tests {
         assert_eq!(attribute(&bytes), Some((7, Way::Out, 70_000)));
         assert_eq!(attribute(&bytes[..20]), None);
         assert_eq!(bytes.len(), 172);
+    }
+
+    #[test]
+    fn a_packet_with_another_number_is_the_one_that_would_have_been_made() {
+        let mut bytes = packet(7, Way::Out, 3);
+        renumber(&mut bytes, 70_000);
+        assert_eq!(bytes, packet(7, Way::Out, 70_000));
     }
 }

@@ -4,6 +4,7 @@
 //! set. Each builds its own lab; they share nothing and may run side by side.
 
 mod agents;
+mod chaos;
 mod cleanup;
 mod eyes;
 mod floods;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         .chain(modes::tests())
         .chain(provisional::tests())
         .chain(eyes::tests())
+        .chain(chaos::tests())
         .map(|test| {
             let why = able.as_ref().err().map(|why| format!("{why:#}"));
             let ignored = why.is_some() && !must_run;
