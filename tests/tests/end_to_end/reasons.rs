@@ -31,6 +31,7 @@ const FLOOD: usize = 20_000;
 const BURST: usize = 30;
 
 const PBX_MEDIA: u16 = 10_000;
+const EARLY_MEDIA: u16 = 10_004;
 const FAR_MEDIA: u16 = 40_404;
 
 pub fn tests() -> Vec<Test> {
@@ -61,7 +62,8 @@ fn every_reason(family: Family, mode: Mode) -> Result<()> {
     let pid = pid.context("a process has a number")?;
     kill_process(pid, Signal::STOP)?;
     let told = scene
-        .media()
+        .early()
+        .and_then(|()| scene.media())
         .and_then(|()| scene.strangers())
         .and_then(|()| scene.leaving())
         .and_then(|()| {
@@ -141,6 +143,23 @@ fn send_frame(link: &Link, mut frame: Vec<u8>) -> Result<()> {
     link.send(&frame)
 }
 
+/// A message with SDP.
+fn message(first: &str, to_tag: &str, contact: IpAddr, port: u16) -> String {
+    let version = if contact.is_ipv4() { "IP4" } else { "IP6" };
+    let sdp = format!(
+        "v=0\r\no=- 1 1 IN {version} {contact}\r\ns=-\r\nc=IN {version} {contact}\r\nt=0 0\r\n\
+         m=audio {port} RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n"
+    );
+    let at = SocketAddr::new(contact, SIP_PORT);
+    format!(
+        "{first}\r\nVia: SIP/2.0/UDP provider.example;branch=z9hG4bKreasons\r\nMax-Forwards: 70\r\n\
+         From: <sip:caller@provider.example>;tag=a\r\nTo: <sip:callee@pbx.example>{to_tag}\r\n\
+         Call-ID: reasons@provider.example\r\nCSeq: 1 INVITE\r\nContact: <sip:user@{at}>\r\n\
+         Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}",
+        sdp.len()
+    )
+}
+
 impl Scene {
     fn set(network: &Network, family: Family) -> Result<Self> {
         let pbx = Place::PbxCallee.address(family);
@@ -163,22 +182,7 @@ impl Scene {
 
     /// An offer and an answer, as far as a pinhole needs them.
     fn call(&self) -> Result<()> {
-        let head = |first: &str, to_tag: &str, contact: IpAddr, port: u16| {
-            let version = if contact.is_ipv4() { "IP4" } else { "IP6" };
-            let sdp = format!(
-                "v=0\r\no=- 1 1 IN {version} {contact}\r\ns=-\r\nc=IN {version} {contact}\r\nt=0 0\r\n\
-                 m=audio {port} RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n"
-            );
-            let at = SocketAddr::new(contact, SIP_PORT);
-            format!(
-                "{first}\r\nVia: SIP/2.0/UDP provider.example;branch=z9hG4bKreasons\r\nMax-Forwards: 70\r\n\
-                 From: <sip:caller@provider.example>;tag=a\r\nTo: <sip:callee@pbx.example>{to_tag}\r\n\
-                 Call-ID: reasons@provider.example\r\nCSeq: 1 INVITE\r\nContact: <sip:user@{at}>\r\n\
-                 Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}",
-                sdp.len()
-            )
-        };
-        let invite = head(
+        let invite = message(
             "INVITE sip:callee@pbx.example SIP/2.0",
             "",
             self.provider_address,
@@ -186,17 +190,28 @@ impl Scene {
         );
         self.provider_sip
             .send_to(invite.as_bytes(), self.pbx_sip.local_addr()?)?;
-        let mut buffer = [0; 2_048];
         self.pbx_sip
-            .recv(&mut buffer)
+            .recv(&mut [0; 2_048])
             .context("the INVITE did not come through")?;
-        let answer = head("SIP/2.0 200 OK", ";tag=b", self.pbx, PBX_MEDIA);
+        self.answer(PBX_MEDIA)
+    }
+
+    fn answer(&self, port: u16) -> Result<()> {
+        let answer = message("SIP/2.0 200 OK", ";tag=b", self.pbx, port);
         self.pbx_sip
             .send_to(answer.as_bytes(), self.provider_sip.local_addr()?)?;
         self.provider_sip
-            .recv(&mut buffer)
+            .recv(&mut [0; 2_048])
             .context("the answer did not come through")?;
         Ok(())
+    }
+
+    /// An answer that the daemon does not read, and media right behind it.
+    fn early(&self) -> Result<()> {
+        self.answer(EARLY_MEDIA)?;
+        let ports = (FAR_MEDIA, EARLY_MEDIA);
+        let rtp = self.to_pbx(UDP, self.provider_address, ports, &[0x80; 20]);
+        self.send(&self.provider, &rtp)
     }
 
     fn send(&self, link: &Link, frame: &Frame) -> Result<()> {

@@ -7,10 +7,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{Array, MapData, RingBuf};
 use sipfilter_common::{
     abi::{MAX_PINHOLES, RING_BYTES, map},
+    addr::Address,
+    key::PortPlace,
+    parse::{Ip, Network, parse_ethernet, parse_ipv4, parse_ipv6},
     reason::Reason,
+    settings::Settings as Constants,
+    value::{PROVISIONAL_LIFETIME, Provisional},
 };
 use sipfilter_daemon::{
     engine::{
@@ -29,6 +34,9 @@ use crate::policy::{
 
 /// How many small packets surely fit into that half of a ring buffer of copies which is open to every request.
 pub const COPIES: u32 = RING_BYTES / 4_096;
+
+/// How many packets a provisional place can be made to let through, instead of the few that it does.
+pub const EARLY_PACKETS: u32 = 255;
 
 /// What becomes of packets that differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +152,7 @@ pub fn packet(target: Target, family: u32) -> Vec<u8> {
 pub struct Scene {
     datapath: Datapath,
     rings: [RingBuf<MapData>; 2],
+    places: Array<MapData, u64>,
     cases: Vec<Case>,
 }
 
@@ -237,6 +246,7 @@ impl Scene {
             datapath.take(map::SIGNALLING_OUT)?,
         ];
         Ok(Self {
+            places: datapath.take(map::PROVISIONAL)?,
             datapath,
             rings,
             cases: Vec::new(),
@@ -251,12 +261,37 @@ impl Scene {
         }
     }
 
+    /// Makes the provisional place that this packet comes to last, for [`EARLY_PACKETS`]. One of the cases has opened it.
+    pub fn keep_open(&mut self, packet: &[u8]) -> Result<()> {
+        let constants = &self.datapath.constants;
+        let place = match parse_ethernet(&packet) {
+            Ok(Network::Ipv4(start)) => parse_ipv4(&packet, start)
+                .ok()
+                .and_then(|ip| place_of(packet, &ip, constants)),
+            Ok(Network::Ipv6(start)) => parse_ipv6(&packet, start)
+                .ok()
+                .and_then(|ip| place_of(packet, &ip, constants)),
+            _ => None,
+        };
+        let index = place.context("not a packet to a protected port")?.index();
+        let provider = Provisional(self.places.get(&index, 0)?).provider();
+        let never = Provisional::new(u64::MAX - PROVISIONAL_LIFETIME, provider);
+        let word = never.0 | u64::from(EARLY_PACKETS);
+        Ok(self.places.set(index, word, 0)?)
+    }
+
     /// Empties the ring buffers of copies, as the daemon would.
     pub fn drain(&mut self) {
         for ring in &mut self.rings {
             while ring.next().is_some() {}
         }
     }
+}
+
+fn place_of<A: Address>(packet: &[u8], ip: &Ip<A>, constants: &Constants) -> Option<PortPlace> {
+    let ports = ip.ports(&packet).ok()?;
+    let address = ip.destination.index_in(constants)?;
+    Some(PortPlace::new(address, ports.destination))
 }
 
 /// Fisher and Yates, by a fixed sequence.
