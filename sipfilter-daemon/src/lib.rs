@@ -3,6 +3,7 @@
 //! Data runs one way: `shell` feeds captured packets to `engine`, which decides; `shell` carries the decisions out.
 //! `engine` does no I/O and reads no clock; `config` turns files into the settings of both; `ctl` is the operator's face.
 
+pub mod arguments;
 pub mod config;
 pub mod ctl;
 pub mod engine;

@@ -10,6 +10,7 @@ use sipfilter_ebpf_toolchain::{BpfTarget, Toolchain, ToolsDir};
 
 use crate::project::{Project, find_program, step};
 use crate::setup::{self, CARGO_DENY_VERSION, Purpose};
+use crate::unit;
 
 /// Check formatting, lints (also on the eBPF target), documentation, and dependencies' bans, licences and sources.
 #[derive(Debug, clap::Args)]
@@ -17,11 +18,12 @@ pub struct Arguments {}
 
 type Check = fn(&Project) -> Result<()>;
 
-const CHECKS: [(&str, Check); 5] = [
+const CHECKS: [(&str, Check); 6] = [
     ("formatting", formatting),
     ("clippy, every crate", clippy),
     ("clippy, eBPF target", clippy_ebpf),
     ("documentation", documentation),
+    ("systemd unit", unit::check),
     ("dependencies: bans, licences, sources", dependencies),
 ];
 

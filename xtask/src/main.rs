@@ -10,9 +10,12 @@ mod demo;
 mod fuzz;
 mod kernels;
 mod lint;
+mod package;
 mod project;
 mod setup;
 mod test;
+mod test_package;
+mod unit;
 
 use std::process::ExitCode;
 
@@ -32,10 +35,12 @@ struct Arguments {
 enum Verb {
     Setup(setup::Arguments),
     Build(build::Arguments),
+    Package(package::Arguments),
     Demo(demo::Arguments),
     Chaos(chaos::Arguments),
     Test(test::Arguments),
     TestKernels(kernels::Arguments),
+    TestPackage(test_package::Arguments),
     Lint(lint::Arguments),
     Bench(bench::Arguments),
     Fuzz(fuzz::Arguments),
@@ -46,10 +51,12 @@ fn main() -> ExitCode {
     let done = Project::locate().and_then(|project| match &arguments.verb {
         Verb::Setup(arguments) => setup::run(&project, arguments),
         Verb::Build(arguments) => build::run(&project, arguments),
+        Verb::Package(arguments) => package::run(&project, arguments),
         Verb::Demo(arguments) => demo::run(&project, arguments),
         Verb::Chaos(arguments) => chaos::run(&project, arguments),
         Verb::Test(arguments) => test::run(&project, arguments),
         Verb::TestKernels(arguments) => kernels::run(&project, arguments),
+        Verb::TestPackage(arguments) => test_package::run(&project, arguments),
         Verb::Lint(arguments) => lint::run(&project, arguments),
         Verb::Bench(arguments) => bench::run(&project, arguments),
         Verb::Fuzz(arguments) => fuzz::run(&project, arguments),

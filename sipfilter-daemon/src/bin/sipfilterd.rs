@@ -1,33 +1,28 @@
 //! sipfilterd: the daemon.
+//!
+//! Exit status: 0 it was asked to end, 1 something went wrong that another attempt may mend, 2 a configuration or a command line that no
+//! attempt will mend. The systemd unit restarts it after 1 and not after 2.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser;
 use sipfilter_daemon::{
-    config::{self, Config, Log, LogFormat},
-    error_text,
-    shell::{self, runtime_dir},
+    arguments::Arguments,
+    config::{Config, Log, LogFormat},
+    error_text, shell,
 };
 use tracing_subscriber::EnvFilter;
 
-/// Lets through the signalling of your providers and the media of live calls, and drops everything else that is aimed at the PBX's
-/// voice ports.
-#[derive(Debug, Parser)]
-#[command(version, about)]
-struct Arguments {
-    /// The configuration
-    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
-    config: PathBuf,
-    /// Where the control socket and the lock are; each daemon needs its own
-    #[arg(long, value_name = "DIR", default_value = runtime_dir::DEFAULT)]
-    runtime_dir: PathBuf,
-}
+/// Something went wrong.
+const FAILED: u8 = 1;
+/// The configuration is wrong; clap's status for a wrong command line, too.
+const WRONG_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let config = match Config::load(&arguments.config) {
         Ok(config) => config,
-        Err(error) => return fail(&error.into()),
+        Err(error) => return fail(WRONG_CONFIG, &error.into()),
     };
     start_logging(config.log);
     for warning in &config.warnings {
@@ -38,11 +33,11 @@ fn main() -> ExitCode {
         .build()
     {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&error.into()),
+        Err(error) => return fail(FAILED, &error.into()),
     };
     match runtime.block_on(shell::run(config, &arguments.runtime_dir)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => fail(FAILED, &error),
     }
 }
 
@@ -53,7 +48,14 @@ fn start_logging(log: Log) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
+    // Set by systemd where standard error is the journal, which notes the time of each line itself.
+    let is_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     match log.format {
+        LogFormat::Text if is_journal => builder
+            .with_target(false)
+            .with_ansi(false)
+            .without_time()
+            .init(),
         LogFormat::Text => builder
             .with_target(false)
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
@@ -62,7 +64,7 @@ fn start_logging(log: Log) {
     }
 }
 
-fn fail(error: &anyhow::Error) -> ExitCode {
+fn fail(status: u8, error: &anyhow::Error) -> ExitCode {
     eprintln!("sipfilterd: {}", error_text::with_causes(error.as_ref()));
-    ExitCode::from(2)
+    ExitCode::from(status)
 }

@@ -16,6 +16,9 @@ pub struct Args {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
     config: PathBuf,
+    /// Print nothing but what is wrong with it
+    #[arg(short, long)]
+    quiet: bool,
 }
 
 /// The JSON answer.
@@ -62,6 +65,7 @@ pub(super) fn run(args: &Args, json: bool, out: &mut dyn Write) -> Result<Outcom
         writeln!(out, "{diagnostic}\n")?;
     }
     match config {
+        Some(_) if args.quiet => {}
         Some(config) => {
             summary(out, &config.summary())?;
             writeln!(out, "\n{} is good", args.config.display())?;

@@ -40,14 +40,16 @@ pub(super) fn run(
     out: &mut dyn Write,
 ) -> Result<Outcome, CtlError> {
     let pins = Pins::of_runtime_dir(runtime_dir);
-    let pinned = match pins.stamp() {
-        Ok(stamp) => Some(Pinned::new(&pins, &stamp)),
-        Err(PinError::Absent { .. }) => None,
-        Err(error) => return Err(error.into()),
-    };
     let (daemon, why) = match client::get::<view::Status>(runtime_dir, "/v1/status") {
         Ok(status) => (Some(status), None),
         Err(error @ ClientError::Down { .. }) => (None, Some(error)),
+        Err(error) => return Err(error.into()),
+    };
+    let pinned = match pins.stamp() {
+        Ok(stamp) => Some(Pinned::new(&pins, &stamp)),
+        Err(PinError::Absent { .. }) => None,
+        // The socket answers the daemon's group, while the pins are its user's alone.
+        Err(_) if daemon.is_some() => None,
         Err(error) => return Err(error.into()),
     };
     let outcome = if daemon.is_some() {

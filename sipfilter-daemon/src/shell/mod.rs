@@ -14,6 +14,7 @@ pub mod ephemeral;
 pub mod interface;
 pub mod map_writer;
 pub mod metrics;
+pub mod notify;
 pub mod outer;
 pub mod pins;
 pub mod policy;
@@ -49,6 +50,7 @@ use self::{
     core::{About, Core, Kernel, Keys},
     datapath::{Attached, Attachment, Datapath, Found},
     map_writer::MapWriter,
+    notify::Manager,
     pins::Pins,
     policy::KernelPolicy,
     pressure::Pressure,
@@ -70,6 +72,7 @@ const LOSS_CHECK: Duration = Duration::from_secs(1);
 /// Whatever keeps the daemon from filtering; the text says what to do. What an earlier run has left attached still is.
 pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     let started = clock::now();
+    let mut manager = Manager::of_environment(started);
     for interface in &config.interfaces {
         interface::check(interface)?;
     }
@@ -127,6 +130,7 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
         label: datapath.label_key(),
     };
     let on_stop = config.on_stop;
+    let interfaces = config.interfaces.clone();
     let about = About {
         config,
         attached,
@@ -142,7 +146,10 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     let mut core = Core::new(settings, keys, kernel, about);
     tracing::info!("ready");
 
-    let mut losses = tokio::time::interval(LOSS_CHECK);
+    manager.ready(&format!("filtering on {}", interfaces.join(", ")));
+
+    let pace = manager.pace().unwrap_or(LOSS_CHECK);
+    let mut losses = tokio::time::interval(LOSS_CHECK.min(pace));
     losses.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let ending = loop {
         let deadline = core.poll_timeout();
@@ -153,7 +160,9 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
             _ = losses.tick() => core.check_losses(),
             ending = termination.wait() => break ending,
         }
+        manager.turn_ended(clock::now());
     };
+    manager.stopping();
     api.abort();
     if let Some(metrics) = metrics {
         metrics.abort();

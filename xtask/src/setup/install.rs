@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use sipfilter_ebpf_toolchain::{BPF_LINKER_VERSION, LlvmMajor, ToolsDir};
 
-use super::CARGO_DENY_VERSION;
 use super::survey::{BPFFS, Item, Remedy, State, llvm_prefix};
+use super::{CARGO_DEB_VERSION, CARGO_DENY_VERSION};
 use crate::project::{Project, find_program, step};
 
 const APT_INSTALL: &str = "apt-get install --no-install-recommends --no-remove";
@@ -73,7 +73,8 @@ pub fn install(project: &Project, missing: &[Item]) -> Result<()> {
         match remedy {
             Remedy::Packages(_) => {}
             Remedy::Linker(llvm) => linker(project, *llvm)?,
-            Remedy::CargoDeny => cargo_deny(project)?,
+            Remedy::CargoDeny => cargo_tool(project, "cargo-deny", CARGO_DENY_VERSION)?,
+            Remedy::CargoDeb => cargo_tool(project, "cargo-deb", CARGO_DEB_VERSION)?,
             Remedy::Component(name) => component(project, name)?,
             Remedy::MountBpffs => step("mounting bpffs", || {
                 Ok(project
@@ -158,13 +159,13 @@ fn linker(project: &Project, llvm: LlvmMajor) -> Result<()> {
     )
 }
 
-/// Its release profile optimises across all crates, which doubles the build; it runs for a second.
-fn cargo_deny(project: &Project) -> Result<()> {
-    let root = ToolsDir::from_env()?.root("cargo-deny", CARGO_DENY_VERSION);
+/// Their release profiles optimise across all crates, which doubles the build; they run for a second.
+fn cargo_tool(project: &Project, name: &str, version: &str) -> Result<()> {
+    let root = ToolsDir::from_env()?.root(name, version);
     step(
-        &format!("building cargo-deny {CARGO_DENY_VERSION} (about 2 minutes)"),
+        &format!("building {name} {version} (about 2 minutes)"),
         || {
-            let cargo = cargo_install(project, "cargo-deny", CARGO_DENY_VERSION, &root);
+            let cargo = cargo_install(project, name, version, &root);
             Ok(cargo
                 .env("CARGO_PROFILE_RELEASE_LTO", "off")
                 .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")

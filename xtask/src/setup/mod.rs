@@ -20,6 +20,9 @@ use survey::{Item, State};
 /// The release of cargo-deny that is installed.
 pub const CARGO_DENY_VERSION: &str = "0.20.2";
 
+/// The release of cargo-deb that is installed.
+pub const CARGO_DEB_VERSION: &str = "3.8.0";
+
 /// Packages, then what is built with them, then what that reveals: more rounds than this mean that installing does not help.
 const MAX_ROUNDS: usize = 5;
 
@@ -44,6 +47,8 @@ pub enum Purpose {
     Lint,
     /// The programs that `cargo xtask bench` compares with.
     Bench,
+    /// `cargo xtask package`, and `test-package`.
+    Package,
 }
 
 /// Sets everything up, or only reports.
@@ -54,6 +59,7 @@ pub fn run(project: &Project, Arguments { check }: &Arguments) -> Result<ExitCod
         Purpose::Kernels,
         Purpose::Lint,
         Purpose::Bench,
+        Purpose::Package,
     ];
     if !check {
         ensure(project, &all)?;

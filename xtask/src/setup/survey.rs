@@ -9,6 +9,7 @@ use sipfilter_ebpf_toolchain::{Compiler, LlvmMajor, Origin, Rejected, ToolsDir};
 
 use super::Purpose;
 use crate::lint;
+use crate::package;
 use crate::project::{Project, find_program};
 
 /// The programs that the lab starts, and the Debian packages that bring them.
@@ -40,6 +41,18 @@ const KERNEL_PROGRAMS: [(&str, &str); 6] = [
 
 /// What the benchmarks need besides the lab: what sipfilter is compared with.
 const BENCH_PROGRAMS: [(&str, &str); 1] = [("xdp-filter", "xdp-tools")];
+
+/// What looks at the systemd unit.
+const LINT_PROGRAMS: [(&str, &str); 1] = [("systemd-analyze", "systemd")];
+
+/// What making the Debian package and trying it needs.
+const PACKAGE_PROGRAMS: [(&str, &str); 5] = [
+    ("debootstrap", "debootstrap"),
+    ("dpkg-deb", "dpkg"),
+    ("git", "git"),
+    ("lintian", "lintian"),
+    ("unshare", "util-linux"),
+];
 
 const EBPF_COMPILER: [&str; 3] = ["cargo-web", "rust-web-src", "rustc-web"];
 
@@ -73,6 +86,8 @@ pub enum Remedy {
     Linker(LlvmMajor),
     /// cargo-deny, from the Rust package registry.
     CargoDeny,
+    /// cargo-deb, from the same.
+    CargoDeb,
     /// A component of the rustup toolchain that runs us.
     Component(&'static str),
     /// The file system for pinned maps.
@@ -117,7 +132,19 @@ pub fn look(project: &Project, purposes: &[Purpose]) -> Result<Vec<Item>> {
     if needs(Purpose::Bench) {
         items.extend(BENCH_PROGRAMS.map(|(program, package)| lab_program(program, package)));
     }
+    if needs(Purpose::Package) {
+        items.extend(PACKAGE_PROGRAMS.map(|(program, package)| lab_program(program, package)));
+        items.push(match package::cargo_deb()? {
+            Some(path) => Item::present("cargo-deb", path.display().to_string()),
+            None => Item::missing(
+                "cargo-deb",
+                Remedy::CargoDeb,
+                "not in the tools directory nor on PATH",
+            ),
+        });
+    }
     if needs(Purpose::Lint) {
+        items.extend(LINT_PROGRAMS.map(|(program, package)| lab_program(program, package)));
         items.push(component(project, "rustfmt", "fmt"));
         items.push(component(project, "clippy", "clippy"));
         items.push(match lint::cargo_deny()? {

@@ -1,0 +1,101 @@
+//! What the service manager hears of the daemon (sd_notify(3)): that it filters, that it still gets on, that it ends.
+//!
+//! The proof of life is given by the task that owns engine and map writer, at the end of its own turn, and never by a timer or a task
+//! of its own: one that hangs in the engine or in a system call of the map writer falls silent, and is replaced. Without a service
+//! manager all this does nothing.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+use crate::engine::Instant;
+
+/// Of the time that the manager allows between two signs of life, the part after which the next one is given.
+const SHARE: u32 = 3;
+
+/// The service manager, where there is one.
+#[derive(Debug)]
+pub struct Manager {
+    heartbeat: Option<Heartbeat>,
+}
+
+/// Signs of life that are owed.
+#[derive(Debug)]
+struct Heartbeat {
+    every: Duration,
+    last: Instant,
+}
+
+impl Manager {
+    /// The one that the environment names.
+    pub fn of_environment(now: Instant) -> Self {
+        Self {
+            heartbeat: sd_notify::watchdog_enabled().map(|limit| Heartbeat::within(limit, now)),
+        }
+    }
+
+    /// How often a turn has to end at least, for signs of life to come in time.
+    pub fn pace(&self) -> Option<Duration> {
+        self.heartbeat.as_ref().map(|heartbeat| heartbeat.every)
+    }
+
+    /// The daemon filters; `status` is a line for people.
+    pub fn ready(&self, status: &str) {
+        tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    }
+
+    /// A turn of the task that owns everything has ended.
+    pub fn turn_ended(&mut self, now: Instant) {
+        if self.heartbeat.as_mut().is_some_and(|beat| beat.is_due(now)) {
+            tell(&[NotifyState::Watchdog]);
+        }
+    }
+
+    /// The daemon ends, because it was asked to.
+    pub fn stopping(&self) {
+        tell(&[NotifyState::Stopping]);
+    }
+}
+
+impl Heartbeat {
+    fn within(limit: Duration, now: Instant) -> Self {
+        Self {
+            every: limit / SHARE,
+            last: now,
+        }
+    }
+
+    /// Whether one is due now; then it counts as given.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = now.0.saturating_sub(self.last.0) >= self.every;
+        if is_due {
+            self.last = now;
+        }
+        is_due
+    }
+}
+
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "the service manager cannot be told ($NOTIFY_SOCKET)");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_of_life_come_with_turns_and_not_more_often_than_needed() {
+        let at = |milliseconds| Instant(Duration::from_millis(milliseconds));
+        let mut heartbeat = Heartbeat::within(Duration::from_secs(9), at(500));
+        let turns = [
+            600, 3_400, 3_500, 3_600, 6_499, 6_500, 60_000, 60_001, 63_000,
+        ];
+        let given: Vec<u64> = turns
+            .into_iter()
+            .filter(|turn| heartbeat.is_due(at(*turn)))
+            .collect();
+        assert_eq!(given, [3_500, 6_500, 60_000, 63_000]);
+    }
+}
