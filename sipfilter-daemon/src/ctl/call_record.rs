@@ -11,14 +11,33 @@ use super::{
 };
 use crate::view::{self, CallEnd, CallLink, CallRecord, Happening, Moment};
 
-pub(super) fn run(
+pub(super) fn show(
     id: &str,
     runtime_dir: &Path,
     json: bool,
     out: &mut dyn Write,
 ) -> Result<Outcome, CtlError> {
-    let resource = format!("/v1/calls/{}", segment(id));
-    let record: CallRecord = match client::get(runtime_dir, &resource) {
+    let answer = client::get(runtime_dir, &format!("/v1/calls/{}", segment(id)));
+    print(answer, json, out)
+}
+
+/// Ends the call, and shows what is known of it then.
+pub(super) fn close(
+    id: &str,
+    runtime_dir: &Path,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, CtlError> {
+    let answer = client::post(runtime_dir, &format!("/v1/calls/{}/close", segment(id)));
+    print(answer, json, out)
+}
+
+fn print(
+    answer: Result<CallRecord, ClientError>,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, CtlError> {
+    let record = match answer {
         Ok(record) => record,
         Err(ClientError::Unknown(error)) => {
             if json {

@@ -27,6 +27,11 @@ enum Command {
         /// The call's number, its Call-ID, or the beginning of its Call-ID
         id: String,
     },
+    /// End one call for the filter: its pinholes close at once; neither side is told. Exit status 1 if there is no such call
+    Close {
+        /// The call's number, its Call-ID, or the beginning of its Call-ID
+        id: String,
+    },
 }
 
 pub(super) fn run(
@@ -35,8 +40,10 @@ pub(super) fn run(
     json: bool,
     out: &mut dyn Write,
 ) -> Result<Outcome, CtlError> {
-    if let Some(Command::Show { id }) = &args.command {
-        return call_record::run(id, runtime_dir, json, out);
+    match &args.command {
+        Some(Command::Show { id }) => return call_record::show(id, runtime_dir, json, out),
+        Some(Command::Close { id }) => return call_record::close(id, runtime_dir, json, out),
+        None => {}
     }
     let calls: Vec<view::Call> = client::get(runtime_dir, "/v1/calls")?;
     if json {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
+use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -31,7 +31,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The socket is somebody else's.
-    #[error("no permission to talk to sipfilterd at {}: {source}; run as root or as a member of the socket's group", path.display())]
+    #[error("no permission to talk to sipfilterd at {}: {source}; run as root, or, where nothing is to be changed, as a member of the socket's group", path.display())]
     Permission {
         /// The socket.
         path: PathBuf,
@@ -62,6 +62,23 @@ pub enum ClientError {
 /// # Errors
 /// [`ClientError`].
 pub fn get<T: DeserializeOwned>(runtime_dir: &Path, resource: &str) -> Result<T, ClientError> {
+    exchange(runtime_dir, api::CONTROL.0, Method::GET, resource)
+}
+
+/// Has something done.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn post<T: DeserializeOwned>(runtime_dir: &Path, verb: &str) -> Result<T, ClientError> {
+    exchange(runtime_dir, api::ADMIN.0, Method::POST, verb)
+}
+
+fn exchange<T: DeserializeOwned>(
+    runtime_dir: &Path,
+    socket: &str,
+    method: Method,
+    resource: &str,
+) -> Result<T, ClientError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -70,7 +87,7 @@ pub fn get<T: DeserializeOwned>(runtime_dir: &Path, resource: &str) -> Result<T,
             source,
         })?;
     runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, request(runtime_dir, resource))
+        tokio::time::timeout(PATIENCE, request(runtime_dir, socket, method, resource))
             .await
             .map_err(|_| ClientError::Timeout)?
     })
@@ -78,9 +95,11 @@ pub fn get<T: DeserializeOwned>(runtime_dir: &Path, resource: &str) -> Result<T,
 
 async fn request<T: DeserializeOwned>(
     runtime_dir: &Path,
+    socket: &str,
+    method: Method,
     resource: &str,
 ) -> Result<T, ClientError> {
-    let socket = api::socket_path(runtime_dir);
+    let socket = runtime_dir.join(socket);
     let stream = UnixStream::connect(&socket)
         .await
         .map_err(|source| match source.kind() {
@@ -95,7 +114,9 @@ async fn request<T: DeserializeOwned>(
         })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
-    let request = Request::get(resource)
+    let request = Request::builder()
+        .method(method)
+        .uri(resource)
         .header(hyper::header::HOST, "sipfilterd")
         .body(Empty::<Bytes>::new())
         .map_err(|error| ClientError::Answer(error.to_string()))?;

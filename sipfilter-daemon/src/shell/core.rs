@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use sipfilter_common::reason::{Action, Counter, Reason};
 
 use super::{
-    api::Question,
+    api::{Order, Question},
     clock,
     counters::Counters,
     datapath::Attached,
@@ -195,6 +195,22 @@ impl Core {
             Question::Calls(asker) => asker.send(self.calls(now)).map_err(drop),
             Question::Metrics(asker) => asker.send(self.metrics(now)).map_err(drop),
             Question::Pinholes(asker) => asker.send(self.pinholes(now)).map_err(drop),
+        };
+    }
+
+    /// Carries out one order; whoever gave it may have gone.
+    pub fn obey(&mut self, order: Order) {
+        let now = clock::now();
+        let _ = match order {
+            Order::CloseCall(id, asker) => {
+                let found = self.records.find(&id).map(|record| record.number);
+                let closed = found.and_then(|number| {
+                    tracing::info!(call = number.0, "closed by order");
+                    self.handle(now, Input::EndCall(number));
+                    self.record(&number.0.to_string(), clock::now())
+                });
+                asker.send(closed).map_err(drop)
+            }
         };
     }
 

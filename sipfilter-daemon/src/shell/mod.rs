@@ -45,7 +45,7 @@ use sipfilter_common::abi::map;
 use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
 
 use self::{
-    api::Question,
+    api::{Question, Sockets},
     capture::Capture,
     core::{About, Core, Kernel, Keys},
     datapath::{Attached, Attachment, Datapath, Found},
@@ -108,14 +108,10 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     let pressure = Pressure::new(&mut datapath, &counters)?;
     let mut capture = Capture::new(&mut datapath)?;
     let (questions, mut asked) = mpsc::channel(api::QUEUE);
-    let socket = api::bind(runtime_dir.path()).with_context(|| {
-        format!(
-            "control socket {}",
-            api::socket_path(runtime_dir.path()).display()
-        )
-    })?;
+    let (orders, mut ordered) = mpsc::channel(api::QUEUE);
+    let sockets = Sockets::bind(runtime_dir.path())?;
     let metrics = serve_metrics(config.metrics, questions.clone()).await;
-    let api = tokio::spawn(api::serve(socket, questions));
+    let api = tokio::spawn(sockets.serve(questions, orders));
 
     let attached = attach(&mut datapath, &pins, &config).inspect_err(|_| {
         // What an earlier run left is worth keeping; what this one made is not.
@@ -157,6 +153,7 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
             read = capture.read(|time, input| core.handle(time, input)) => read.context("the ring buffers of signalling copies")?,
             () = sleep_until(deadline) => core.handle_timeout(clock::now()),
             Some(question) = asked.recv() => core.answer(question),
+            Some(order) = ordered.recv() => core.obey(order),
             _ = losses.tick() => core.check_losses(),
             ending = termination.wait() => break ending,
         }
@@ -168,12 +165,7 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
         metrics.abort();
     }
     end(ending, on_stop, &pins);
-    match std::fs::remove_file(api::socket_path(runtime_dir.path())) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(%error, "the control socket stays behind")
-        }
-        _ => {}
-    }
+    api::unlink(runtime_dir.path());
     Ok(())
 }
 

@@ -1,0 +1,183 @@
+//! The control sockets: HTTP/JSON on unix sockets in the runtime directory, so that `curl --unix-socket` works as well as
+//! `sipfilterctl`.
+//!
+//! There are two, so that the file system's permissions say who may do what: `read` is on one that its group may open, `admin` on
+//! one for the daemon's user (and root) alone. They own no state: each request asks the task that owns the engine. `server` bounds
+//! the connections and `rate` the requests.
+
+mod admin;
+mod rate;
+mod read;
+mod server;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    http::StatusCode,
+    middleware,
+    response::{IntoResponse, Response},
+};
+use tokio::{
+    net::UnixListener,
+    sync::{mpsc, oneshot},
+};
+
+use super::{metrics::Snapshot, record::LookupError};
+use crate::view;
+
+/// The socket to read from, by its name in the runtime directory; its group may, too.
+pub const CONTROL: (&str, u32) = ("control.sock", 0o660);
+/// The socket for what changes something.
+pub const ADMIN: (&str, u32) = ("admin.sock", 0o600);
+
+/// A question to the task that owns the engine. Answering it changes nothing.
+#[derive(Debug)]
+pub enum Question {
+    /// How is it going?
+    Status(oneshot::Sender<view::Status>),
+    /// Which calls are there?
+    Calls(oneshot::Sender<Vec<view::Call>>),
+    /// What happened in this one? By number, Call-ID or its beginning.
+    Call(
+        String,
+        oneshot::Sender<Result<view::CallRecord, LookupError>>,
+    ),
+    /// What is there to count?
+    Metrics(oneshot::Sender<Snapshot>),
+    /// Which pinholes are open?
+    Pinholes(oneshot::Sender<Vec<view::Pinhole>>),
+}
+
+/// An order to the task that owns the engine.
+#[derive(Debug)]
+pub enum Order {
+    /// End this call, whatever its parties say; its record then.
+    CloseCall(
+        String,
+        oneshot::Sender<Result<view::CallRecord, LookupError>>,
+    ),
+}
+
+/// Questions, and orders, that may wait for an answer; further ones wait at the socket.
+pub const QUEUE: usize = 16;
+
+/// A task that takes longer to answer is stuck.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Both sockets, bound.
+#[derive(Debug)]
+pub struct Sockets {
+    control: UnixListener,
+    admin: UnixListener,
+}
+
+/// A socket that cannot be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("control socket {}: {source}", path.display())]
+pub struct BindError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Sockets {
+    /// Binds them, replacing those that a dead daemon left: the runtime directory's lock is held by now.
+    ///
+    /// # Errors
+    /// What the system says, with the path.
+    pub fn bind(runtime_dir: &Path) -> Result<Self, BindError> {
+        let bind = |(name, mode): (&str, u32)| {
+            let path = runtime_dir.join(name);
+            server::bind(&path, mode).map_err(|source| BindError { path, source })
+        };
+        Ok(Self {
+            control: bind(CONTROL)?,
+            admin: bind(ADMIN)?,
+        })
+    }
+
+    /// Serves both until the future is dropped.
+    pub async fn serve(self, questions: mpsc::Sender<Question>, orders: mpsc::Sender<Order>) {
+        tokio::join!(
+            server::serve(self.control, limited(read::routes(questions))),
+            server::serve(self.admin, limited(admin::routes(orders))),
+        );
+    }
+}
+
+/// Removes the sockets of a daemon that ends.
+pub fn unlink(runtime_dir: &Path) {
+    for (name, _) in [CONTROL, ADMIN] {
+        match std::fs::remove_file(runtime_dir.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, socket = name, "the control socket stays behind");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn limited(routes: Router) -> Router {
+    routes.layer(middleware::from_fn_with_state(
+        rate::Rate::default(),
+        rate::limit,
+    ))
+}
+
+async fn ask<M, T: serde::Serialize>(
+    to: mpsc::Sender<M>,
+    message: impl FnOnce(oneshot::Sender<T>) -> M,
+) -> Response {
+    match answer(to, message).await {
+        Some(value) => Json(value).into_response(),
+        None => no_answer(),
+    }
+}
+
+/// `None` if nobody answers any more.
+async fn answer<M, T>(
+    to: mpsc::Sender<M>,
+    message: impl FnOnce(oneshot::Sender<T>) -> M,
+) -> Option<T> {
+    let (answer, answered) = oneshot::channel();
+    let asking = async {
+        to.send(message(answer)).await.ok()?;
+        answered.await.ok()
+    };
+    tokio::time::timeout(PATIENCE, asking).await.ok()?
+}
+
+/// What is known of a call, or that the text names none.
+fn record(answer: Option<Result<view::CallRecord, LookupError>>) -> Response {
+    match answer {
+        Some(Ok(record)) => Json(record).into_response(),
+        Some(Err(error @ LookupError::Unknown(_))) => {
+            failure(StatusCode::NOT_FOUND, &error.to_string())
+        }
+        Some(Err(error @ LookupError::Ambiguous { .. })) => {
+            failure(StatusCode::CONFLICT, &error.to_string())
+        }
+        None => no_answer(),
+    }
+}
+
+fn no_answer() -> Response {
+    failure(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "sipfilterd is shutting down, or too busy to answer",
+    )
+}
+
+fn failure(status: StatusCode, error: &str) -> Response {
+    (
+        status,
+        Json(view::Failure {
+            error: error.to_owned(),
+        }),
+    )
+        .into_response()
+}

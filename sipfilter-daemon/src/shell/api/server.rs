@@ -1,0 +1,202 @@
+//! One control socket's connections: how many, for how long, and how much each may send.
+//!
+//! Whoever may open the socket may be broken or ill-meaning. So the number of connections is capped, a connection carries one
+//! request, its head must come soon, and its body is small. Where the cap is reached, the oldest connection that has not asked for
+//! anything yet makes room; ten thousand silent ones keep nobody out.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    fs, io,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::Router;
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    task::AbortHandle,
+};
+use tower_service::Service;
+
+/// Connections at the same time.
+pub const MAX_CONNECTIONS: usize = 64;
+/// A request's head, line and headers together.
+const MAX_HEAD: usize = 16 * 1024;
+/// How long a request's head may take.
+const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+/// After an error of the socket itself (no descriptors left), which repeats at once.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection, and whether it has asked for something.
+struct Connection {
+    asked: Arc<AtomicBool>,
+    task: AbortHandle,
+}
+
+/// The open connections by age.
+#[derive(Default)]
+struct Connections {
+    open: BTreeMap<u64, Connection>,
+    next: u64,
+}
+
+/// Serves until the future is dropped. Connections that it has accepted by then go on to their end.
+pub async fn serve(listener: UnixListener, router: Router) -> Infallible {
+    let connections = Arc::new(Mutex::new(Connections::default()));
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => admit(&connections, stream, &router),
+            Err(error) => {
+                tracing::debug!(%error, "the control socket cannot accept");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Takes the connection, if there is room or room can be made.
+fn admit(connections: &Arc<Mutex<Connections>>, stream: UnixStream, router: &Router) {
+    let mut table = lock(connections);
+    if table.open.len() >= MAX_CONNECTIONS {
+        let silent = table
+            .open
+            .iter()
+            .find(|(_, connection)| !connection.asked.load(Ordering::Relaxed))
+            .map(|(&number, _)| number);
+        match silent.and_then(|number| table.open.remove(&number)) {
+            Some(connection) => connection.task.abort(),
+            // All of them are being served: the newcomer sees its connection closed.
+            None => return,
+        }
+    }
+    let number = table.next;
+    table.next += 1;
+    let asked = Arc::new(AtomicBool::new(false));
+    let task = tokio::spawn({
+        let (connections, asked, router) =
+            (Arc::clone(connections), Arc::clone(&asked), router.clone());
+        async move {
+            if let Err(error) = converse(stream, router, asked).await {
+                tracing::debug!(%error, "a conversation on the control socket broke");
+            }
+            lock(&connections).open.remove(&number);
+        }
+    });
+    // The task cannot have removed itself yet: the table is locked.
+    table.open.insert(
+        number,
+        Connection {
+            asked,
+            task: task.abort_handle(),
+        },
+    );
+}
+
+/// One request and its answer.
+async fn converse(
+    stream: UnixStream,
+    router: Router,
+    asked: Arc<AtomicBool>,
+) -> Result<(), hyper::Error> {
+    let service = service_fn(move |request: Request<Incoming>| {
+        asked.store(true, Ordering::Relaxed);
+        // A router is ready at any time.
+        router.clone().call(request)
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(MAX_HEAD)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+}
+
+/// A panic in another task leaves the table whole: nothing in here stops half-way.
+fn lock(connections: &Mutex<Connections>) -> MutexGuard<'_, Connections> {
+    connections.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Binds a socket that nobody else listens on, with the given permissions.
+///
+/// A socket that a dead daemon left is replaced (the runtime directory's lock is held by now); anything else in its place is not
+/// ours to remove.
+///
+/// # Errors
+/// What the system says, or that the place is taken.
+pub fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    match fs::symlink_metadata(path) {
+        Ok(there) if there.file_type().is_socket() => fs::remove_file(path)?,
+        Ok(_) => {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "something that is not a socket is in its place; move it away",
+            ));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn silent_connections_keep_nobody_out() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("control.sock");
+        let listener = bind(&path, 0o600).expect("a socket");
+        let router = Router::new().route("/", get(async || "here"));
+        let server = tokio::spawn(serve(listener, router));
+
+        let mut silent = Vec::new();
+        for _ in 0..10 * MAX_CONNECTIONS {
+            silent.push(UnixStream::connect(&path).await.expect("a connection"));
+        }
+        let mut asking = UnixStream::connect(&path).await.expect("a connection");
+        asking
+            .write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+            .await
+            .expect("a request");
+        let mut answer = String::new();
+        asking
+            .read_to_string(&mut answer)
+            .await
+            .expect("an answer, and the connection's end");
+        assert!(answer.ends_with("\r\n\r\nhere"), "{answer:?}");
+        // All but as many as the cap have been closed.
+        let mut open = 0;
+        for mut stream in silent {
+            let mut byte = [0];
+            let read = tokio::time::timeout(Duration::from_millis(1), stream.read(&mut byte));
+            open += usize::from(read.await.is_err());
+        }
+        assert!(open < MAX_CONNECTIONS, "{open} silent connections are open");
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_file_in_the_sockets_place_is_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("control.sock");
+        std::fs::write(&path, "mine").expect("a file");
+        let error = bind(&path, 0o600).expect_err("the place is taken");
+        assert!(error.to_string().contains("not a socket"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).expect("the file"), "mine");
+    }
+}
