@@ -19,7 +19,6 @@ pub mod outer;
 pub mod pins;
 pub mod policy;
 pub mod pressure;
-pub mod priority;
 pub mod privileges;
 pub mod provisional;
 pub mod record;
@@ -94,7 +93,6 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     privileges::check()?;
-    priority::raise();
     let runtime_dir = RuntimeDir::lock(runtime_dir)?;
     let mut termination = Termination::new().context("cannot handle signals")?;
     let pins = Pins::of_runtime_dir(runtime_dir.path());

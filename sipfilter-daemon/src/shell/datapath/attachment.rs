@@ -5,7 +5,12 @@
 //! decided here. Invariant: where something of ours is attached it is replaced, never taken away and put back, unless the operator asks for
 //! another mode of XDP, which the kernel cannot change.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use aya::{
     programs::{
@@ -37,6 +42,9 @@ const FILTER: tc::NlOptions = tc::NlOptions {
     handle: TcHandle::new(0, 0x5350),
     classid: None,
 };
+
+/// How long the kernel may take to let go of a link whose file is gone: a grace period and a turn of its worker, on a busy machine.
+const LET_GO: Duration = Duration::from_millis(500);
 
 const NATIVE: &str = "xdp_native_";
 const GENERIC: &str = "xdp_generic_";
@@ -248,7 +256,7 @@ impl Datapath {
         };
         let mut fallback = None;
         if mode != XdpMode::Generic {
-            match program.attach(interface, AyaXdpMode::Driver) {
+            match once_free(|| program.attach(interface, AyaXdpMode::Driver)) {
                 Ok(link) => return Ok((link, Attached::Native)),
                 // A program that is there already is there in either mode: falling back would only hide who it is.
                 Err(error) if mode == XdpMode::Native || is_occupied(&error) => {
@@ -257,8 +265,7 @@ impl Datapath {
                 Err(error) => fallback = Some(error_text::with_causes(&error)),
             }
         }
-        let link = program
-            .attach(interface, AyaXdpMode::Skb)
+        let link = once_free(|| program.attach(interface, AyaXdpMode::Skb))
             .map_err(|source| failed("generic XDP", source))?;
         let attached = match fallback {
             Some(why) => Attached::Fallback { why },
@@ -283,6 +290,20 @@ impl Datapath {
                 mode: "TC egress",
                 source: Box::new(source),
             })
+    }
+}
+
+/// Attaches, and where something is attached waits a moment for its end: the kernel lets go of a link some time after its file is
+/// removed, and whoever stops a daemon and starts the next would find the first one's.
+fn once_free<T>(mut attach: impl FnMut() -> Result<T, ProgramError>) -> Result<T, ProgramError> {
+    let deadline = Instant::now() + LET_GO;
+    loop {
+        match attach() {
+            Err(error) if is_occupied(&error) && Instant::now() < deadline => {
+                thread::sleep(LET_GO / 100);
+            }
+            result => return result,
+        }
     }
 }
 
