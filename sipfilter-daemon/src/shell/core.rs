@@ -14,6 +14,7 @@ use super::{
     counters::Counters,
     datapath::Attached,
     delay::Delays,
+    fullness::Fullness,
     map_writer::{Inheritance, MapWriter},
     pressure::Pressure,
     provisional::Provisionals,
@@ -51,6 +52,7 @@ pub struct Core {
     /// Empty between two inputs; kept for its memory.
     done: Vec<Done>,
     pressure: Pressure,
+    fullness: Fullness,
 }
 
 /// An output of the engine that has been carried out, and what is still to be told of it.
@@ -109,6 +111,7 @@ impl Core {
             records: Records::default(),
             counters,
             ledger: Ledger::default(),
+            fullness: Fullness::default(),
             settings,
             about,
             reading: Delays::default(),
@@ -183,6 +186,7 @@ impl Core {
         if packets > 0 {
             self.handle(now, Input::CaptureLost { packets });
         }
+        self.fullness.check(now, &self.engine.counters());
         self.ledger.sweep(|local| self.writer.traffic(local));
     }
 

@@ -11,6 +11,7 @@ pub mod counters;
 pub mod datapath;
 pub mod delay;
 pub mod ephemeral;
+pub mod fullness;
 pub mod interface;
 pub mod map_writer;
 pub mod metrics;

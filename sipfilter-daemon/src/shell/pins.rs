@@ -9,6 +9,7 @@ use std::{
 };
 
 use aya::maps::{Map, MapData, MapError};
+use rustix::fs::{Access, access};
 use sipfilter_common::{
     abi::{self, ABI_VERSION},
     value::Stamp,
@@ -30,6 +31,17 @@ pub enum PinError {
     #[error("no BPF file system at {BPFFS} ({source}); as root: mount -t bpf bpf {BPFFS}")]
     NoBpffs {
         /// What mounting said.
+        source: io::Error,
+    },
+    /// The instance's directory cannot be written.
+    #[error(
+        "the maps at {path} cannot be pinned: {source}; remount it for writing (mount -o remount,rw {BPFFS}), or let the unit write there \
+         (ReadWritePaths={BPFFS})"
+    )]
+    Unwritable {
+        /// The instance's directory.
+        path: PathBuf,
+        /// What the system said.
         source: io::Error,
     },
     /// Nothing is pinned for this instance.
@@ -157,10 +169,31 @@ impl Pins {
                 source: errno.into(),
             })?;
         }
-        fs::create_dir_all(&self.directory).map_err(|source| PinError::File {
-            path: self.directory.clone(),
-            source,
-        })
+        // The kernel's own word for it names no path.
+        fs::create_dir_all(&self.directory)
+            .and_then(|()| Ok(access(&self.directory, Access::WRITE_OK)?))
+            .map_err(|source| PinError::Unwritable {
+                path: self.directory.clone(),
+                source,
+            })
+    }
+
+    /// Ends what an earlier run began that died while it put its objects in the place of their predecessors: the stamp is taken away first
+    /// and put there last, so that without one everything that still waits belongs to what is there.
+    ///
+    /// # Errors
+    /// [`PinError::File`].
+    pub fn finish_commit(&self) -> Result<(), PinError> {
+        let exists = |path: PathBuf| fs::symlink_metadata(path).is_ok();
+        if exists(self.path(abi::map::STAMP)) || !exists(self.next_path(abi::map::STAMP)) {
+            return Ok(());
+        }
+        let files = self.files();
+        let waiting = files.iter().filter_map(|name| name.strip_suffix(NEXT));
+        for name in waiting.filter(|name| *name != abi::map::STAMP) {
+            self.promote(name)?;
+        }
+        self.promote(abi::map::STAMP)
     }
 
     /// The stamp of the pinned maps.

@@ -67,6 +67,7 @@ impl Plan {
     /// Looks at what is pinned. `wanted` is the stamp that is to be written; keys that the old state rests on are kept in it.
     pub fn new(pins: &Pins, wanted: Stamp, sizes: Sizes) -> Result<Self, PinError> {
         pins.create()?;
+        pins.finish_commit()?;
         pins.remove_pending()?;
         let old = match pins.stamp() {
             Ok(old) => old,
@@ -145,19 +146,40 @@ fn shape(name: &str, sizes: Sizes) -> Shape {
 /// Copies the pinholes and what is known of their traffic into tables of another size, as many as there is room for. Packets that come
 /// meanwhile count in the old tables.
 pub(super) fn migrate(pins: &Pins, ebpf: &mut Ebpf, sizes: Sizes) -> Result<(), DatapathError> {
-    let slots = copy_family::<Ipv4>(pins, ebpf, (map::PINHOLES4, sizes.four), 0, sizes.slots)?;
-    copy_family::<Ipv6>(pins, ebpf, (map::PINHOLES6, sizes.six), slots, sizes.slots)?;
+    let four = copy_family::<Ipv4>(pins, ebpf, (map::PINHOLES4, sizes.four), 0, sizes.slots)?;
+    let six = copy_family::<Ipv6>(
+        pins,
+        ebpf,
+        (map::PINHOLES6, sizes.six),
+        four.free,
+        sizes.slots,
+    )?;
+    let left_out = four.left_out + six.left_out;
+    if left_out > 0 {
+        tracing::warn!(
+            room = sizes.slots,
+            left_out,
+            "more pinholes are open than there is room for (`pinholes` under [limits]); the calls of those that are left out have no media any more"
+        );
+    }
     Ok(())
 }
 
-/// Gives the first slot that is still free.
+/// What became of one family's pinholes.
+struct Copied {
+    /// The first slot that is still free.
+    free: u32,
+    /// Pinholes for which there was no room.
+    left_out: u32,
+}
+
 fn copy_family<A: Address>(
     pins: &Pins,
     ebpf: &mut Ebpf,
     (name, elements): (&'static str, u32),
     first_slot: u32,
     slots: u32,
-) -> Result<u32, DatapathError>
+) -> Result<Copied, DatapathError>
 where
     Pinhole<A>: aya::Pod,
 {
@@ -172,7 +194,7 @@ where
         .open(map::SLOTS)?
         .try_into()
         .map_err(failed(map::SLOTS))?;
-    let mut copied = 0;
+    let (mut copied, mut left_out) = (0, 0);
     for entry in old.iter() {
         let mut pinhole = entry.map_err(failed(name))?;
         if pinhole.local.port() == 0 {
@@ -180,7 +202,8 @@ where
         }
         let slot = first_slot + copied;
         if copied >= elements || slot >= slots {
-            break;
+            left_out += 1;
+            continue;
         }
         let counts = old_slots.get(&pinhole.slot, 0).unwrap_or_default();
         pinhole.slot = slot;
@@ -196,5 +219,8 @@ where
             .map_err(failed(name))?;
         copied += 1;
     }
-    Ok(first_slot + copied)
+    Ok(Copied {
+        free: first_slot + copied,
+        left_out,
+    })
 }
