@@ -78,12 +78,12 @@ impl Daemon {
     /// # Errors
     /// As [`Daemon::start`].
     pub fn start_with(network: &Network, name: &str, config: &str) -> Result<Self> {
-        let mut this = Self::spawn(network, name, config, &[])?;
+        let mut this = Self::begin(network, name, config)?;
         this.wait_until_ready()?;
         Ok(this)
     }
 
-    /// The same, of a given binary.
+    /// The same, of a given binary, with these words before it: a program that runs it somewhere else.
     ///
     /// # Errors
     /// As [`Daemon::start`].
@@ -91,41 +91,36 @@ impl Daemon {
         network: &Network,
         name: &str,
         config: &str,
+        wrapper: &[&str],
         program: &Path,
     ) -> Result<Self> {
-        let mut this = Self::spawn_program(network, name, config, &[], program.to_path_buf())?;
+        let mut this = Self::spawn(network, name, config, wrapper, program)?;
         this.wait_until_ready()?;
         Ok(this)
     }
 
-    fn spawn(network: &Network, name: &str, config: &str, wrapper: &[&str]) -> Result<Self> {
-        Self::spawn_program(network, name, config, wrapper, find_program("sipfilterd")?)
+    /// Starts it and does not wait: it may be killed before it is ready.
+    ///
+    /// # Errors
+    /// Where the programs are missing.
+    pub fn begin(network: &Network, name: &str, config: &str) -> Result<Self> {
+        Self::spawn(network, name, config, &[], &find_program("sipfilterd")?)
     }
 
-    fn spawn_program(
+    fn spawn(
         network: &Network,
         name: &str,
         config: &str,
         wrapper: &[&str],
-        program: PathBuf,
+        program: &Path,
     ) -> Result<Self> {
         let directory = network.directory.path();
         let file = directory.join(format!("{name}.toml"));
         fs::write(&file, config)?;
         let runtime = directory.join(format!("{name}.run"));
         let log = directory.join(format!("{name}.log"));
-        let mut words: Vec<PathBuf> = wrapper.iter().map(PathBuf::from).collect();
-        words.push(if wrapper.is_empty() {
-            program
-        } else {
-            // The build directory may be closed to other users.
-            let copy = directory.join("sipfilterd");
-            fs::copy(&program, &copy)?;
-            // What is refused must be the privilege, not the directory.
-            fs::create_dir_all(&runtime)?;
-            fs::set_permissions(&runtime, fs::Permissions::from_mode(0o777))?;
-            copy
-        });
+        let mut words: Vec<&Path> = wrapper.iter().map(Path::new).collect();
+        words.push(program);
         let mut command = network.edge.command(&words[0].display().to_string());
         let child = command
             .args(&words[1..])
@@ -152,7 +147,21 @@ impl Daemon {
     /// # Errors
     /// Where it does not end within the time that it has for a start.
     pub fn refused(network: &Network, name: &str, config: &str) -> Result<(ExitStatus, String)> {
-        let mut this = Self::spawn(network, name, config, &[])?;
+        Self::refused_within(network, name, config, &[], &find_program("sipfilterd")?)
+    }
+
+    /// The same, of a given binary with these words before it.
+    ///
+    /// # Errors
+    /// As [`Daemon::refused`].
+    pub fn refused_within(
+        network: &Network,
+        name: &str,
+        config: &str,
+        wrapper: &[&str],
+        program: &Path,
+    ) -> Result<(ExitStatus, String)> {
+        let mut this = Self::spawn(network, name, config, wrapper, program)?;
         let status = this.wait_until_gone(START)?;
         Ok((status, this.log()))
     }
@@ -175,9 +184,15 @@ impl Daemon {
             "--clear-groups",
             "--",
         ];
-        let mut this = Self::spawn(network, name, config, &nobody)?;
-        let status = this.wait_until_gone(START)?;
-        Ok((status, this.log()))
+        // The build directory may be closed to other users.
+        let directory = network.directory.path();
+        let copy = directory.join("sipfilterd");
+        fs::copy(find_program("sipfilterd")?, &copy)?;
+        // What is refused must be the privilege, not the directory.
+        let runtime = directory.join(format!("{name}.run"));
+        fs::create_dir_all(&runtime)?;
+        fs::set_permissions(&runtime, fs::Permissions::from_mode(0o777))?;
+        Self::refused_within(network, name, config, &nobody, &copy)
     }
 
     /// What `sipfilterctl` prints for these arguments, as JSON.
@@ -270,7 +285,8 @@ impl Daemon {
         )
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Sends a signal and does not wait.
+    pub fn signal(&self, signal: Signal) {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process(pid, signal);
         }

@@ -37,6 +37,35 @@ impl Flood {
     /// # Errors
     /// Where the socket cannot be bound.
     pub fn start(network: &Network, from: Place, to: IpAddr, most: u64) -> Result<Self> {
+        Self::of(network, from, to, most, |number, to| match number % 3 {
+            0 => vec![0; 400],
+            _ => invite(&format!("flood-{number}@lab"), to).into_bytes(),
+        })
+    }
+
+    /// The same of long answers that nobody waits for: what a filter copies as readily as those of calls in progress.
+    ///
+    /// # Errors
+    /// Where the socket cannot be bound.
+    pub fn of_answers(network: &Network, from: Place, to: IpAddr, most: u64) -> Result<Self> {
+        Self::of(network, from, to, most, |number, to| {
+            let mut answer = format!(
+                "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP {to};branch=z9hG4bK{number}\r\nFrom: <sip:a@lab>;tag=1\r\nTo: <sip:b@lab>;tag=2\r\n\
+                 Call-ID: flood-{number}@lab\r\nCSeq: 1 OPTIONS\r\nContent-Length: 1000\r\n\r\n"
+            )
+            .into_bytes();
+            answer.resize(answer.len() + 1000, b'x');
+            answer
+        })
+    }
+
+    fn of(
+        network: &Network,
+        from: Place,
+        to: IpAddr,
+        most: u64,
+        packet: fn(u64, SocketAddr) -> Vec<u8>,
+    ) -> Result<Self> {
         let socket = socket(network, from)?;
         let to = SocketAddr::new(to, SIP_PORT);
         let stop = Arc::new(AtomicBool::new(false));
@@ -45,11 +74,7 @@ impl Flood {
             let mut sent = 0;
             while sent < most && !stopped.load(Ordering::Relaxed) {
                 for _ in 0..BATCH {
-                    let packet = match sent % 3 {
-                        0 => vec![0; 400],
-                        _ => invite(&format!("flood-{sent}@lab"), to).into_bytes(),
-                    };
-                    sent += u64::from(socket.send_to(&packet, to).is_ok());
+                    sent += u64::from(socket.send_to(&packet(sent, to), to).is_ok());
                 }
                 thread::sleep(PAUSE);
             }

@@ -23,9 +23,6 @@ use super::{
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How many packets of each kind strangers send for each call during a disturbance.
-const ROUNDS: usize = 20;
-
 /// What happened during a disturbance of the filter.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Through {
@@ -173,7 +170,7 @@ impl Stage {
         Err(self.explain(format!("audio was lost: {losses:?}")))
     }
 
-    /// Lets `disturb` happen to the filter while all calls talk and strangers send to their ports. Everything that the calls say must
+    /// Lets `disturb` happen to the filter while all calls talk and strangers send to their ports all the while. Everything that the calls say must
     /// arrive, and nothing that a stranger sends. `disturb` gives back the daemon that filters afterwards.
     ///
     /// # Errors
@@ -183,7 +180,7 @@ impl Stage {
         disturb: impl FnOnce(&Network, Option<Daemon>) -> Result<Daemon>,
     ) -> Result<Through> {
         let before = self.agents.counts();
-        let attack = Attack::on_media(&self.network, &self.calls, ROUNDS)?;
+        let attack = Attack::endless_on_media(&self.network, &self.calls)?;
         let fired = attack.fired();
         let (network, agents, daemon) = (&self.network, &mut self.agents, self.daemon.take());
         let is_over = AtomicBool::new(false);
@@ -204,8 +201,10 @@ impl Stage {
             daemon
         })?;
         self.daemon = Some(daemon);
-        attack.finish();
+        drop(attack);
         self.agents.settle();
+        // What strangers sent last gets the time to arrive, too.
+        thread::sleep(Duration::from_millis(100));
         let mut through = Through::default();
         let mut losses = Vec::new();
         for (stream, count) in self.agents.counts() {

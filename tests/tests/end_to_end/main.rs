@@ -7,6 +7,7 @@ mod agents;
 mod chaos;
 mod cleanup;
 mod eyes;
+mod faults;
 mod floods;
 mod identity;
 mod jumbo;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         .chain(provisional::tests())
         .chain(eyes::tests())
         .chain(chaos::tests())
+        .chain(faults::tests())
         .map(|test| {
             let why = able.as_ref().err().map(|why| format!("{why:#}"));
             let ignored = why.is_some() && !must_run;

@@ -124,7 +124,7 @@ impl<'a> Step<'a> {
             Phase::BinaryUpgrade => {
                 let copy = self.copy_binary()?;
                 daemon.stop(Signal::USR2)?;
-                let daemon = Daemon::start_program(self.network, NAME, &self.config, &copy)?;
+                let daemon = Daemon::start_program(self.network, NAME, &self.config, &[], &copy)?;
                 let runs = fs::read_link(format!("/proc/{}/exe", daemon.pid()))?;
                 ensure!(runs == copy, "{} runs, not the copy", runs.display());
                 daemon

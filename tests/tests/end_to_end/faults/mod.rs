@@ -1,0 +1,100 @@
+//! Faults, each tried while calls talk and strangers send: every packet of a call must arrive and none of a stranger's, the daemon must
+//! say what is wrong, and afterwards the calls must end as they should.
+//!
+//! `lifecycle` has what belongs to a daemon's usual life; here are the accidents.
+
+mod deaths;
+mod full;
+mod starts;
+
+use anyhow::{Context as _, Result, ensure};
+use sipfilter_tests::lab::{
+    address::Family,
+    call::Role,
+    daemon::{self, Daemon, Filter, Mode},
+    sipp::{Answer, Cue, Progress},
+    stage::Stage,
+    topology::{Attachments, Network, OUTER, Topology},
+};
+
+use crate::Test;
+
+pub fn tests() -> Vec<Test> {
+    deaths::tests()
+        .into_iter()
+        .chain(full::tests())
+        .chain(starts::tests())
+        .collect()
+}
+
+const NAME: &str = "sipfilter";
+
+/// Calls in progress behind a filter.
+fn calls(inbound: u16, outbound: u16) -> Result<Stage> {
+    let network = Network::build(Topology::Routed, Family::V4, &[])?;
+    let mut stage = Stage::set(network, Filter::Sipfilter(Mode::Native), inbound, outbound)?;
+    stage.place_calls(Answer::AtOnce, Progress::Established)?;
+    stage.talk(|_| true, 5)?;
+    Ok(stage)
+}
+
+fn config(network: &Network) -> String {
+    daemon::config(network, &[OUTER], Mode::Native)
+}
+
+/// Lets a fault happen; nothing may be lost, no stranger may get through, and all pinholes must still be there.
+fn survive(
+    stage: &mut Stage,
+    what: &str,
+    fault: impl FnOnce(&Network, Daemon) -> Result<Daemon>,
+) -> Result<()> {
+    let before = stage.pinholes()?;
+    ensure!(before > 0, "{what}: no pinhole is open");
+    let through = stage
+        .talk_through(|network, daemon| fault(network, daemon.context("no daemon")?))
+        .with_context(|| what.to_owned())?;
+    ensure!(
+        through.sent > 0 && through.strangers_sent > 0,
+        "{what}: nobody sent anything: {through:?}"
+    );
+    let after = stage.pinholes()?;
+    ensure!(
+        after == before,
+        "{what}: {before} pinholes before, {after} after it"
+    );
+    one_of_each(&stage.network).with_context(|| what.to_owned())
+}
+
+/// Ends the calls, which must leave nothing behind.
+fn hang_up(stage: &Stage) -> Result<()> {
+    stage.cue(|_| true, Role::Caller, Cue::Proceed, Progress::Ended)?;
+    let (sent, arrived) = stage.talk_after_the_end(|_| true)?;
+    ensure!(
+        sent > 0 && arrived == 0,
+        "{arrived} of {sent} packets after BYE arrived"
+    );
+    let left = stage.pinholes()?;
+    ensure!(left == 0, "{left} pinholes outlive their calls");
+    Ok(())
+}
+
+fn one_of_each(network: &Network) -> Result<()> {
+    let attached = Attachments::on(&network.edge, OUTER)?;
+    ensure!(
+        attached.xdp.len() == 1 && attached.egress == 1,
+        "one program of each kind belongs on {OUTER}: {attached:?}"
+    );
+    Ok(())
+}
+
+/// Every word must be in what the daemon says.
+fn says(what: &str, log: &str, words: &[&str]) -> Result<()> {
+    for word in words {
+        ensure!(
+            log.contains(word),
+            "{what}: nothing is said of `{word}`:\n{log}"
+        );
+    }
+    ensure!(!log.contains("panicked"), "{what}: {log}");
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Starts that cannot be: they say why, and the filter that an earlier run left goes on.
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+use sipfilter_tests::lab::daemon::{Daemon, Mode, find_program};
+
+use super::{NAME, calls, config, hang_up, one_of_each, says, survive};
+use crate::Test;
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new(
+            "faults::starts_that_cannot_be_leave_the_filter_alone",
+            refused,
+        ),
+        Test::new(
+            "faults::a_start_beside_a_daemon_leaves_it_alone",
+            beside_another,
+        ),
+        Test::new(
+            "faults::a_container_with_another_clock_keeps_the_calls",
+            other_clock,
+        ),
+    ]
+}
+
+/// What is in the way, a wrapper that puts it there for the daemon alone, and what it must say.
+struct Obstacle {
+    name: &'static str,
+    /// A shell's words before the daemon's, in a mount namespace of its own.
+    mounts: &'static str,
+    words: &'static [&'static str],
+}
+
+const OBSTACLES: [Obstacle; 2] = [
+    Obstacle {
+        name: "no BPF file system",
+        mounts: "mount -t tmpfs none /sys/fs",
+        words: &[
+            "no BPF file system at /sys/fs/bpf",
+            "mount -t bpf bpf /sys/fs/bpf",
+        ],
+    },
+    Obstacle {
+        name: "a BPF file system that cannot be written",
+        mounts: "mount -o remount,bind,ro /sys/fs/bpf",
+        words: &["/sys/fs/bpf", "Read-only file system", "remount"],
+    },
+];
+
+fn refused() -> Result<()> {
+    let mut stage = calls(2, 2)?;
+    survive(&mut stage, "refused starts", |network, daemon| {
+        daemon.stop(Signal::KILL)?;
+        let program = find_program("sipfilterd")?;
+        for obstacle in OBSTACLES {
+            let Obstacle {
+                name,
+                mounts,
+                words,
+                ..
+            } = obstacle;
+            let inside = format!("{mounts} && exec \"$@\"");
+            let wrapper = ["unshare", "--mount", "sh", "-c", &inside, "sh"];
+            let (status, log) =
+                Daemon::refused_within(network, NAME, &config(network), &wrapper, &program)?;
+            ensure!(
+                status.code() == Some(2),
+                "{name}: it ended with {status}: {log}"
+            );
+            says(name, &log, words)?;
+            one_of_each(network).context(name)?;
+        }
+        Daemon::start(network, Mode::Native)
+    })?;
+    hang_up(&stage)
+}
+
+fn beside_another() -> Result<()> {
+    let mut stage = calls(2, 2)?;
+    survive(&mut stage, "a second daemon", |network, daemon| {
+        let (status, log) = Daemon::refused(network, NAME, &config(network))?;
+        ensure!(status.code() == Some(2), "it ended with {status}: {log}");
+        says(
+            "a second daemon",
+            &log,
+            &["another sipfilterd", "--runtime-dir"],
+        )?;
+        Ok(daemon)
+    })?;
+    hang_up(&stage)
+}
+
+/// The kernel's programs know the machine's clock only. A time namespace shows another one to the daemon: days ahead or behind.
+fn other_clock() -> Result<()> {
+    let mut stage = calls(2, 2)?;
+    for days in ["864000", "0"] {
+        survive(&mut stage, "another clock", |network, daemon| {
+            daemon.stop(Signal::USR2)?;
+            let wrapper = [
+                "unshare",
+                "--time",
+                "--monotonic",
+                days,
+                "--fork",
+                "--kill-child",
+            ];
+            let program = find_program("sipfilterd")?;
+            Daemon::start_program(network, NAME, &config(network), &wrapper, &program)
+        })?;
+        stage.talk(|_| true, 25)?;
+    }
+    hang_up(&stage)
+}
