@@ -79,7 +79,11 @@ fn the_host_gives_every_case_its_verdict() {
             };
             assert_eq!(
                 (verdict.reason, verdict.action, verdict.copy_from()),
-                (case.reason, scene.action(case.reason), case.copy_from),
+                (
+                    case.reason,
+                    scene.action(case.reason),
+                    scene.copy_from(case)
+                ),
                 "{}: {}",
                 scene.name,
                 case.name
@@ -257,7 +261,7 @@ impl Kernel {
             .map(|((counter, after), (_, before))| (counter.name(), after - before))
             .collect();
         let mut wanted = vec![(case.reason.name(), 1)];
-        if case.copy_from.is_some() {
+        if scene.copy_from(case).is_some() {
             wanted.push((Note::Copied.name(), 1));
         }
         assert_eq!(changed, wanted, "{}: {}: counters", scene.name, case.name);
@@ -272,7 +276,7 @@ impl Kernel {
         };
         assert!(other.next().is_none(), "{}: the ring", case.name);
         let record = ring.next().map(|record| record.to_vec());
-        match (record, case.copy_from) {
+        match (record, scene.copy_from(case)) {
             (None, None) => {}
             (Some(record), Some(start)) => {
                 let (header, bytes) = RecordHeader::split(&record).expect("a whole record");
@@ -294,7 +298,7 @@ impl Kernel {
                 "{}: copied {}, expected {}",
                 case.name,
                 record.is_some(),
-                case.copy_from.is_some()
+                scene.copy_from(case).is_some()
             ),
         }
     }

@@ -6,7 +6,7 @@ use super::{
     FamilyTables, Finding, FragmentFate, Tables, Verdict,
     media::judge_media,
     scope,
-    signalling::{class_of_datagram, judge_amount, judge_fragment, judge_signalling},
+    signalling::{class_of_datagram, judge_amount, judge_fragment, judge_rest, judge_signalling},
 };
 use crate::{
     addr::Address,
@@ -68,7 +68,7 @@ where
             finding
         }
         Fragment::Later { id } => match tables.recall_fragment(&fragment_key(ip, id)) {
-            Some(FragmentFate::Drop) => Finding::plain(Reason::StrayFragment),
+            Some(FragmentFate::Drop) => judge_rest(tables, ip),
             Some(FragmentFate::Pass) => Finding::plain(Reason::Fragment),
             Some(FragmentFate::CopyContinues) => judge_fragment(tables, ip, Class::Continues),
             // A provider's fragments may overtake the first one; anybody else's may not.

@@ -2,8 +2,14 @@
 
 use super::{FamilyTables, Finding, Tables};
 use crate::{
-    addr::Address, budget::Class, key::SourceKey, parse::Ip, reader::Reader, reason::Reason,
-    settings::Transport, value::ProviderRule,
+    addr::Address,
+    budget::Class,
+    key::SourceKey,
+    parse::Ip,
+    reader::Reader,
+    reason::Reason,
+    settings::{Mode, Transport},
+    value::ProviderRule,
 };
 
 /// A packet to one of the PBX's SIP ports.
@@ -30,7 +36,10 @@ pub(super) fn judge_amount<A: Address, T: Tables>(
     class: Class,
 ) -> Finding {
     if !is_affordable(tables, ip, rule, class) {
-        return Finding::plain(Reason::SignallingLimited);
+        return match transport {
+            Transport::Udp | Transport::Tcp => beyond(tables, ip, Reason::SignallingLimited),
+            Transport::Tls => Finding::plain(Reason::SignallingLimited),
+        };
     }
     match transport {
         Transport::Udp | Transport::Tcp => Finding::copied(Reason::Signalling, ip.start, class),
@@ -49,9 +58,38 @@ pub(super) fn judge_fragment<A: Address, T: Tables + FamilyTables<A>>(
         Some(rule) if is_affordable(tables, ip, rule, class) => {
             Finding::copied(Reason::Fragment, ip.start, class)
         }
-        Some(_) => Finding::plain(Reason::SignallingLimited),
+        Some(_) => beyond(tables, ip, Reason::SignallingLimited),
         None => Finding::plain(Reason::StrayFragment),
     }
+}
+
+/// A later fragment of a datagram whose first one was dropped, or would have been.
+#[inline(always)]
+pub(super) fn judge_rest<A: Address, T: Tables + FamilyTables<A>>(
+    tables: &T,
+    ip: &Ip<A>,
+) -> Finding {
+    if is_observing(tables) && tables.provider(ip.source).is_some() {
+        beyond(tables, ip, Reason::StrayFragment)
+    } else {
+        Finding::plain(Reason::StrayFragment)
+    }
+}
+
+/// A provider's signalling that is not let in. Where nothing is enforced it arrives all the same, and the daemon has to know of the calls
+/// that it makes: as far as there is room, and whatever it is, behind everything that is let in.
+#[inline(always)]
+fn beyond<A: Address, T: Tables>(tables: &T, ip: &Ip<A>, reason: Reason) -> Finding {
+    if is_observing(tables) {
+        Finding::copied(reason, ip.start, Class::Begins)
+    } else {
+        Finding::plain(reason)
+    }
+}
+
+#[inline(always)]
+fn is_observing<T: Tables>(tables: &T) -> bool {
+    tables.settings().modes().has(Mode::Observe)
 }
 
 /// What the datagram with this payload is.

@@ -38,6 +38,8 @@ pub struct Case {
     pub reason: Reason,
     /// Where the copy for the daemon begins, if there is to be one.
     pub copy_from: Option<usize>,
+    /// The same where nothing is enforced, for what is not let in otherwise.
+    pub observed_from: Option<usize>,
 }
 
 impl Reader for Case {
@@ -327,6 +329,7 @@ fn case(name: &'static str, way: Way, frame: &Frame, reason: Reason, copied: boo
         arrived_on: 0,
         reason,
         copy_from: copied.then(|| frame.ip_offset()),
+        observed_from: (reason == Reason::SignallingLimited).then(|| frame.ip_offset()),
     }
 }
 
@@ -352,6 +355,7 @@ pub(super) fn raw(name: &'static str, way: Way, frame: Vec<u8>, reason: Reason) 
         arrived_on: 0,
         reason,
         copy_from: None,
+        observed_from: None,
     }
 }
 
@@ -464,11 +468,14 @@ fn ingress_limits() -> Vec<Case> {
                 Frame::udp(slow, &sip, SIP).fragment(77, 0, true),
                 Reason::SignallingLimited,
             ),
-            inward(
-                "which takes the others with it",
-                Frame::udp(slow, &sip, &[b'x'; 64]).fragment(77, 4, false),
-                Reason::StrayFragment,
-            ),
+            Case {
+                observed_from: Some(14),
+                ..inward(
+                    "which takes the others with it",
+                    Frame::udp(slow, &sip, &[b'x'; 64]).fragment(77, 4, false),
+                    Reason::StrayFragment,
+                )
+            },
             inward(
                 "a later fragment that came first is a request to all knowledge",
                 Frame::udp(slow, &sip, &[b'x'; 64]).fragment(78, 4, false),
@@ -534,11 +541,14 @@ fn ingress_limits() -> Vec<Case> {
                 Frame::tcp("198.51.100.68:41000", &sip, SIP),
                 Reason::SignallingLimited,
             ),
-            inward(
-                "of tls too",
-                Frame::tcp("198.51.100.68:41000", &format!("{PBX4}:5061"), b"x"),
-                Reason::SignallingLimited,
-            ),
+            Case {
+                observed_from: None,
+                ..inward(
+                    "of tls too",
+                    Frame::tcp("198.51.100.68:41000", &format!("{PBX4}:5061"), b"x"),
+                    Reason::SignallingLimited,
+                )
+            },
             inward(
                 "of a connection that the pbx made too",
                 Frame::tcp("198.51.100.68:5060", &format!("{PBX4}:43210"), SIP),

@@ -42,6 +42,14 @@ impl Scene {
             reason.action()
         }
     }
+
+    /// Where the copy of a packet must begin, if there is to be one.
+    pub fn copy_from(&self, case: &Case) -> Option<usize> {
+        match self.settings.filtering.enforcement {
+            Enforcement::Enforce => case.copy_from,
+            Enforcement::Observe => case.copy_from.or(case.observed_from),
+        }
+    }
 }
 
 /// Every scene.
