@@ -83,6 +83,28 @@ fn the_budget_follows_the_shorter_packet_time_and_the_configuration() {
 }
 
 #[test]
+fn a_videos_budget_follows_the_bandwidth_that_the_pbx_names() {
+    #[track_caller]
+    fn check(theirs: &str, ours: &str, expect: u32) {
+        let audio = "m=audio 20000 RTP/AVP 8";
+        let offer = [audio, "m=video 20002 RTP/AVP 99", theirs];
+        let answer = ["m=audio 10000 RTP/AVP 8", "m=video 10002 RTP/AVP 99", ours];
+        let world = call(World::new(), &offer, &answer);
+        assert_eq!(terms(&world, 10_002).2, Some(expect), "{theirs} {ours}");
+        assert_eq!(terms(&world, 10_003).2, Some(1_000), "rtcp is as it was");
+        assert_eq!(terms(&world, 10_000).2, Some(400), "and so is audio");
+    }
+    let silent = "a=sendrecv";
+    check(silent, "b=AS:4800", 2_000);
+    check("b=AS:2400", "b=TIAS:4800000", 2_000);
+    check("b=AS:9600", "b=AS:4800", 4_000);
+    check("b=AS:64", silent, 5_000);
+    check(silent, "b=AS:64", 400);
+    check(silent, "b=AS:48000", 20_000);
+    check(silent, "b=TIAS:18446744073709551615", 416_000);
+}
+
+#[test]
 fn a_re_offers_payload_types_join_the_old_ones_until_it_has_settled() {
     let audio = |port: u16, types: &str| format!("m=audio {port} RTP/AVP {types}");
     let mut world = call(World::new(), &[&audio(20_000, "8")], &[&audio(10_000, "8")]);

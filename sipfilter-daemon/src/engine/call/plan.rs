@@ -286,8 +286,12 @@ const PACKET_TIME: u16 = 10;
 /// How many times as many packets as the packet time calls for: forks that ring at once, events beside audio (RFC 4733), redundancy
 /// (RFC 2198), clocks, and RTCP.
 const HEADROOM: u32 = 4;
-/// Video has no packet time: this many packets of 1200 bytes are 48 Mbit/s.
+/// Video has no packet time: this many packets of 1200 bytes are 48 Mbit/s. Where the receiver names no bandwidth.
 const VIDEO: u32 = 5_000;
+/// What video is cut into, to fit the usual links, in bits; with the headroom, a quarter of that will do.
+const VIDEO_PACKET: u64 = 1_200 * 8;
+/// Whatever a body says of bandwidth, at least audio's and at most what no call sends (a gigabit with headroom).
+const OF_BANDWIDTH: (u64, u64) = (400, 416_000);
 /// RTCP's reports are seconds apart (RFC 3550 §6.2); feedback (RFC 4585) is as frequent as losses, and beside video many times that.
 const RTCP: u32 = 200;
 const RTCP_OF_VIDEO: u32 = 1_000;
@@ -298,7 +302,7 @@ fn packet_rate(stream: Stream, packets: Packets) -> PacketRate {
     PacketRate::new(match stream {
         Stream::Rtcp if is_video => RTCP_OF_VIDEO,
         Stream::Rtcp => RTCP,
-        Stream::Rtp if is_video => VIDEO,
+        Stream::Rtp if is_video => packets.bandwidth.map_or(VIDEO, video_rate),
         Stream::Rtp | Stream::Udptl => {
             let time = packets
                 .time
@@ -306,6 +310,11 @@ fn packet_rate(stream: Stream, packets: Packets) -> PacketRate {
             HEADROOM * 1_000 / u32::from(time)
         }
     })
+}
+
+fn video_rate(bits_per_second: u64) -> u32 {
+    let rate = bits_per_second.saturating_mul(HEADROOM.into()) / VIDEO_PACKET;
+    rate.clamp(OF_BANDWIDTH.0, OF_BANDWIDTH.1) as u32
 }
 
 fn is_multiplexed(ours: &LocalMedia, theirs: &RemoteMedia, pairing: Pairing) -> bool {

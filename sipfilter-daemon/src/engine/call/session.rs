@@ -126,6 +126,8 @@ pub struct Packets {
     pub types: PayloadTypes,
     /// How many milliseconds each holds, where it says so.
     pub time: Option<u16>,
+    /// The bits per second that its describer wants at most, where it says so.
+    pub bandwidth: Option<u64>,
 }
 
 impl Packets {
@@ -134,16 +136,22 @@ impl Packets {
             kind: described.kind,
             types: PayloadTypes::new(described.payload_types),
             time: described.packet_time,
+            bandwidth: described.bandwidth,
         }
     }
 
-    /// What two sections say of one stream: the first one's kind, either's types, the shorter time.
+    /// What two sections say of one stream: the receiver's kind and then the sender's word, either's types, the shorter time. Who does not
+    /// limit what it receives is not limited by what the other side would receive; else the more generous of the two.
     #[must_use]
     pub fn with(self, other: Self) -> Self {
         Self {
             kind: self.kind,
             types: self.types.or(other.types),
             time: [self.time, other.time].into_iter().flatten().min(),
+            bandwidth: self
+                .bandwidth
+                .max(other.bandwidth)
+                .filter(|_| self.bandwidth.is_some()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The line filter in front of `sdp-types`: of a body only `v=`, `m=`, `c=` and the attributes that move media go on.
+//! The line filter in front of `sdp-types`: of a body only `v=`, `m=`, `c=`, sections' `b=` and the attributes that move media go on.
 //!
 //! It tolerates what receivers tolerate (LF or CR line ends, junk lines, odd white space, bytes that are no UTF-8 in lines that
 //! do not matter), so that `sdp-types` refuses only what could hide where media goes. It reads no value except the form of a port.
@@ -7,6 +7,8 @@ use super::{MAX_BODY, SdpError};
 
 /// Attributes whose value is read.
 const WITH_VALUE: [&str; 3] = ["rtcp", "candidate", "ptime"];
+/// The name under which a section's `b=` lines go on.
+pub(super) const BANDWIDTH: &str = "b";
 /// Attributes whose mere presence counts; their values, keys and fingerprints among them, go no further.
 const PRESENT: [&str; 9] = [
     "sendrecv",
@@ -49,6 +51,7 @@ pub(super) fn filter(body: &[u8], max_media: usize) -> Result<Vec<u8>, SdpError>
                 media += 1;
             }
             b'c' => push_connection(&mut kept, value),
+            b'b' if media > 0 => push_bandwidth(&mut kept, value),
             b'a' if version => push_attribute(&mut kept, value),
             _ => {}
         }
@@ -113,6 +116,13 @@ fn push_attribute(kept: &mut Vec<u8>, value: &[u8]) {
         && !value.iter().any(u8::is_ascii_control)
     {
         push_attribute_line(kept, &[name, b":", value]);
+    }
+}
+
+/// Goes on as an attribute of a name that no body's attribute keeps: `sdp-types` would refuse the body for a number that it cannot read.
+fn push_bandwidth(kept: &mut Vec<u8>, value: &[u8]) {
+    if value.is_ascii() && !value.iter().any(u8::is_ascii_control) {
+        push_attribute_line(kept, &[BANDWIDTH.as_bytes(), b":", value]);
     }
 }
 

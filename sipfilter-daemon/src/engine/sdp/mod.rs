@@ -104,6 +104,9 @@ pub struct MediaDescription {
     pub payload_types: u128,
     /// The time that one packet is to hold (`a=ptime`, RFC 8866 §6.4), in whole milliseconds, at least 1.
     pub packet_time: Option<u16>,
+    /// The most that the describer wants to receive (`b=AS`, RFC 8866 §5.8; `b=TIAS`, RFC 3890), in bits per second, never 0; the larger one
+    /// where there are several. Of the section alone: the session's is for all of them.
+    pub bandwidth: Option<u64>,
 }
 
 /// The media field of an `m=` line.

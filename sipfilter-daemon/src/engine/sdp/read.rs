@@ -8,7 +8,7 @@ use sdp_types::{Attribute, Media, NetType, Session};
 
 use super::{
     Candidate, Connection, MAX_CANDIDATES, MAX_CONNECTIONS, MediaDescription, MediaDirection,
-    MediaKind, Protocol, Rtcp, SdpError, SessionDescription,
+    MediaKind, Protocol, Rtcp, SdpError, SessionDescription, filter::BANDWIDTH,
 };
 
 /// Reads a filtered session.
@@ -65,6 +65,7 @@ fn description(
             Protocol::Udptl | Protocol::Other => 0,
         },
         packet_time: values(attributes, "ptime").find_map(packet_time),
+        bandwidth: values(attributes, BANDWIDTH).filter_map(bandwidth).max(),
     })
 }
 
@@ -223,6 +224,19 @@ fn candidate(value: &str) -> Option<Candidate> {
 fn packet_time(value: &str) -> Option<u16> {
     let whole = value.trim().split('.').next()?;
     number(whole).map(|milliseconds| milliseconds.max(1))
+}
+
+/// RFC 8866 §5.8: `AS` in kilobits; RFC 3890 §6.2.2: `TIAS` in bits. Other modifiers count something else, and nothing is no bandwidth that
+/// one could plan with.
+fn bandwidth(value: &str) -> Option<u64> {
+    let (modifier, amount) = value.trim().split_once(':')?;
+    let unit = match modifier {
+        "AS" => 1_000,
+        "TIAS" => 1,
+        _ => return None,
+    };
+    let amount: u64 = is_number(amount).then(|| amount.parse().ok()).flatten()?;
+    Some(amount.saturating_mul(unit)).filter(|&bits| bits > 0)
 }
 
 /// The formats of an RTP section are payload types (§5.14), 7 bits each (RFC 3550 §5.1).

@@ -31,6 +31,7 @@ fn audio() -> MediaDescription {
         crypto: false,
         payload_types: 1,
         packet_time: None,
+        bandwidth: None,
     }
 }
 

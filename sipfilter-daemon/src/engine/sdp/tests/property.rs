@@ -125,6 +125,7 @@ impl Section {
             crypto: self.secure,
             payload_types: self.payload_types.iter().fold(0, |set, bit| set | 1 << bit),
             packet_time: None,
+            bandwidth: model.noise.then_some(64_000),
         }
     }
 }

@@ -71,6 +71,33 @@ fn a_whole_offer_gives_its_sections_in_order() {
 }
 
 #[test]
+fn a_sections_bandwidth_is_in_bits_and_anything_odd_is_none() {
+    #[track_caller]
+    fn check(lines: &str, bandwidth: Option<u64>) {
+        let expect = MediaDescription {
+            bandwidth,
+            ..audio()
+        };
+        check_audio(lines, expect);
+    }
+    check("b=AS:2000", Some(2_000_000));
+    check("b=TIAS:1500000", Some(1_500_000));
+    check("b=TIAS:1500000|b=AS:1600", Some(1_600_000));
+    check("b=AS:64 ", Some(64_000));
+    check("a=b:AS:64", None);
+    check("b=AS:0", None);
+    check("b=CT:64", None);
+    check("b=RR:800", None);
+    check("b=X-AS:64", None);
+    check("b=AS:-5", None);
+    check("b=AS:1.5", None);
+    check("b=AS:64 kbit", None);
+    check("b=AS", None);
+    check("b=AS:18446744073709551615", Some(u64::MAX));
+    check("b=AS:18446744073709551616", None);
+}
+
+#[test]
 fn packet_times_are_whole_milliseconds_and_at_least_one() {
     #[track_caller]
     fn check(line: &str, packet_time: Option<u16>) {
