@@ -121,6 +121,73 @@ fn a_lost_ack_does_not_cost_a_call_with_media() {
     assert_eq!(world.ends(), [EndReason::Idle]);
 }
 
+/// The provider calls, the PBX answers, and no ACK is ever seen.
+fn unacknowledged() -> (World, impl Fn(&mut World)) {
+    let mut world = World::new();
+    world.provider_sends(request("INVITE", 1).sdp(sdp(MEDIA, 20_000)));
+    let answer = |world: &mut World| {
+        world.pbx_sends(response(200, "INVITE", 1).sdp(sdp(PBX, 10_000)));
+    };
+    answer(&mut world);
+    (world, answer)
+}
+
+#[test]
+fn a_flood_keeps_no_unacknowledged_call_alive() {
+    // Copies are lost all the time; the PBX repeats its 200 every 4 seconds (RFC 3261 §13.3.1.4).
+    let (mut world, answer) = unacknowledged();
+    for second in 1..=31 {
+        world.wait_secs(1);
+        if second % 4 == 0 {
+            answer(&mut world);
+        }
+        world.input(Input::CaptureLost { packets: 1_000 });
+    }
+    world.expect(&[RTP, RTCP]);
+    world.wait_secs(2);
+    world.input(Input::CaptureLost { packets: 1_000 });
+    world.expect_closed();
+    assert_eq!(world.ends(), [EndReason::NoAck]);
+}
+
+#[test]
+fn a_200_repeated_after_a_loss_still_waits_for_its_ack() {
+    let (mut world, answer) = unacknowledged();
+    world.input(Input::CaptureLost { packets: 3 });
+    world.wait_secs(1);
+    answer(&mut world);
+    world.wait_secs(30);
+    world.expect(&[RTP, RTCP]);
+    world.wait_secs(2);
+    world.expect_closed();
+    assert_eq!(world.ends(), [EndReason::NoAck]);
+}
+
+#[test]
+fn a_loss_behind_a_repeated_200_does_not_cost_a_call_with_media() {
+    // Each of these is the last repeat, because the ACK of it, whose copy is lost, arrives.
+    for last in [1, 8, 16, 23] {
+        let (mut world, answer) = unacknowledged();
+        world.wait_secs(last);
+        answer(&mut world);
+        world.input(Input::CaptureLost { packets: 1 });
+        world.wait_secs(3_600);
+        world.expect(&[RTP, RTCP]);
+        assert_eq!(world.state(), "confirmed", "{last}");
+    }
+}
+
+#[test]
+fn an_ack_behind_a_loss_is_an_ack() {
+    let (mut world, answer) = unacknowledged();
+    world.input(Input::CaptureLost { packets: 1 });
+    world.provider_sends(request("ACK", 1).to("callee").branch("z9hG4bK-ack"));
+    // Late copies of the 200 change nothing any more.
+    answer(&mut world);
+    world.wait_secs(3_600);
+    world.expect(&[RTP, RTCP]);
+}
+
 #[test]
 fn a_later_request_of_the_callers_proves_the_ack() {
     let mut world = World::new();

@@ -7,7 +7,7 @@ use super::{
     Context, Effects, describe,
     message::{Form, Seen, Verb},
     offer_answer::{Carrier, Exchange, Finality, Negotiation},
-    timers::{earliest, settle_after},
+    timers::{LATE_REPEAT, TIMER_64_T1, earliest, settle_after},
     transaction::{Invite, OfferIn, Progress, Sides},
 };
 use crate::engine::{Direction, Instant};
@@ -25,6 +25,11 @@ pub enum Stage {
         /// When it is given up.
         until: Instant,
     },
+    /// The same, but copies were lost since: the ACK may have been among them, as long as nobody repeats the 2xx.
+    Presumed {
+        /// When it would have been given up.
+        until: Instant,
+    },
     /// Both sides know that it stands.
     Confirmed,
     /// Over; remembered so that late messages open nothing.
@@ -38,6 +43,10 @@ pub struct Dialog {
     callee_tag: Option<Box<str>>,
     inviter: Direction,
     stage: Stage,
+    /// When its 2xx was first seen.
+    answered: Instant,
+    /// When that was last seen again.
+    repeated: Instant,
     negotiation: Negotiation,
     invites: Sides<Option<Invite>>,
     /// The highest CSeq of a request that brought an offer, by who sent it.
@@ -63,6 +72,8 @@ impl Dialog {
             callee_tag: callee_tag.map(Into::into),
             inviter,
             stage: Stage::Early { until: None },
+            answered: Instant::default(),
+            repeated: Instant::default(),
             negotiation: offer
                 .cloned()
                 .map(Negotiation::with_offer)
@@ -89,14 +100,22 @@ impl Dialog {
 
     /// Whether a 2xx made it and nothing has ended it.
     pub fn is_established(&self) -> bool {
-        matches!(self.stage, Stage::AwaitingAck { .. } | Stage::Confirmed)
+        matches!(
+            self.stage,
+            Stage::AwaitingAck { .. } | Stage::Presumed { .. } | Stage::Confirmed
+        )
+    }
+
+    /// Whether it is taken to be acknowledged.
+    fn is_acknowledged(&self) -> bool {
+        matches!(self.stage, Stage::Presumed { .. } | Stage::Confirmed)
     }
 
     /// The next time at which it changes by itself.
     pub fn deadline(&self) -> Option<Instant> {
         let stage = match self.stage {
             Stage::Early { until } => until,
-            Stage::AwaitingAck { until } => Some(until),
+            Stage::AwaitingAck { until } | Stage::Presumed { until } => Some(until),
             Stage::Confirmed => None,
             Stage::Ended => return None,
         };
@@ -115,6 +134,12 @@ impl Dialog {
         let due = match self.stage {
             Stage::Early { until } => until.is_some_and(|until| until <= now),
             Stage::AwaitingAck { until } => until <= now,
+            Stage::Presumed { until } => {
+                if until <= now {
+                    self.stage = Stage::Confirmed;
+                }
+                false
+            }
             Stage::Confirmed | Stage::Ended => false,
         };
         if due {
@@ -137,12 +162,15 @@ impl Dialog {
         }
     }
 
-    /// Signalling was lost on the way to us. A dialog with media may well have been acknowledged: silence decides then, no timer.
+    /// Signalling was lost on the way to us. A dialog with media may well have been acknowledged, unless the 2xx is repeated from now on,
+    /// or was when hardly any repeat was left: who can have copies lost must not keep alive what nobody has acknowledged.
     pub fn forgive_missing_ack(&mut self) {
-        if matches!(self.stage, Stage::AwaitingAck { .. })
+        if let Stage::AwaitingAck { until } = self.stage
+            && self.repeated < self.answered + LATE_REPEAT
             && self.negotiation.agreements().next().is_some()
         {
-            self.stage = Stage::Confirmed;
+            let until = until.max(self.answered + TIMER_64_T1);
+            self.stage = Stage::Presumed { until };
         }
     }
 
@@ -181,7 +209,7 @@ impl Dialog {
         } else {
             Finality::Provisional
         };
-        let is_renewal = finality == Finality::Final && self.stage == Stage::Confirmed;
+        let is_renewal = finality == Finality::Final && self.is_acknowledged();
         effects.renewed |= is_renewal;
         let description = describe(seen, &self.negotiation, context, effects);
         // The ACK ends this earlier.
@@ -210,11 +238,19 @@ impl Dialog {
         }
     }
 
-    /// A 2xx to the call's first INVITE was seen.
-    pub fn establish(&mut self, until: Instant) {
-        if matches!(self.stage, Stage::Early { .. }) {
-            self.stage = Stage::AwaitingAck { until };
-        }
+    /// A 2xx to the call's first INVITE was seen, maybe again, or must have been there.
+    pub fn establish(&mut self, now: Instant, until: Instant) {
+        self.stage = match self.stage {
+            Stage::Early { .. } => {
+                self.answered = now;
+                Stage::AwaitingAck { until }
+            }
+            Stage::AwaitingAck { until } | Stage::Presumed { until } => {
+                Stage::AwaitingAck { until }
+            }
+            stage @ (Stage::Confirmed | Stage::Ended) => stage,
+        };
+        self.repeated = now;
     }
 
     /// A request inside the dialog that may bring an offer or an answer.
@@ -262,9 +298,8 @@ impl Dialog {
         if status < 200 {
             return;
         }
-        effects.renewed |= (200..300).contains(&status)
-            && seen.verb == Verb::Update
-            && self.stage == Stage::Confirmed;
+        effects.renewed |=
+            (200..300).contains(&status) && seen.verb == Verb::Update && self.is_acknowledged();
         if !self.negotiation.is_open(&carrier) {
             return;
         }
@@ -308,8 +343,7 @@ impl Dialog {
             return;
         };
         let is_latest = invite.cseq == seen.cseq;
-        if is_latest && requester == self.inviter && matches!(self.stage, Stage::AwaitingAck { .. })
-        {
+        if is_latest && requester == self.inviter && self.may_be_acknowledged() {
             self.stage = Stage::Confirmed;
             effects.acknowledged = true;
         }
@@ -362,10 +396,17 @@ impl Dialog {
             && seen.sender == self.inviter
             && seen.verb != Verb::Prack
             && first.is_some_and(|invite| seen.cseq > invite.cseq)
-            && matches!(self.stage, Stage::AwaitingAck { .. })
+            && self.may_be_acknowledged()
         {
             self.stage = Stage::Confirmed;
         }
+    }
+
+    fn may_be_acknowledged(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::AwaitingAck { .. } | Stage::Presumed { .. }
+        )
     }
 
     /// The place of an offer that stood in the response to this side's INVITE.

@@ -158,7 +158,7 @@ impl Call {
             return;
         }
         let until = context.now + context.timers().ack;
-        dialog.establish(until);
+        dialog.establish(context.now, until);
         for other in &mut self.dialogs {
             other.expire_at(until);
         }
@@ -223,7 +223,7 @@ impl Call {
         if let Some(dialog) = self.dialog(seen)
             && dialog.stage() != Stage::Ended
         {
-            dialog.establish(until);
+            dialog.establish(context.now, until);
             self.confirm(context.now, effects);
         }
     }
@@ -240,7 +240,7 @@ impl Call {
     /// No final response was seen, but it may have been lost, and media was agreed: silence decides from here on.
     pub(super) fn presume_confirmed(&mut self, now: Instant, effects: &mut Effects) {
         for dialog in &mut self.dialogs {
-            dialog.establish(now);
+            dialog.establish(now, now);
             dialog.forgive_missing_ack();
         }
         self.confirm(now, effects);

@@ -11,6 +11,12 @@ const ANSWERED_BY_PBX: Duration = Duration::from_secs(8);
 /// media servers send until they are told.
 const ANSWERED_BY_PROVIDER: Duration = Duration::from_secs(2);
 
+/// From when on a 2xx that is still repeated tells that no ACK has come: it is repeated for 64*T1, every T2 at least (RFC 3261 §13.3.1.4),
+/// so that who stops sooner than two of those before the end has been acknowledged.
+pub const LATE_REPEAT: Duration = TIMER_64_T1.saturating_sub(Duration::from_secs(2 * 4));
+/// How long a 2xx without an ACK is repeated.
+pub const TIMER_64_T1: Duration = Duration::from_secs(32);
+
 /// How long what was agreed before an answer by this side counts beside it, where no ACK tells.
 pub fn settle_after(answerer: Direction) -> Duration {
     match answerer {
