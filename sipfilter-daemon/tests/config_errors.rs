@@ -971,6 +971,25 @@ pinholes = 9999999
         ],
     ),
     (
+        "limits of signalling: out of bounds, wrong kind, unknown",
+        r#"interfaces = ["eth0"]
+[pbx]
+preset = "asterisk"
+[[trunk]]
+provider = "vapi-us"
+signalling_limits = { messages_per_second = 1000001, segments_per_second = "many" }
+[limits.signalling]
+requests_per_second = 9
+invites_per_second = 10
+"#,
+        &[
+            "error 6:45 trunk[0].signalling_limits.messages_per_second: 1000001 is outside 10 to 1000000 => write a number from 10 to 1000000",
+            r#"error 6:76 trunk[0].signalling_limits.segments_per_second: wrong kind of value: string "many", expected a positive number => write it like this: segments_per_second = 32000"#,
+            "error 8:23 limits.signalling.requests_per_second: 9 is outside 10 to 1000000 => write a number from 10 to 1000000",
+            "error 9:1 limits.signalling.invites_per_second: unknown key `invites_per_second` => did you mean `messages_per_second`? the keys here are: `requests_per_second`, `messages_per_second`, `segments_per_second`",
+        ],
+    ),
+    (
         "limits: share above the whole",
         r#"interfaces = ["eth0"]
 [pbx]

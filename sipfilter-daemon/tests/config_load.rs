@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::Path};
 
 use sipfilter_daemon::{
     config::{Config, LoadError, Origin, XdpMode},
-    engine::settings::{EarlyMedia, MediaSource, Transport},
+    engine::settings::{EarlyMedia, MediaSource, SignallingRates, Transport},
 };
 
 fn load(text: &str) -> Config {
@@ -69,6 +69,29 @@ fn an_own_provider_stands_beside_the_catalogue() {
     assert_eq!(lab.signalling, ["198.51.100.10/32".parse().unwrap()]);
     assert_eq!(lab.transports, [Transport::Udp, Transport::Tcp]);
     assert_eq!(config.origins[1], Origin::Configuration);
+}
+
+#[test]
+fn how_much_may_be_signalled_is_the_trunks_word_then_the_providers_then_everybodys() {
+    let config = load(&format!(
+        "{WHOLE}signalling_limits = {{ requests_per_second = 100 }}{OWN_PROVIDER}\
+         signalling_limits = {{ requests_per_second = 10, messages_per_second = 2000 }}\n\
+         [limits.signalling]\nsegments_per_second = 1000000\nmessages_per_second = 3000\n"
+    ));
+    let rates: Vec<_> = config
+        .settings
+        .providers
+        .iter()
+        .map(|provider| provider.rates)
+        .map(|rates| (rates.requests, rates.messages, rates.segments))
+        .collect();
+    assert_eq!(rates, [(100, 3_000, 1_000_000), (10, 2_000, 1_000_000)]);
+    let shown = config.summary().providers[1].signalling_limits;
+    assert_eq!(shown.map(|limits| limits.requests_per_second), Some(10));
+    assert_eq!(
+        load(WHOLE).settings.providers[0].rates,
+        SignallingRates::default()
+    );
 }
 
 #[test]

@@ -32,13 +32,13 @@ use std::{
 pub use catalogue::Origin;
 pub use diagnostic::{Diagnostic, Severity, SourceFile};
 pub use resolve::ResolveError;
-pub use summary::{AllowSummary, ProviderSummary, Summary, providers};
+pub use summary::{AllowSummary, ProviderSummary, SignallingLimits, Summary, providers};
 pub use tuning::{DEFAULT_METRICS, Log, LogFormat, LogLevel, OnStop, XdpMode};
 
 use catalogue::{Catalogue, Profile};
 use diagnostic::suggestion;
 use document::Document;
-use provider::Facts;
+use provider::{Facts, Rates};
 use raw::{RawConfig, RawProvider, RawTrunk, Text};
 use toml::Spanned;
 
@@ -166,7 +166,8 @@ fn check(doc: &mut Document, path: &Path, raw: &RawConfig) -> Option<Config> {
     let interfaces = interfaces(doc, raw);
     let pbx = pbx::check(doc, raw.pbx.as_ref(), &catalogue);
     let own = own_providers(doc, &raw.provider, &catalogue);
-    let trunks = trunks(doc, &raw.trunk, &catalogue, &own);
+    let rates = Rates::check(doc, &raw.limits.signalling);
+    let trunks = trunks(doc, &raw.trunk, &catalogue, &own, rates);
     warn_of_unused(doc, raw);
     let filtering = scope::check(doc, raw, pbx.as_ref().map(|(pbx, _)| pbx));
     let limits = tuning::limits(doc, &raw.limits);
@@ -302,6 +303,7 @@ fn trunks(
     raw: &[Spanned<RawTrunk>],
     catalogue: &Catalogue,
     own: &BTreeMap<String, Facts>,
+    rates: Rates,
 ) -> Vec<(Origin, Provider)> {
     if raw.is_empty() {
         doc.missing(
@@ -336,10 +338,10 @@ fn trunks(
         let Some((facts, origin, unpublished)) = base_facts(doc, name, catalogue, own) else {
             continue;
         };
+        let mut facts = overrides.or(facts);
+        facts.rates = facts.rates.or(rates);
         if let Some(provider) =
-            overrides
-                .or(facts)
-                .finish(doc, name.span(), name.get_ref(), unpublished.as_deref())
+            facts.finish(doc, name.span(), name.get_ref(), unpublished.as_deref())
         {
             origins.push(origin);
             placed.push((name.span(), provider));

@@ -15,7 +15,11 @@ use sipfilter_common::{
 
 use toml::Spanned;
 
-use super::{document::Document, raw::RawFacts, raw::RawSignallingPorts, values};
+use super::{
+    document::Document,
+    raw::{RawFacts, RawRates, RawSignallingPorts},
+    values,
+};
 use crate::{
     engine::{
         pinhole::MAX_SOURCES,
@@ -23,7 +27,7 @@ use crate::{
             EarlyMedia, Media, MediaSource, Provider, SignallingPorts, SignallingRates, Transport,
         },
     },
-    shell::scope::media_by_prefix,
+    ranges::media_by_prefix,
 };
 
 const TRANSPORTS: [(&str, Transport); 3] = [
@@ -75,12 +79,56 @@ pub(super) struct Facts {
     pub signalling: Option<Vec<IpNet>>,
     pub transports: Option<Vec<Transport>>,
     pub ports: RawPorts,
+    pub rates: Rates,
     pub media_source: Option<MediaSource>,
     pub media_ports: Option<RangeInclusive<u16>>,
     pub prefixes: Option<Vec<IpNet>>,
     pub replies: Option<Vec<RangeInclusive<u16>>>,
     pub packets_per_second: Option<u32>,
     pub early_media: Option<EarlyMedia>,
+}
+
+/// What one place says of how much SIP an address may send; every part may be left to another place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Rates {
+    requests: Option<u32>,
+    messages: Option<u32>,
+    segments: Option<u32>,
+}
+
+impl Rates {
+    /// Checks each value by itself.
+    pub(super) fn check(doc: &mut Document, raw: &RawRates) -> Self {
+        let mut rate = |number: &Option<_>| {
+            number
+                .as_ref()
+                .and_then(|number| signalling_rate(doc, number))
+        };
+        Self {
+            requests: rate(&raw.requests_per_second),
+            messages: rate(&raw.messages_per_second),
+            segments: rate(&raw.segments_per_second),
+        }
+    }
+
+    /// These, and `other`'s where these are silent.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.or(other.requests),
+            messages: self.messages.or(other.messages),
+            segments: self.segments.or(other.segments),
+        }
+    }
+
+    /// The finished rates.
+    pub(super) fn finish(self) -> SignallingRates {
+        let default = SignallingRates::default();
+        SignallingRates {
+            requests: self.requests.unwrap_or(default.requests),
+            messages: self.messages.unwrap_or(default.messages),
+            segments: self.segments.unwrap_or(default.segments),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -124,6 +172,7 @@ impl Facts {
                 tcp: tcp.as_ref().map(|_| checked.tcp),
                 tls: tls.as_ref().map(|_| checked.tls),
             },
+            rates: Rates::check(doc, raw.signalling_limits),
             media_source: raw
                 .media
                 .source
@@ -166,6 +215,7 @@ impl Facts {
                 tcp: self.ports.tcp.or(other.ports.tcp),
                 tls: self.ports.tls.or(other.ports.tls),
             },
+            rates: self.rates.or(other.rates),
             media_source: self.media_source.or(other.media_source),
             media_ports: self.media_ports.or(other.media_ports),
             prefixes: self.prefixes.or(other.prefixes),
@@ -273,7 +323,7 @@ impl Facts {
                 packets_per_second: self.packets_per_second,
             },
             early_media,
-            rates: SignallingRates::default(),
+            rates: self.rates.finish(),
         };
         for transport in &provider.transports {
             let (word, list) = match transport {
@@ -312,6 +362,15 @@ fn packet_rate(doc: &mut Document, number: &Spanned<u64>) -> Option<u32> {
         "write packets per second of one stream, for example 400, or leave the key out",
     );
     None
+}
+
+/// What one address may send. Fewer, and a busy minute of an honest trunk would be cut.
+const LEAST_SIGNALLING_RATE: u32 = 10;
+
+fn signalling_rate(doc: &mut Document, number: &Spanned<u64>) -> Option<u32> {
+    let bounds = LEAST_SIGNALLING_RATE as usize..=MAX_PACKET_RATE as usize;
+    let rate = values::count(doc, number, bounds)?;
+    u32::try_from(rate).ok()
 }
 
 fn warn_if_wide(doc: &mut Document, net: &IpNet, span: Range<usize>) {

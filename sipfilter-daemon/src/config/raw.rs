@@ -76,6 +76,7 @@ pub(super) struct RawTrunk {
     pub signalling: Option<Texts>,
     pub transports: Option<Texts>,
     pub signalling_ports: RawSignallingPorts,
+    pub signalling_limits: RawRates,
     pub media: RawMedia,
     pub early_media: Option<Text>,
 }
@@ -87,6 +88,7 @@ pub(super) struct RawProvider {
     pub signalling: Option<Texts>,
     pub transports: Option<Texts>,
     pub signalling_ports: RawSignallingPorts,
+    pub signalling_limits: RawRates,
     pub media: RawMedia,
     pub early_media: Option<Text>,
 }
@@ -109,6 +111,15 @@ pub(super) struct RawLimits {
     pub dialogs_per_call: Option<Spanned<u64>>,
     pub media_per_session: Option<Spanned<u64>>,
     pub pinholes: Option<Spanned<u64>>,
+    pub signalling: RawRates,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawRates {
+    pub requests_per_second: Option<Spanned<u64>>,
+    pub messages_per_second: Option<Spanned<u64>>,
+    pub segments_per_second: Option<Spanned<u64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -151,6 +162,7 @@ pub(super) struct RawProfile {
     pub signalling: Option<Texts>,
     pub transports: Option<Texts>,
     pub signalling_ports: RawSignallingPorts,
+    pub signalling_limits: RawRates,
     pub media: RawMedia,
     pub early_media: Option<Text>,
 }
@@ -173,6 +185,7 @@ pub(super) struct RawFacts<'a> {
     pub signalling: &'a Option<Texts>,
     pub transports: &'a Option<Texts>,
     pub signalling_ports: &'a RawSignallingPorts,
+    pub signalling_limits: &'a RawRates,
     pub media: &'a RawMedia,
     pub early_media: &'a Option<Text>,
 }
@@ -185,6 +198,7 @@ macro_rules! facts {
                     signalling: &self.signalling,
                     transports: &self.transports,
                     signalling_ports: &self.signalling_ports,
+                    signalling_limits: &self.signalling_limits,
                     media: &self.media,
                     early_media: &self.early_media,
                 }

@@ -47,6 +47,22 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("trunk.signalling_ports.tcp", "tcp = [5060]"),
     ("trunk.signalling_ports.tls", "tls = [5061]"),
     (
+        "trunk.signalling_limits",
+        "signalling_limits = { requests_per_second = 4000, messages_per_second = 16000, segments_per_second = 32000 }",
+    ),
+    (
+        "trunk.signalling_limits.requests_per_second",
+        "requests_per_second = 4000",
+    ),
+    (
+        "trunk.signalling_limits.messages_per_second",
+        "messages_per_second = 16000",
+    ),
+    (
+        "trunk.signalling_limits.segments_per_second",
+        "segments_per_second = 32000",
+    ),
+    (
         "trunk.media",
         "media = { source = \"signalled\", ports = \"40000-60000\" }",
     ),
@@ -74,6 +90,22 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("provider.signalling_ports.tcp", "tcp = [5060]"),
     ("provider.signalling_ports.tls", "tls = [5061]"),
     (
+        "provider.signalling_limits",
+        "signalling_limits = { requests_per_second = 4000, messages_per_second = 16000, segments_per_second = 32000 }",
+    ),
+    (
+        "provider.signalling_limits.requests_per_second",
+        "requests_per_second = 4000",
+    ),
+    (
+        "provider.signalling_limits.messages_per_second",
+        "messages_per_second = 16000",
+    ),
+    (
+        "provider.signalling_limits.segments_per_second",
+        "segments_per_second = 32000",
+    ),
+    (
         "provider.media",
         "media = { source = \"signalled\", ports = \"40000-60000\" }",
     ),
@@ -95,6 +127,22 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("limits.dialogs_per_call", "dialogs_per_call = 16"),
     ("limits.media_per_session", "media_per_session = 16"),
     ("limits.pinholes", "pinholes = 65536"),
+    (
+        "limits.signalling",
+        "signalling = { requests_per_second = 4000, messages_per_second = 16000, segments_per_second = 32000 }",
+    ),
+    (
+        "limits.signalling.requests_per_second",
+        "requests_per_second = 4000",
+    ),
+    (
+        "limits.signalling.messages_per_second",
+        "messages_per_second = 16000",
+    ),
+    (
+        "limits.signalling.segments_per_second",
+        "segments_per_second = 32000",
+    ),
     ("timers", "a section of its own, [timers]"),
     ("timers.media_idle", "media_idle = \"5m\""),
     ("timers.hold_idle", "hold_idle = \"1h\""),
@@ -190,11 +238,14 @@ mod tests {
             keys_of::<raw::RawSignallingPorts>("pbx.signalling."),
             keys_of::<raw::RawTrunk>("trunk."),
             keys_of::<raw::RawSignallingPorts>("trunk.signalling_ports."),
+            keys_of::<raw::RawRates>("trunk.signalling_limits."),
             keys_of::<raw::RawMedia>("trunk.media."),
             keys_of::<raw::RawProvider>("provider."),
             keys_of::<raw::RawSignallingPorts>("provider.signalling_ports."),
+            keys_of::<raw::RawRates>("provider.signalling_limits."),
             keys_of::<raw::RawMedia>("provider.media."),
             keys_of::<raw::RawLimits>("limits."),
+            keys_of::<raw::RawRates>("limits.signalling."),
             keys_of::<raw::RawTimers>("timers."),
             keys_of::<raw::RawLog>("log."),
             keys_of::<raw::RawMetrics>("metrics."),

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     engine::settings::{Allow, Egress, Enforcement, Filtering, Pbx, Provisional, Scope},
-    shell::scope::entries_by_prefix,
+    ranges::entries_by_prefix,
 };
 
 const TCP: u8 = 6;

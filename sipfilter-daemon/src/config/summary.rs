@@ -14,7 +14,9 @@ use super::{
     raw::RawProvider,
     scope::protocol_name,
 };
-use crate::engine::settings::{Allow, Provider, Provisional, Scope, SignallingPorts};
+use crate::engine::settings::{
+    Allow, Provider, Provisional, Scope, SignallingPorts, SignallingRates,
+};
 
 /// A whole configuration as it takes effect.
 #[derive(Debug, Clone, Serialize)]
@@ -93,6 +95,8 @@ pub struct ProviderSummary {
     pub missing: Option<String>,
     /// Signalling prefixes.
     pub signalling: Vec<String>,
+    /// How much SIP one of its addresses may send, by key.
+    pub signalling_limits: Option<SignallingLimits>,
     /// `transport:port`, by transport.
     pub transports: Vec<String>,
     /// How the media source follows from SDP.
@@ -111,6 +115,25 @@ pub struct ProviderSummary {
     pub verified: Option<String>,
 }
 
+/// How much SIP one address may send; named as in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the fields are the keys of the reference")]
+pub struct SignallingLimits {
+    pub requests_per_second: u32,
+    pub messages_per_second: u32,
+    pub segments_per_second: u32,
+}
+
+impl SignallingLimits {
+    fn new(rates: &SignallingRates) -> Self {
+        Self {
+            requests_per_second: rates.requests,
+            messages_per_second: rates.messages,
+            segments_per_second: rates.segments,
+        }
+    }
+}
+
 impl ProviderSummary {
     fn unknown(name: &str, origin: &Origin, missing: String) -> Self {
         Self {
@@ -120,6 +143,7 @@ impl ProviderSummary {
             loadable: false,
             missing: Some(missing),
             signalling: Vec::new(),
+            signalling_limits: None,
             transports: Vec::new(),
             media_source: None,
             media_ports: None,
@@ -142,6 +166,7 @@ impl ProviderSummary {
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
+            signalling_limits: Some(SignallingLimits::new(&provider.rates)),
             transports: provider
                 .transports
                 .iter()

@@ -151,6 +151,16 @@ fn summary(out: &mut dyn Write, summary: &Summary) -> Result<(), CtlError> {
         .limits
         .iter()
         .map(|(key, value)| (format!("limits.{key}"), value.to_string()));
+    let signalling = summary.providers.iter().filter_map(|provider| {
+        let limits = provider.signalling_limits?;
+        Some((
+            format!("{} may send", provider.name),
+            format!(
+                "{} requests, {} messages, {} segments per second and address",
+                limits.requests_per_second, limits.messages_per_second, limits.segments_per_second
+            ),
+        ))
+    });
     let timers = summary
         .timers
         .iter()
@@ -160,6 +170,7 @@ fn summary(out: &mut dyn Write, summary: &Summary) -> Result<(), CtlError> {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .chain(limits)
+        .chain(signalling)
         .chain(timers)
         .chain([
             ("log".to_owned(), log),

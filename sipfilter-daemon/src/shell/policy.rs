@@ -73,27 +73,19 @@ impl KernelPolicy {
     }
 
     /// A number that changes whenever anything does that pinned maps rest on: not with what only the load brings (modes, outer
-    /// interfaces, allow-list, media limits, early media), which changes nothing about an open pinhole.
+    /// interfaces, allow-list, media limits, early media, what a source of signalling may send), which changes nothing about an open
+    /// pinhole.
     pub fn hash(&self) -> u64 {
         let settings = kernel::Settings {
             modes: Modes::DEFAULT,
             outer: [0; MAX_OUTER],
             ..self.settings
         };
-        let providers: BTreeMap<_, _> = self
-            .providers
-            .iter()
-            .map(|(prefix, rule)| {
-                let transports = rule.transports & !ProviderRule::ON_OFFER;
-                (
-                    prefix,
-                    ProviderRule {
-                        transports,
-                        ..*rule
-                    },
-                )
-            })
-            .collect();
+        let mut providers = self.providers.clone();
+        for rule in providers.values_mut() {
+            rule.transports &= !ProviderRule::ON_OFFER;
+            rule.budgets = Budgets::default();
+        }
         // The debug form names every field and value; the hash only has to tell policies apart on one machine.
         fnv1a(format!("{settings:?} {providers:?}").as_bytes())
     }

@@ -11,8 +11,10 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::scope::entries_by_prefix;
-use crate::engine::settings::{Allow, Scope, Settings};
+use crate::{
+    engine::settings::{Allow, Scope, Settings},
+    ranges::entries_by_prefix,
+};
 
 /// Where the kernel lists TCP sockets (proc(5)).
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
