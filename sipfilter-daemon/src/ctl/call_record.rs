@@ -117,6 +117,25 @@ fn link(link: &CallLink) -> (String, String) {
     (link.relation.replace('_', " "), value)
 }
 
+/// What of a stream may pass, in few words.
+fn terms_text(terms: &view::Terms) -> String {
+    let types = terms
+        .payload_types
+        .as_deref()
+        .filter(|types| !types.is_empty());
+    let words = [
+        types.map(|types| format!("types {}", output::payload_types(Some(types)))),
+        terms.rtcp.then(|| "rtcp".to_owned()),
+        Some(
+            terms
+                .packets_per_second
+                .map_or_else(|| "any pps".to_owned(), |rate| format!("{rate} pps")),
+        ),
+        terms.latch.then(|| "latch".to_owned()),
+    ];
+    words.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
 fn line(moment: &Moment) -> String {
     // Wide enough for calls of more than a day.
     let time = format!("{:>+10.3} s  ", moment.at_seconds);
@@ -150,12 +169,16 @@ fn line(moment: &Moment) -> String {
             local,
             sources,
             stream,
+            terms,
             error,
         } => {
             let mut text = format!("pinhole {change:<8}  {local}");
             if let Some(stream) = stream {
                 let sources: Vec<String> = sources.iter().map(output::source).collect();
                 text = format!("{text} {stream} from {}", sources.join(", "));
+            }
+            if let Some(terms) = terms {
+                text = format!("{text} ({})", terms_text(terms));
             }
             match error.as_deref() {
                 None => text,
@@ -243,9 +266,15 @@ mod tests {
                         ports: "40000-60000".to_owned(),
                     }],
                     stream: Some("rtp".to_owned()),
+                    terms: Some(view::Terms {
+                        payload_types: Some(vec![0, 8, 96, 97, 98]),
+                        rtcp: true,
+                        packets_per_second: Some(400),
+                        latch: true,
+                    }),
                     error: Some("full".to_owned()),
                 },
-                "    +0.031 s  pinhole opened    203.0.113.10:10000 rtp from 198.51.100.20 ports 40000-60000: NOT DONE, the kernel's table is full",
+                "    +0.031 s  pinhole opened    203.0.113.10:10000 rtp from 198.51.100.20 ports 40000-60000 (types 0,8,96-98, rtcp, 400 pps, latch): NOT DONE, the kernel's table is full",
             ),
             (
                 Happening::Ended {

@@ -140,6 +140,17 @@ fn show(out: &mut dyn Write, status: &view::Status) -> Result<(), CtlError> {
     if status.adopted_pinholes > 0 {
         rows.push(("of earlier runs", status.adopted_pinholes.to_string()));
     }
+    if status.routes_changed {
+        let text = "the routes to the PBX have changed since the start, so that its own packets count as forged: restart sipfilterd";
+        rows.push(("warning", text.to_owned()));
+    }
+    if status.forged_packets > 0 {
+        let text = format!(
+            "{} packets from outside claim to be the PBX's",
+            status.forged_packets
+        );
+        rows.push(("forged", text));
+    }
     output::fields(
         out,
         rows.into_iter()

@@ -28,7 +28,7 @@ use crate::{
         CallNumber, CallState, CallView, Direction, EndReason, Engine, Event, Input, Instant,
         Output,
         counters::Reading,
-        pinhole::{Pinhole, PinholeAction, PinholeResult, Source, Stream},
+        pinhole::{Pinhole, PinholeAction, PinholeResult, Source, Stream, Terms},
         settings::{Enforcement, Provider, ProviderId, Settings},
     },
     view,
@@ -380,6 +380,8 @@ impl Core {
             reading: self.reading.view(),
             opening: self.opening.view(),
             limited_sources: self.limited_sources(),
+            forged_packets: self.pressure.forged(),
+            routes_changed: self.pressure.is_route_outdated(),
             counters: self
                 .engine
                 .counters()
@@ -461,8 +463,7 @@ impl Core {
             local: pinhole.local,
             sources: pinhole.sources.iter().map(source_view).collect(),
             stream: stream_name(pinhole.stream).to_owned(),
-            payload_types: (pinhole.stream != Stream::Udptl)
-                .then(|| view::payload_types(pinhole.terms.payload_types)),
+            payload_types: payload_types_view(pinhole.stream, pinhole.terms),
             rtcp: pinhole.terms.rtcp,
             packets_per_second: pinhole.terms.packets_per_second.number(),
             latch: traffic.latch.map(|latch| latch.to_string()),
@@ -520,6 +521,11 @@ pub(super) fn stream_name(stream: Stream) -> &'static str {
         Stream::Rtcp => "rtcp",
         Stream::Udptl => "udptl",
     }
+}
+
+/// Payload types for a report; T.38 has none.
+pub(super) fn payload_types_view(stream: Stream, terms: Terms) -> Option<Vec<u8>> {
+    (stream != Stream::Udptl).then(|| view::payload_types(terms.payload_types))
 }
 
 /// A source for a report.

@@ -51,6 +51,7 @@ use self::{
     datapath::{Attached, Attachment, Datapath, Found},
     map_writer::MapWriter,
     notify::Manager,
+    outer::Outer,
     pins::Pins,
     policy::KernelPolicy,
     pressure::Pressure,
@@ -78,7 +79,8 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     }
     let settings = config.resolve(interface_addresses)?;
     let mut policy = KernelPolicy::new(&settings);
-    policy.settings.outer = outer::indices(&settings.pbx.addresses, &config.interfaces);
+    let outer = Outer::find(&settings.pbx.addresses, &config.interfaces);
+    policy.settings.outer = outer.indices();
     let capacity = u32::try_from(settings.limits.pinholes)
         .context("`pinholes` under [limits] is too large")?;
 
@@ -104,7 +106,7 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
         MapWriter::inheriting(&mut datapath, capacity, &settings.providers)?;
     let provisionals = Provisionals::new(&mut datapath, &policy)?;
     let counters = datapath.take(map::COUNTERS)?;
-    let pressure = Pressure::new(&mut datapath, &counters)?;
+    let pressure = Pressure::new(&mut datapath, &counters, outer)?;
     let mut capture = Capture::new(&mut datapath)?;
     let (questions, mut asked) = mpsc::channel(api::QUEUE);
     let (orders, mut ordered) = mpsc::channel(api::QUEUE);

@@ -19,8 +19,36 @@ const NOWHERE: u16 = 9;
 /// An address of this machine, and the interface that has it.
 type Own = (String, IpAddr);
 
-/// Indices of the outer interfaces, or none where the PBX may be on that side.
-pub fn indices(protected: &[IpAddr], interfaces: &[String]) -> [u32; MAX_OUTER] {
+/// What the routes said when the programs were loaded: they hold on to it.
+#[derive(Debug, Clone)]
+pub struct Outer {
+    protected: Vec<IpAddr>,
+    interfaces: Vec<String>,
+    indices: [u32; MAX_OUTER],
+}
+
+impl Outer {
+    /// Asks the routes.
+    pub fn find(protected: &[IpAddr], interfaces: &[String]) -> Self {
+        Self {
+            protected: protected.to_vec(),
+            interfaces: interfaces.to_vec(),
+            indices: indices(protected, interfaces),
+        }
+    }
+
+    /// Indices of the outer interfaces, or none where the PBX may be on that side.
+    pub fn indices(&self) -> [u32; MAX_OUTER] {
+        self.indices
+    }
+
+    /// Whether frames are told apart by what the routes do not say any more: then the PBX's own may be taken for forged.
+    pub fn is_outdated(&self) -> bool {
+        self.indices != [0; MAX_OUTER] && self.indices != indices(&self.protected, &self.interfaces)
+    }
+}
+
+fn indices(protected: &[IpAddr], interfaces: &[String]) -> [u32; MAX_OUTER] {
     let none = [0; MAX_OUTER];
     let Ok(own) = own_addresses() else {
         return none;

@@ -1,4 +1,5 @@
-//! Signalling under pressure: which copies were lost on the way to the engine, and which sources sent more than they may.
+//! Signalling under pressure: which copies were lost on the way to the engine, which sources sent more than they may, and whether frames from
+//! outside claim to be the PBX's.
 //!
 //! It reads what the kernel counts and says it in the log, seldom enough that a flood of packets is no flood of lines. It limits nothing
 //! (`sipfilter_common::classify` does).
@@ -17,6 +18,7 @@ use sipfilter_common::{
 use super::{
     counters::Counters,
     datapath::{Datapath, DatapathError},
+    outer::Outer,
 };
 use crate::engine::{Instant, settings::ProviderId};
 
@@ -40,6 +42,8 @@ pub struct Pressure {
     lost: Watched,
     shed: Watched,
     limited: Watched,
+    forged: Watched,
+    outer: Outer,
 }
 
 /// A counter of which only the growth matters, and the line about it.
@@ -57,19 +61,26 @@ const LOST: &[Counter] = &[
 ];
 const SHED: &[Counter] = &[Counter::Note(Note::CopyShed)];
 const LIMITED: &[Counter] = &[Counter::Reason(Reason::SignallingLimited)];
+const FORGED: &[Counter] = &[Counter::Reason(Reason::EgressForged)];
 
 impl Pressure {
     /// Begins to watch. A counter array that was taken over goes on counting: only what comes from now on counts here.
     ///
     /// # Errors
     /// [`DatapathError`] where the map is missing.
-    pub fn new(datapath: &mut Datapath, counters: &Counters) -> Result<Self, DatapathError> {
+    pub fn new(
+        datapath: &mut Datapath,
+        counters: &Counters,
+        outer: Outer,
+    ) -> Result<Self, DatapathError> {
         let watched = |names| Watched::new(names, counters);
         Ok(Self {
             sources: datapath.take(map::SOURCES)?,
             lost: watched(LOST),
             shed: watched(SHED),
             limited: watched(LIMITED),
+            forged: watched(FORGED),
+            outer,
         })
     }
 
@@ -107,7 +118,31 @@ impl Pressure {
                 "dropped signalling of sources that send more than they may; `sipfilterctl status` lists them"
             );
         }
+        self.forged.grow(counters);
+        if let Some(packets) = self.forged.line(now) {
+            if self.outer.is_outdated() {
+                tracing::warn!(
+                    packets,
+                    "what claims to be the PBX's comes in on an outer interface, and the routes to the PBX are not those of the start: restart sipfilterd, or its calls get no pinholes"
+                );
+            } else {
+                tracing::warn!(
+                    packets,
+                    "forged packets that claim to be the PBX's come in on an outer interface; they open nothing"
+                );
+            }
+        }
         lost
+    }
+
+    /// Packets from outside that claimed to be the PBX's, since the counters began.
+    pub fn forged(&self) -> u64 {
+        self.forged.seen
+    }
+
+    /// Whether those may be the PBX's own, because the routes to it have changed since the start.
+    pub fn is_route_outdated(&self) -> bool {
+        self.outer.is_outdated()
     }
 
     /// The sources that were refused something, those with most first.

@@ -14,7 +14,7 @@ use std::{
     time::SystemTime,
 };
 
-use entry::{Entry, Timeline, What};
+use entry::{Agreed, Entry, Timeline, What};
 
 use crate::{
     engine::{
@@ -64,7 +64,7 @@ pub struct Record {
     confirmed: bool,
     links: Vec<Link>,
     /// What its pinholes let in, so that one that is only renewed makes no line.
-    open: BTreeMap<SocketAddr, Arc<[Source]>>,
+    open: BTreeMap<SocketAddr, (Arc<[Source]>, Agreed)>,
     timeline: Timeline,
 }
 
@@ -174,13 +174,17 @@ impl Records {
         let sources = match action {
             PinholeAction::Open(pinhole) | PinholeAction::Update(pinhole) => {
                 let known = record.open.get(&pinhole.local);
-                let is_same = known.is_some_and(|known| **known == *pinhole.sources);
+                let agreed = Agreed::of(pinhole);
+                let is_same = known.is_some_and(|(sources, known)| {
+                    **sources == *pinhole.sources && *known == agreed
+                });
                 if is_same && result == PinholeResult::Done {
                     return;
                 }
                 let sources: Arc<[Source]> = Arc::from(pinhole.sources.as_slice());
                 if result == PinholeResult::Done {
-                    record.open.insert(pinhole.local, Arc::clone(&sources));
+                    let shown = (Arc::clone(&sources), agreed);
+                    record.open.insert(pinhole.local, shown);
                 }
                 sources
             }

@@ -138,6 +138,9 @@ pub enum Happening {
         /// `rtp`, `rtcp` or `udptl`; not said of one that closed.
         #[serde(skip_serializing_if = "Option::is_none")]
         stream: Option<String>,
+        /// What of the stream may pass; not said of one that closed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        terms: Option<Terms>,
         /// Why it could not be done: `full` or `failed`.
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
@@ -160,4 +163,17 @@ pub enum Happening {
         /// How many.
         lines: u64,
     },
+}
+
+/// What of a stream may pass through a pinhole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Terms {
+    /// RTP payload types; `null` where they do not matter.
+    pub payload_types: Option<Vec<u8>>,
+    /// Whether RTCP may come on this port.
+    pub rtcp: bool,
+    /// Packets per second in the long run; `null` without a limit.
+    pub packets_per_second: Option<u32>,
+    /// Whether the first source that sends becomes the only one.
+    pub latch: bool,
 }

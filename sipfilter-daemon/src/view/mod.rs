@@ -11,7 +11,7 @@ mod status;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use call::{Call, CallEnd, CallLink, CallRecord, Happening, Moment};
+pub use call::{Call, CallEnd, CallLink, CallRecord, Happening, Moment, Terms};
 pub use counter::Counter;
 pub use pinhole::{Pinhole, Source, payload_types};
 pub use status::{Delays, Interface, LimitedSource, Status};

@@ -50,6 +50,12 @@ pub struct Status {
     /// Sources that sent more signalling than they may, those with most first.
     #[serde(default)]
     pub limited_sources: Vec<LimitedSource>,
+    /// Packets that left, came in on an outer interface and claimed to be the PBX's, since the counters began.
+    #[serde(default)]
+    pub forged_packets: u64,
+    /// The routes to the PBX are not those of the start: what counts as forged may be the PBX's own.
+    #[serde(default)]
+    pub routes_changed: bool,
     /// The engine's counters, by name.
     pub counters: BTreeMap<String, u64>,
 }

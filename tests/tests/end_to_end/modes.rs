@@ -4,7 +4,7 @@ use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -44,6 +44,7 @@ pub fn tests() -> Vec<Test> {
             "a_pbx_on_the_providers_side_is_not_taken_for_forged",
             hairpin,
         );
+        add("a_pbx_that_moved_to_that_side_is_told_of", rerouted);
     }
     tests
 }
@@ -82,6 +83,16 @@ fn connect(from: &Namespace, to: SocketAddr) -> Result<Option<TcpStream>> {
     Ok(from
         .enter(move || TcpStream::connect_timeout(&to, PATIENCE))?
         .ok())
+}
+
+/// Waits for something that the daemon does once a moment.
+fn eventually(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !holds()? {
+        ensure!(Instant::now() < end, "{what} did not come");
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 /// The configuration with lines before and sections after it.
@@ -356,6 +367,14 @@ fn forged(family: Family) -> Result<()> {
     expect(&daemon, "egress_forged", 1, "pass")?;
     expect(&daemon, "egress_signalling", 0, "pass")?;
     expect(&daemon, "copied", 0, "note")?;
+    eventually("a line about forged packets", || {
+        Ok(daemon.log().contains("forged packets that claim"))
+    })?;
+    let status: Value = daemon.ctl(&["status", "--json"])?;
+    ensure!(
+        status["daemon"]["forged_packets"] == 1 && status["daemon"]["routes_changed"] == false,
+        "{status}"
+    );
     // The PBX's own is still heard.
     let pbx = udp(network.pbx(), Place::PbxCaller.address(family), SIP_PORT)?;
     let provider = udp(
@@ -365,6 +384,27 @@ fn forged(family: Family) -> Result<()> {
     )?;
     ensure!(arrives(&pbx, &provider, SIP)?, "the PBX cannot send");
     expect(&daemon, "egress_signalling", 1, "pass")
+}
+
+fn rerouted(family: Family) -> Result<()> {
+    let network = Network::build(Topology::Routed, family, &[])?;
+    let daemon = Daemon::start(&network, Mode::Native)?;
+    // From now on the way to the PBX leads to where strangers are.
+    let (pbx, stranger) = (
+        Place::PbxCaller.address(family),
+        Place::Stranger.address(family),
+    );
+    network
+        .edge
+        .ip(&format!("route add {pbx} via {stranger} dev {OUTER}"))?;
+    forge(&network, family)?;
+    expect(&daemon, "egress_forged", 1, "pass")?;
+    eventually("a line about the routes", || {
+        Ok(daemon.log().contains("restart sipfilterd"))
+    })?;
+    let status: Value = daemon.ctl(&["status", "--json"])?;
+    ensure!(status["daemon"]["routes_changed"] == true, "{status}");
+    Ok(())
 }
 
 fn hairpin(family: Family) -> Result<()> {

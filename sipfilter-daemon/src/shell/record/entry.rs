@@ -8,9 +8,9 @@ use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
 use crate::{
     engine::{
         Direction, EndReason, Endpoints, Form, Instant, MessageSummary, Refusal,
-        pinhole::{PinholeAction, PinholeResult, Source, Stream},
+        pinhole::{Pinhole, PinholeAction, PinholeResult, Source, Stream, Terms},
     },
-    shell::core::{seconds_since, source_view, stream_name},
+    shell::core::{payload_types_view, seconds_since, source_view, stream_name},
     view,
 };
 
@@ -44,8 +44,35 @@ pub(super) struct PinholeChange {
     change: &'static str,
     local: SocketAddr,
     sources: Arc<[Source]>,
-    stream: Option<Stream>,
+    agreed: Option<Agreed>,
     error: Option<&'static str>,
+}
+
+/// What a pinhole is for and what of it may pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Agreed {
+    stream: Stream,
+    terms: Terms,
+    has_latch: bool,
+}
+
+impl Agreed {
+    pub(super) fn of(pinhole: &Pinhole) -> Self {
+        Self {
+            stream: pinhole.stream,
+            terms: pinhole.terms,
+            has_latch: pinhole.latch.is_some(),
+        }
+    }
+
+    fn view(&self) -> view::Terms {
+        view::Terms {
+            payload_types: payload_types_view(self.stream, self.terms),
+            rtcp: self.terms.rtcp,
+            packets_per_second: self.terms.packets_per_second.number(),
+            latch: self.has_latch,
+        }
+    }
 }
 
 impl PinholeChange {
@@ -54,16 +81,16 @@ impl PinholeChange {
         sources: Arc<[Source]>,
         result: PinholeResult,
     ) -> Self {
-        let (change, local, stream) = match action {
-            PinholeAction::Open(pinhole) => ("opened", pinhole.local, Some(pinhole.stream)),
-            PinholeAction::Update(pinhole) => ("updated", pinhole.local, Some(pinhole.stream)),
+        let (change, local, agreed) = match action {
+            PinholeAction::Open(pinhole) => ("opened", pinhole.local, Some(Agreed::of(pinhole))),
+            PinholeAction::Update(pinhole) => ("updated", pinhole.local, Some(Agreed::of(pinhole))),
             PinholeAction::Close { local, .. } => ("closed", *local, None),
         };
         Self {
             change,
             local,
             sources,
-            stream,
+            agreed,
             error: match result {
                 PinholeResult::Done => None,
                 PinholeResult::Full => Some("full"),
@@ -147,7 +174,11 @@ impl What {
                 change: change.change.to_owned(),
                 local: change.local,
                 sources: change.sources.iter().map(source_view).collect(),
-                stream: change.stream.map(|stream| stream_name(stream).to_owned()),
+                stream: change
+                    .agreed
+                    .as_ref()
+                    .map(|agreed| stream_name(agreed.stream).to_owned()),
+                terms: change.agreed.as_ref().map(Agreed::view),
                 error: change.error.map(str::to_owned),
             },
             Self::Confirmed => view::Happening::Confirmed,

@@ -172,6 +172,8 @@ fn a_pinhole_that_is_only_renewed_makes_no_line() {
     moved
         .sources
         .push(Source::host([198, 51, 100, 6].into(), 1..=2));
+    let mut slower = moved.clone();
+    slower.terms.packets_per_second = crate::engine::pinhole::PacketRate::new(77);
     let (local, call) = (pinhole.local, pinhole.call);
     let done = PinholeResult::Done;
     for (action, result) in [
@@ -179,6 +181,8 @@ fn a_pinhole_that_is_only_renewed_makes_no_line() {
         (PinholeAction::Open(pinhole.clone()), done),
         (PinholeAction::Update(pinhole.clone()), done),
         (PinholeAction::Update(moved), done),
+        (PinholeAction::Update(slower.clone()), done),
+        (PinholeAction::Update(slower), done),
         (PinholeAction::Close { local, call }, done),
         (PinholeAction::Open(pinhole), done),
     ] {
@@ -205,6 +209,7 @@ fn a_pinhole_that_is_only_renewed_makes_no_line() {
         [
             line("opened", Some("full"), 1),
             line("opened", None, 1),
+            line("updated", None, 2),
             line("updated", None, 2),
             line("closed", None, 0),
             line("opened", None, 1),
