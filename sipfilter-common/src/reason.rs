@@ -10,12 +10,12 @@ pub enum Action {
 }
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal, $action:ident;)*) => {
+    ($($(#[doc = $text:literal])* $variant:ident = $number:literal, $name:literal, $action:ident;)*) => {
         /// The rule of the packet policy that decided. Numbers are part of the ABI: append, never reorder.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u32)]
         pub enum Reason {
-            $($(#[$doc])* $variant = $number,)*
+            $($(#[doc = $text])* $variant = $number,)*
         }
 
         impl Reason {
@@ -25,6 +25,11 @@ macro_rules! reasons {
             /// The stable name: metric label, JSON value and table text.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What the rule says, in a sentence.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($text),*).trim_ascii(),)* }
             }
 
             /// What the rule calls for; [`crate::settings::Modes`] says whether it is done.
@@ -80,11 +85,11 @@ reasons! {
     /// The answer to a packet that the protected host sent, where no pinhole covers it: from exactly where that went, soon after.
     Reply = 20, "reply", Pass;
     /// Leaving: SIP to somebody who is no provider, or over a transport that the provider does not use. Dropped only where egress is
-    /// enforced, as are the two that follow.
+    /// enforced.
     EgressForeignSignalling = 21, "egress_foreign_signalling", Drop;
-    /// Leaving: from a media port to where neither its pinhole nor any provider's media limits reach.
+    /// Leaving: from a media port to where neither its pinhole nor any provider's media limits reach. Dropped only where egress is enforced.
     EgressForeignMedia = 22, "egress_foreign_media", Drop;
-    /// Leaving: claims to be the PBX's, but came in from outside.
+    /// Leaving: claims to be the PBX's, but came in from outside. Dropped only where egress is enforced.
     EgressForged = 23, "egress_forged", Drop;
     /// SIP from a provider's signalling address that sends more than its budget.
     SignallingLimited = 24, "signalling_limited", Drop;

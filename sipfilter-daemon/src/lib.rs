@@ -8,6 +8,7 @@ pub mod config;
 pub mod ctl;
 pub mod engine;
 pub mod error_text;
+pub mod explain;
 mod ranges;
 pub mod shell;
 pub mod simulate;

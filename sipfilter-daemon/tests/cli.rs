@@ -190,3 +190,87 @@ fn a_call_that_the_daemon_does_not_know_is_1() {
     assert!(requests[0].starts_with("GET /v1/calls/a%2Fb%40c "));
     assert!(requests[1].starts_with("GET /v1/calls/7 "));
 }
+
+#[test]
+fn explain_judges_by_a_configuration_alone() {
+    const PROVIDER: &str = "44.229.228.186:5060";
+    const STRANGER: &str = "198.51.100.7:4000";
+    const SIP: &str = "203.0.113.10:5060";
+    const MEDIA: &str = "203.0.113.10:12000";
+    let good = GOOD.replace("[pbx]", "[pbx]\naddresses = [\"203.0.113.10\"]");
+    let observing = format!("enforcement = \"observe\"\n{good}");
+    #[track_caller]
+    fn check(config: &str, words: &[&str], expect: (i32, &str, &str, Option<&str>)) {
+        with_file(config, |path| {
+            let output = sipfilterctl(&[&["--json", "explain", "--config", path], words].concat());
+            let answer = json(&output);
+            let found = (
+                output.status.code().unwrap_or(-1),
+                answer["verdict"].as_str().unwrap_or_default(),
+                answer["reason"].as_str().unwrap_or_default(),
+                answer["nearest_miss"]["why"].as_str(),
+            );
+            assert_eq!(found, expect, "{words:?}: {answer:#}");
+            assert_eq!(answer["basis"], "configuration");
+            let shown = sipfilterctl(&[&["explain", "--config", path], words].concat());
+            assert_eq!(shown.status.code(), Some(expect.0));
+            assert!(stdout(&shown).contains(expect.2), "{}", stdout(&shown));
+        });
+    }
+    check(
+        &good,
+        &["udp", PROVIDER, SIP],
+        (0, "pass", "signalling", None),
+    );
+    check(
+        &good,
+        &["tcp", PROVIDER, SIP],
+        (0, "pass", "signalling", None),
+    );
+    let miss = Some("not_a_provider");
+    check(
+        &good,
+        &["udp", STRANGER, SIP],
+        (1, "drop", "unknown_source", miss),
+    );
+    check(
+        &good,
+        &["tcp", STRANGER, SIP],
+        (1, "drop", "unknown_source", miss),
+    );
+    let observed = (0, "would drop", "unknown_source", miss);
+    check(&observing, &["udp", STRANGER, SIP], observed);
+    let miss = Some("unnamed");
+    check(
+        &good,
+        &["udp", STRANGER, MEDIA],
+        (1, "drop", "no_pinhole", miss),
+    );
+    check(
+        &good,
+        &["tcp", STRANGER, MEDIA],
+        (0, "pass", "other_traffic", None),
+    );
+    let leaving = (0, "pass", "egress_foreign_signalling", None);
+    check(
+        &good,
+        &["udp", SIP, STRANGER.replace("4000", "5060").as_str()],
+        leaving,
+    );
+    let nobodys = (0, "pass", "not_protected", None);
+    check(&good, &["udp", STRANGER, "198.51.100.8:5060"], nobodys);
+    let output = with_output(&good, &["udp", STRANGER, "[2001:db8::1]:5060"]);
+    assert_eq!(output.status.code(), Some(2));
+    let output = with_output(&good, &["udp", "198.51.100.7", SIP]);
+    assert_eq!(output.status.code(), Some(2), "a port is missing");
+
+    fn with_output(config: &str, words: &[&str]) -> Output {
+        let mut output = None;
+        with_file(config, |path| {
+            output = Some(sipfilterctl(
+                &[&["explain", "--config", path], words].concat(),
+            ));
+        });
+        output.expect("it ran")
+    }
+}

@@ -312,7 +312,8 @@ fn shapes(shapes: Shapes, flags: Flags) -> Vec<&'static str> {
     names
 }
 
-fn open<M>(pins: &Pins, name: &'static str) -> Result<M, PinError>
+/// One of the pinned maps.
+pub(super) fn open<M>(pins: &Pins, name: &'static str) -> Result<M, PinError>
 where
     M: TryFrom<aya::maps::Map, Error = MapError>,
 {

@@ -10,6 +10,7 @@ mod calls;
 mod check_config;
 mod client;
 mod detach;
+mod explain;
 mod maps;
 mod output;
 mod pinholes;
@@ -20,13 +21,14 @@ mod status;
 
 use std::{
     io::{self, Write},
+    net::SocketAddr,
     path::PathBuf,
 };
 
 use clap::{Parser, Subcommand};
 
 use crate::{
-    config::LoadError,
+    config::{LoadError, ResolveError},
     shell::{
         pins::PinError,
         runtime_dir::{self, RuntimeDirError},
@@ -73,6 +75,8 @@ pub enum Command {
     CheckConfig(check_config::Args),
     /// List the providers that a trunk can name, and what is known of them
     Providers(providers::Args),
+    /// Say what would become of a packet, by which rule, and what it would need to pass; exit status 1 if it would be dropped
+    Explain(explain::Args),
     /// Run a capture file through the filter: what would have passed and dropped, and why; needs no privileges
     Simulate(simulate::Args),
 }
@@ -101,6 +105,19 @@ pub enum CtlError {
     /// The runtime directory cannot be locked.
     #[error("{0}")]
     RuntimeDir(#[from] RuntimeDirError),
+    /// The protected addresses cannot be told.
+    #[error("{0}")]
+    Resolve(#[from] ResolveError<io::Error>),
+    /// No packet goes from one family to the other.
+    #[error(
+        "no packet goes from {source_address} to {destination}: one is IPv4, the other IPv6; name two addresses of one family"
+    )]
+    Families {
+        /// Where from.
+        source_address: SocketAddr,
+        /// Where to.
+        destination: SocketAddr,
+    },
     /// A capture cannot be simulated, or not to its end.
     #[error("{0}")]
     Simulate(#[from] SimulateError),
@@ -124,6 +141,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Outcome, CtlError> {
         Command::Detach => detach::run(runtime_dir, json, out),
         Command::CheckConfig(args) => check_config::run(args, json, out),
         Command::Providers(args) => providers::run(args, json, out),
+        Command::Explain(args) => explain::run(args, runtime_dir, json, out),
         Command::Simulate(args) => simulate::run(args, json, out),
     }
 }

@@ -199,6 +199,7 @@ impl Core {
             Question::Calls(asker) => asker.send(self.calls(now)).map_err(drop),
             Question::Metrics(asker) => asker.send(self.metrics(now)).map_err(drop),
             Question::Pinholes(asker) => asker.send(self.pinholes(now)).map_err(drop),
+            Question::Closed(asker) => asker.send(self.closed(now)).map_err(drop),
         };
     }
 
@@ -241,7 +242,8 @@ impl Core {
 
     fn carry_out(&mut self, action: PinholeAction, now: Instant) -> Done {
         if let PinholeAction::Close { local, .. } = &action {
-            self.ledger.close(local, self.writer.traffic(local));
+            let last = self.writer.traffic(local);
+            self.ledger.close(local, last, clock::now());
         }
         let result = self.writer.apply(&action, clock::now());
         let at = clock::now();
@@ -261,7 +263,7 @@ impl Core {
                     && result == PinholeResult::Done
                 {
                     let provider = provider_name(&self.settings.providers, pinhole.provider);
-                    self.ledger.open(pinhole.local, provider, pinhole.stream);
+                    self.ledger.open(pinhole, provider);
                 }
                 let input = match (action, result) {
                     (PinholeAction::Open(pinhole) | PinholeAction::Update(pinhole), result) => {
@@ -454,6 +456,17 @@ impl Core {
             .pinholes()
             .map(|pinhole| self.pinhole(pinhole, now))
             .collect()
+    }
+
+    fn closed(&self, now: Instant) -> Vec<view::ClosedPinhole> {
+        let closed = self.ledger.closed().map(|closed| view::ClosedPinhole {
+            local: closed.local,
+            sources: closed.sources.iter().map(source_view).collect(),
+            provider: closed.provider.clone(),
+            call: closed.call.0,
+            closed_seconds: seconds_since(closed.at, now),
+        });
+        closed.collect()
     }
 
     fn pinhole(&self, pinhole: &Pinhole, now: Instant) -> view::Pinhole {

@@ -4,16 +4,21 @@
 //! pinhole and looks at a limited number of them at once, so that nobody waits for it however many there are.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     ops::Bound::{Excluded, Unbounded},
 };
 
 use super::map_writer::Traffic;
-use crate::engine::pinhole::Stream;
+use crate::engine::{
+    CallNumber, Instant,
+    pinhole::{Pinhole, Source, Stream},
+};
 
 /// Pinholes that [`Ledger::sweep`] looks at: a millisecond or two of system calls.
 const SLICE: usize = 4_000;
+/// Closed pinholes that are remembered.
+const CLOSED: usize = 1_024;
 /// So many packets one way, a second of ordinary audio, and none the other way: that is no beginning any more.
 const ONE_WAY: u64 = 50;
 
@@ -58,35 +63,74 @@ pub struct Ledger {
     totals: BTreeMap<String, Totals>,
     /// Where the last look ended.
     seen: Option<SocketAddr>,
+    closed: VecDeque<Closed>,
 }
 
 #[derive(Debug)]
 struct Entry {
+    call: CallNumber,
     provider: String,
     stream: Stream,
+    sources: Vec<Source>,
     counted: Totals,
+}
+
+/// A pinhole that was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// Where.
+    pub local: SocketAddr,
+    /// Its call.
+    pub call: CallNumber,
+    /// Its provider's name.
+    pub provider: String,
+    /// Who was allowed to send.
+    pub sources: Vec<Source>,
+    /// When it closed.
+    pub at: Instant,
 }
 
 impl Ledger {
     /// A pinhole was opened or changed.
-    pub fn open(&mut self, local: SocketAddr, provider: &str, stream: Stream) {
-        let entry = self.open.entry(local).or_insert_with(|| Entry {
+    pub fn open(&mut self, pinhole: &Pinhole, provider: &str) {
+        let entry = self.open.entry(pinhole.local).or_insert_with(|| Entry {
+            call: pinhole.call,
             provider: String::new(),
-            stream,
+            stream: pinhole.stream,
+            sources: Vec::new(),
             counted: Totals::default(),
         });
-        entry.stream = stream;
+        entry.call = pinhole.call;
+        entry.stream = pinhole.stream;
+        entry.sources.clone_from(&pinhole.sources);
         if entry.provider != provider {
             provider.clone_into(&mut entry.provider);
         }
     }
 
     /// A pinhole closes, and this is what it had; `None` where that cannot be told any more.
-    pub fn close(&mut self, local: &SocketAddr, last: Option<Traffic>) {
+    pub fn close(&mut self, local: &SocketAddr, last: Option<Traffic>, at: Instant) {
         if let Some(traffic) = last {
             self.count(local, &traffic);
         }
-        self.open.remove(local);
+        let Some(entry) = self.open.remove(local) else {
+            return;
+        };
+        if self.closed.len() >= CLOSED {
+            self.closed.pop_front();
+        }
+        self.closed.push_back(Closed {
+            local: *local,
+            call: entry.call,
+            provider: entry.provider,
+            sources: entry.sources,
+            at,
+        });
+    }
+
+    /// The pinholes that closed last, in that order.
+    pub fn closed(&self) -> impl Iterator<Item = &Closed> {
+        self.closed.iter()
     }
 
     /// Looks at the next pinholes in turn.
@@ -154,7 +198,30 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::engine::{
+        pinhole::{Extras, Label, Terms},
+        settings::ProviderId,
+    };
+
+    const NOW: Instant = Instant(Duration::from_secs(9));
+
+    fn pinhole(port: u16, stream: Stream) -> Pinhole {
+        Pinhole {
+            local: local(port),
+            sources: Vec::new(),
+            stream,
+            extras: Extras::default(),
+            terms: Terms::default(),
+            latch: None,
+            idle: Duration::from_secs(60),
+            provider: ProviderId(0),
+            call: CallNumber(7),
+            label: Label::NONE,
+        }
+    }
 
     fn local(port: u16) -> SocketAddr {
         SocketAddr::from(([203, 0, 113, 10], port))
@@ -172,15 +239,15 @@ mod tests {
     #[test]
     fn what_a_pinhole_had_is_counted_once_and_stays() {
         let mut ledger = Ledger::default();
-        ledger.open(local(1), "lab", Stream::Rtp);
+        ledger.open(&pinhole(1, Stream::Rtp), "lab");
         ledger.sweep(|_| Some(traffic(10, 5, 1)));
-        ledger.open(local(1), "lab", Stream::Rtp);
+        ledger.open(&pinhole(1, Stream::Rtp), "lab");
         ledger.sweep(|_| Some(traffic(12, 5, 1)));
-        ledger.close(&local(1), Some(traffic(20, 6, 2)));
+        ledger.close(&local(1), Some(traffic(20, 6, 2)), NOW);
         // The next one on this port begins at zero.
-        ledger.open(local(1), "lab", Stream::Rtp);
+        ledger.open(&pinhole(1, Stream::Rtp), "lab");
         ledger.sweep(|_| Some(traffic(3, 0, 0)));
-        ledger.close(&local(1), None);
+        ledger.close(&local(1), None, NOW);
         let expect = Totals {
             ingress: 23,
             egress: 6,
@@ -191,11 +258,27 @@ mod tests {
     }
 
     #[test]
+    fn the_pinholes_that_closed_last_are_remembered() {
+        let mut ledger = Ledger::default();
+        let last = u16::try_from(CLOSED).expect("small") + 2;
+        for port in 1..=last {
+            ledger.open(&pinhole(port, Stream::Rtp), "lab");
+            ledger.close(&local(port), None, NOW);
+        }
+        ledger.close(&local(1), None, NOW);
+        let closed: Vec<_> = ledger.closed().collect();
+        assert_eq!(closed.len(), CLOSED);
+        assert_eq!(closed[0].local, local(3));
+        assert_eq!(closed[CLOSED - 1].local, local(last));
+        assert_eq!((closed[0].call, closed[0].at), (CallNumber(7), NOW));
+    }
+
+    #[test]
     fn a_sweep_is_bounded_and_the_next_one_goes_on() {
         let mut ledger = Ledger::default();
         let pinholes = u16::try_from(SLICE).expect("small") + 10;
         for port in 1..=pinholes {
-            ledger.open(local(port), "lab", Stream::Rtp);
+            ledger.open(&pinhole(port, Stream::Rtp), "lab");
         }
         let mut looked_at = Vec::new();
         for _ in 0..3 {
@@ -216,7 +299,7 @@ mod tests {
         #[track_caller]
         fn check(ingress: u64, egress: u64, stream: Stream, expect: Option<Silent>) {
             let mut ledger = Ledger::default();
-            ledger.open(local(1), "lab", stream);
+            ledger.open(&pinhole(1, stream), "lab");
             ledger.sweep(|_| Some(traffic(ingress, egress, 0)));
             let found = ledger.one_way(&[local(1), local(2)]);
             assert_eq!(found, expect, "{ingress} in, {egress} out, {stream:?}");

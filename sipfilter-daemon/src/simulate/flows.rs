@@ -10,12 +10,14 @@ use std::{
 
 use sipfilter_common::reason::{Action, Reason};
 
-use super::{
-    nearest::{History, Miss, Why},
-    packet::{Kind, Packet, Protocol},
-    report::{Clock, FlowReport, LeftOut, NearestReport},
+use super::report::{Clock, FlowReport, LeftOut, NearestReport};
+use crate::{
+    engine::{CallNumber, Direction, Instant},
+    explain::{
+        nearest::{History, Miss, Why},
+        packet::{Kind, Packet, Protocol},
+    },
 };
-use crate::engine::{CallNumber, Direction, Instant};
 
 /// Flows that are told one by one.
 pub const MAX_FLOWS: usize = 65_536;

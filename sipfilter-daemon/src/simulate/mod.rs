@@ -21,8 +21,6 @@ mod calls;
 mod capture_file;
 mod flows;
 mod link;
-mod nearest;
-mod packet;
 pub mod report;
 pub mod setup;
 mod world;
@@ -30,14 +28,25 @@ mod world;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Read,
+    net::SocketAddr,
 };
 
-use sipfilter_common::reason::{Action, Reason};
+use sipfilter_common::{
+    host::HostTables,
+    reason::{Action, Reason},
+};
 
-use crate::engine::{
-    Direction, Event, Instant,
-    pinhole::Stream,
-    settings::{Enforcement, Settings},
+use crate::{
+    engine::{
+        Direction, Event, Instant,
+        pinhole::{Pinhole, Stream},
+        settings::{Enforcement, Settings},
+    },
+    explain::{
+        Scene,
+        nearest::History,
+        packet::{Kind, Packet},
+    },
 };
 
 pub use capture_file::CaptureError;
@@ -47,8 +56,6 @@ use calls::Calls;
 use capture_file::{Capture, Header};
 use flows::{Flows, Judged};
 use link::LinkType;
-use nearest::History;
-use packet::{Kind, Packet};
 use report::{CaptureReport, Clock, SettingsReport};
 use world::{Happening, World};
 
@@ -170,7 +177,11 @@ impl Run {
         let ruling = self.world.tables().settings.modes().ruling(reason);
         let miss = match ruling {
             Action::Pass => None,
-            Action::Drop => self.history.nearest(&self.world, &packet, reason),
+            Action::Drop => {
+                let clock = self.clock.unwrap_or_default();
+                self.history
+                    .nearest(&Filmed(&self.world, clock), &packet, reason)
+            }
         };
         match (call, miss.and_then(|miss| miss.call)) {
             (Some(call), _) => self.calls.count(call, direction, reason),
@@ -189,7 +200,8 @@ impl Run {
         };
         let clock = self.clock.unwrap_or_default();
         self.flows.count(&judged, |miss| {
-            self.history.explain(&self.world, &clock, &packet, miss)
+            self.history
+                .explain(&Filmed(&self.world, clock), &packet, miss)
         });
         self.take_happenings();
     }
@@ -267,6 +279,35 @@ impl Run {
             flows_left_out,
             engine: counters(&self.world),
         }
+    }
+}
+
+/// The world as an explanation sees it, with the capture's own times.
+struct Filmed<'a>(&'a World, Clock);
+
+impl Scene for Filmed<'_> {
+    fn settings(&self) -> &Settings {
+        self.0.engine().settings()
+    }
+
+    fn tables(&self) -> &HostTables {
+        self.0.tables()
+    }
+
+    fn pinhole(&self, local: &SocketAddr) -> Option<&Pinhole> {
+        self.0.pinhole(local)
+    }
+
+    fn latched(&self, local: &SocketAddr) -> Option<SocketAddr> {
+        self.0.latched(local)
+    }
+
+    fn last_packet(&self, local: &SocketAddr) -> Option<Instant> {
+        self.0.last_packet(local)
+    }
+
+    fn when(&self, at: Instant) -> String {
+        self.1.text(at)
     }
 }
 

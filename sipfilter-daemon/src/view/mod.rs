@@ -5,6 +5,7 @@
 
 mod call;
 mod counter;
+mod explanation;
 mod pinhole;
 mod status;
 
@@ -13,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 pub use call::{Call, CallEnd, CallLink, CallRecord, Happening, Moment, Terms};
 pub use counter::Counter;
-pub use pinhole::{Pinhole, Source, payload_types};
+pub use explanation::{ExplainedCall, Explanation, NearestMiss};
+pub use pinhole::{ClosedPinhole, Pinhole, Source, payload_types};
 pub use status::{Delays, Interface, LimitedSource, Status};
 
 /// An error that the control socket answers with.

@@ -45,6 +45,21 @@ pub struct Pinhole {
     pub dropped_packets: u64,
 }
 
+/// One of `GET /v1/pinholes/closed`: the last thousand or so, the oldest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ClosedPinhole {
+    /// The protected address and port.
+    pub local: SocketAddr,
+    /// Who was allowed to send.
+    pub sources: Vec<Source>,
+    /// Its provider.
+    pub provider: String,
+    /// The call's number.
+    pub call: u64,
+    /// For how long it has been closed.
+    pub closed_seconds: f64,
+}
+
 /// The numbers in a set of payload types.
 pub fn payload_types(set: PayloadTypes) -> Vec<u8> {
     (0..128).filter(|&number| set.admits(number)).collect()

@@ -1,4 +1,4 @@
-//! What an operator sees, with a real daemon and real packets behind it: metrics.
+//! What an operator sees, with a real daemon and real packets behind it: metrics, and what becomes of a packet.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -8,11 +8,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
 use sipfilter_tests::lab::{
-    address::Family,
+    address::{Family, Place},
+    call::{Call, Role},
     daemon::{self, Daemon, Filter, Mode},
     namespace::Namespace,
-    sipp::{Answer, Progress},
+    sipp::{Answer, Cue, Progress},
     stage::Stage,
     topology::{Network, OUTER, Topology},
 };
@@ -27,6 +30,10 @@ pub fn tests() -> Vec<Test> {
     vec![
         Test::new("metrics_tell_of_calls_and_packets", metrics),
         Test::new("metrics_are_no_reason_not_to_filter", metrics_refused),
+        Test::new(
+            "explain_says_what_becomes_of_a_packet_with_and_without_the_daemon",
+            explain,
+        ),
     ]
 }
 
@@ -134,4 +141,139 @@ fn metrics_refused() -> Result<()> {
         daemon.log()
     );
     Ok(())
+}
+
+/// Asks about a datagram; the words that the answer must hold, by its fields.
+fn explained(
+    ask: &impl Fn(&[&str]) -> Result<Value>,
+    (source, destination): (SocketAddr, SocketAddr),
+    more: &[&str],
+    expect: &[(&str, &str)],
+) -> Result<()> {
+    let (source, destination) = (source.to_string(), destination.to_string());
+    let words = ["--json", "explain", "udp", &source, &destination];
+    let answer = ask(&[&words, more].concat())?;
+    for (pointer, expect) in expect {
+        let found = answer.pointer(pointer).unwrap_or(&Value::Null);
+        let is_right = match found {
+            Value::String(text) => text.contains(expect),
+            other => other.to_string() == *expect,
+        };
+        ensure!(
+            is_right,
+            "{source} -> {destination} {more:?}: no {expect:?} at {pointer}: {answer:#}"
+        );
+    }
+    Ok(())
+}
+
+fn explain() -> Result<()> {
+    let network = Network::build(Topology::Routed, Family::V4, &[])?;
+    let mut stage = Stage::set(network, Filter::Sipfilter(Mode::Native), 2, 0)?;
+    stage.place_calls(Answer::AtOnce, Progress::Established)?;
+    stage.talk(|_| true, 5)?;
+    let [first, second] = [&stage.calls[0], &stage.calls[1]].map(Call::clone);
+    let stranger = SocketAddr::new(Place::Stranger.address(Family::V4), 4_000);
+    let beside = SocketAddr::new(first.pbx_media.ip(), first.pbx_media.port() + 2);
+    let daemon = stage.daemon.take().context("a daemon")?;
+    let ask = |words: &[&str]| daemon.ctl(words);
+    let right = (first.provider_media, first.pbx_media);
+    let place = first.pbx_media.to_string();
+    explained(
+        &ask,
+        right,
+        &[],
+        &[
+            ("/basis", "daemon"),
+            ("/verdict", "pass"),
+            ("/reason", "media"),
+            ("/pinhole", &place),
+            ("/call/provider", "lab"),
+            ("/nearest_miss", "null"),
+        ],
+    )?;
+    explained(
+        &ask,
+        (stranger, first.pbx_media),
+        &[],
+        &[
+            ("/verdict", "drop"),
+            ("/reason", "wrong_source"),
+            ("/nearest_miss/why", "wrong_source"),
+            (
+                "/nearest_miss/text",
+                &format!("expects {}", first.provider_media.ip()),
+            ),
+        ],
+    )?;
+    explained(
+        &ask,
+        right,
+        &["--payload-type", "77"],
+        &[
+            ("/reason", "payload_type"),
+            ("/nearest_miss/text", "arrived with payload type 77"),
+        ],
+    )?;
+    explained(
+        &ask,
+        (first.provider_media, beside),
+        &[],
+        &[
+            ("/reason", "no_pinhole"),
+            ("/nearest_miss/why", "next_port"),
+            ("/nearest_miss/text", "below this one"),
+        ],
+    )?;
+    explained(
+        &ask,
+        (stranger, SocketAddr::new(first.pbx_media.ip(), 5_060)),
+        &[],
+        &[
+            ("/content", "SIP"),
+            ("/reason", "unknown_source"),
+            ("/nearest_miss/why", "not_a_provider"),
+        ],
+    )?;
+    stage.cue(
+        |call| call.number == first.number,
+        Role::Caller,
+        Cue::Proceed,
+        Progress::Ended,
+    )?;
+    explained(
+        &ask,
+        right,
+        &[],
+        &[
+            ("/reason", "no_pinhole"),
+            ("/nearest_miss/why", "closed"),
+            ("/nearest_miss/text", "s ago)"),
+        ],
+    )?;
+
+    let runtime = daemon.runtime().to_owned();
+    daemon.stop(Signal::KILL)?;
+    let edge = stage.network.edge.name().to_owned();
+    let file = stage.network.directory.path().join("sipfilter.toml");
+    let file = file.to_str().context("a plain path")?;
+    let ask = |words: &[&str]| daemon::ctl(&edge, &runtime, words);
+    let right = (second.provider_media, second.pbx_media);
+    explained(
+        &ask,
+        right,
+        &["--config", file, "--maps"],
+        &[
+            ("/basis", "maps"),
+            ("/reason", "media"),
+            ("/call", "null"),
+            ("/notes/0", "still filters"),
+        ],
+    )?;
+    explained(
+        &ask,
+        right,
+        &["--config", file],
+        &[("/basis", "configuration"), ("/reason", "no_pinhole")],
+    )
 }

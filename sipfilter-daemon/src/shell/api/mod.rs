@@ -51,6 +51,8 @@ pub enum Question {
     Metrics(oneshot::Sender<Snapshot>),
     /// Which pinholes are open?
     Pinholes(oneshot::Sender<Vec<view::Pinhole>>),
+    /// Which ones closed last?
+    Closed(oneshot::Sender<Vec<view::ClosedPinhole>>),
 }
 
 /// An order to the task that owns the engine.

@@ -27,10 +27,14 @@ pub fn routes(questions: mpsc::Sender<Question>) -> Router {
             "/v1/pinholes",
             get(async |State(questions)| ask(questions, Question::Pinholes).await),
         )
+        .route(
+            "/v1/pinholes/closed",
+            get(async |State(questions)| ask(questions, Question::Closed).await),
+        )
         .fallback(async || {
             failure(
                 StatusCode::NOT_FOUND,
-                "no such resource; there are /v1/status, /v1/calls, /v1/calls/{id} and /v1/pinholes",
+                "no such resource; there are /v1/status, /v1/calls, /v1/calls/{id}, /v1/pinholes and /v1/pinholes/closed",
             )
         })
         .with_state(questions)

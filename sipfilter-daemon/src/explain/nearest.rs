@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt::Write as _,
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
 };
 
 use sipfilter_common::{
@@ -20,9 +21,8 @@ use sipfilter_common::{
 };
 
 use super::{
+    Scene,
     packet::{Packet, Protocol},
-    report::Clock,
-    world::World,
 };
 use crate::engine::{
     CallNumber, Instant,
@@ -32,6 +32,8 @@ use crate::view::payload_types;
 
 /// Pinholes that are remembered after they were closed.
 pub const MAX_SPANS: usize = 65_536;
+/// A pinhole at most so many ports away may be meant: RTP and RTCP come in pairs, and a call has a few of them.
+const BESIDE: u16 = 8;
 /// How many of them on one local address and port.
 const MAX_SPANS_HERE: usize = 8;
 
@@ -58,7 +60,7 @@ pub enum Why {
     Closed,
     /// There was to be a pinhole for its source.
     NotYet,
-    /// There is a pinhole one port beside.
+    /// There is a pinhole a few ports beside.
     NextPort,
     /// There is a pinhole on this port of another protected address.
     OtherAddress,
@@ -179,17 +181,17 @@ impl History {
     }
 
     /// What a dropped packet missed; `None` where no pinhole or provider would have helped (a malformed packet, a stray fragment).
-    pub fn nearest(&self, world: &World, packet: &Packet<'_>, reason: Reason) -> Option<Miss> {
+    pub fn nearest(&self, scene: &impl Scene, packet: &Packet<'_>, reason: Reason) -> Option<Miss> {
         let here = |why| Miss {
             why,
-            call: world
+            call: scene
                 .pinhole(&packet.destination)
                 .map(|pinhole| pinhole.call),
             place: None,
         };
         match reason {
             Reason::UnknownSource => Some(Miss {
-                why: if provider(world.tables(), packet.source.ip()).is_some() {
+                why: if provider(scene.tables(), packet.source.ip()).is_some() {
                     Why::WrongTransport
                 } else {
                     Why::NotAProvider
@@ -198,7 +200,7 @@ impl History {
                 place: None,
             }),
             Reason::WrongSource => {
-                let pinhole = world.pinhole(&packet.destination);
+                let pinhole = scene.pinhole(&packet.destination);
                 let is_allowed =
                     pinhole.is_some_and(|pinhole| is_among(&pinhole.sources, packet.source));
                 Some(here(if is_allowed {
@@ -211,12 +213,29 @@ impl History {
             Reason::RateLimited => Some(here(Why::RateLimited)),
             Reason::PinholeExpired => Some(here(Why::Expired)),
             Reason::NotMedia => Some(here(Why::NotMedia)),
-            Reason::NoPinhole => Some(self.nearest_pinhole(world, packet)),
+            Reason::NoPinhole => Some(self.nearest_pinhole(scene, packet)),
             _ => None,
         }
     }
 
-    fn nearest_pinhole(&self, world: &World, packet: &Packet<'_>) -> Miss {
+    /// A pinhole that closed before anything else here was told.
+    pub fn add_closed(
+        &mut self,
+        local: SocketAddr,
+        call: CallNumber,
+        sources: Vec<Source>,
+        closed: Instant,
+    ) {
+        self.spans.entry(local).or_default().push_back(Span {
+            call,
+            sources,
+            opened: closed,
+            closed: Some(closed),
+        });
+        self.closed.push_back(local);
+    }
+
+    fn nearest_pinhole(&self, scene: &impl Scene, packet: &Packet<'_>) -> Miss {
         let local = packet.destination;
         if let Some(span) = self.spans.get(&local).and_then(VecDeque::back) {
             return Miss {
@@ -225,12 +244,18 @@ impl History {
                 place: None,
             };
         }
-        let beside = [local.port().checked_sub(1), local.port().checked_add(1)]
-            .into_iter()
-            .flatten()
-            .map(|port| (Why::NextPort, SocketAddr::new(local.ip(), port)));
-        let elsewhere = world
-            .engine()
+        let beside = |distances: RangeInclusive<u16>| {
+            distances
+                .flat_map(|distance| {
+                    [
+                        local.port().checked_sub(distance),
+                        local.port().checked_add(distance),
+                    ]
+                })
+                .flatten()
+                .map(|port| (Why::NextPort, SocketAddr::new(local.ip(), port)))
+        };
+        let elsewhere = scene
             .settings()
             .pbx
             .addresses
@@ -241,13 +266,14 @@ impl History {
             .get(&packet.source.ip())
             .and_then(BTreeSet::first)
             .map(|place| (Why::OtherPort, *place));
-        beside
+        beside(1..=1)
             .chain(elsewhere)
             .chain(by_source)
+            .chain(beside(2..=BESIDE))
             .find_map(|(why, place)| {
                 Some(Miss {
                     why,
-                    call: Some(world.pinhole(&place)?.call),
+                    call: Some(scene.pinhole(&place)?.call),
                     place: Some(place),
                 })
             })
@@ -272,16 +298,10 @@ impl History {
     }
 
     /// An explanation in words, for a packet that was dropped now.
-    pub fn explain(
-        &self,
-        world: &World,
-        clock: &Clock,
-        packet: &Packet<'_>,
-        miss: &Miss,
-    ) -> String {
+    pub fn explain(&self, scene: &impl Scene, packet: &Packet<'_>, miss: &Miss) -> String {
         let call = miss
             .call
-            .map_or_else(String::new, |call| format!("call {}", call.0));
+            .map_or_else(String::new, |call| scene.call_name(call));
         let source = packet.source;
         let local = packet.destination;
         match (miss.why, miss.place) {
@@ -289,21 +309,21 @@ impl History {
                 format!("{} is in no provider's signalling prefixes", source.ip())
             }
             (Why::WrongTransport, _) => {
-                let name = transport_name(&world.tables().settings, packet);
+                let name = transport_name(&scene.tables().settings, packet);
                 format!("{} is a provider's, which does not use {name}", source.ip())
             }
             (Why::WrongSource, _) => format!(
                 "the pinhole of {call} on that port expects {}, arrived from {source}",
-                world
+                scene
                     .pinhole(&local)
                     .map_or_else(String::new, |p| sources(&p.sources)),
             ),
             (Why::Expired, _) => {
-                let limit = world.pinhole(&local).map_or(0, |p| p.idle.as_secs());
-                let last = world.last_packet(&local).unwrap_or_default();
+                let limit = scene.pinhole(&local).map_or(0, |p| p.idle.as_secs());
+                let last = scene.last_packet(&local).unwrap_or_default();
                 format!(
                     "the pinhole of {call} had no packet after {}, longer than its limit of {limit} s",
-                    clock.text(last)
+                    scene.when(last)
                 )
             }
             (Why::NotMedia, _) => {
@@ -311,13 +331,13 @@ impl History {
                     || "it is empty".to_owned(),
                     |byte| format!("its first byte is {byte:#04x}"),
                 );
-                let expected = world
+                let expected = scene
                     .pinhole(&local)
                     .map_or_else(String::new, |p| expected(p.extras));
                 format!("the pinhole of {call} expects {expected}, and {first}")
             }
             (Why::PayloadType, _) => {
-                let terms = world.pinhole(&local).map(|pinhole| pinhole.terms);
+                let terms = scene.pinhole(&local).map(|pinhole| pinhole.terms);
                 let found = match packet.payload.get(1) {
                     Some(192..=223) => "RTCP".to_owned(),
                     Some(second) => format!("payload type {}", second & 0x7f),
@@ -329,7 +349,7 @@ impl History {
                 )
             }
             (Why::RateLimited, _) => {
-                let rate = world
+                let rate = scene
                     .pinhole(&local)
                     .and_then(|pinhole| pinhole.terms.packets_per_second.number());
                 format!(
@@ -339,18 +359,26 @@ impl History {
             }
             (Why::Latched, _) => format!(
                 "the pinhole of {call} on that port has latched to {}, arrived from {source}",
-                world
+                scene
                     .latched(&local)
                     .map_or_else(|| "another source".to_owned(), |source| source.to_string())
             ),
-            (Why::Closed, _) => self.explain_closed(clock, packet, &call),
+            (Why::Closed, _) => self.explain_closed(scene, packet, &call),
             (Why::NextPort, Some(place)) => {
                 let side = if place.port() < local.port() {
                     "below"
                 } else {
                     "above"
                 };
-                format!("{call} named port {}, one {side} this one", place.port())
+                let distance = place.port().abs_diff(local.port());
+                let distance = match distance {
+                    1 => "one".to_owned(),
+                    more => more.to_string(),
+                };
+                format!(
+                    "{call} named port {}, {distance} {side} this one",
+                    place.port()
+                )
             }
             (Why::OtherAddress, Some(place)) => {
                 format!("{call} named this port on {}", place.ip())
@@ -362,11 +390,11 @@ impl History {
         }
     }
 
-    fn explain_closed(&self, clock: &Clock, packet: &Packet<'_>, call: &str) -> String {
+    fn explain_closed(&self, scene: &impl Scene, packet: &Packet<'_>, call: &str) -> String {
         let Some(span) = self.spans.get(&packet.destination).and_then(VecDeque::back) else {
             return "no call named this port".to_owned();
         };
-        let until = span.closed.map_or_else(String::new, |at| clock.text(at));
+        let until = span.closed.map_or_else(String::new, |at| scene.when(at));
         let mut text = format!("a pinhole of {call} existed until {until}");
         if !is_among(&span.sources, packet.source) {
             // Writing to a string cannot fail.
