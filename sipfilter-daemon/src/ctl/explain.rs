@@ -354,7 +354,7 @@ fn show(out: &mut dyn Write, explanation: &view::Explanation) -> Result<(), CtlE
     let call = explanation.call.as_ref().map(|call| {
         let mut text = call.number.to_string();
         if let Some(id) = &call.call_id {
-            text = format!("{text}, {id}");
+            text = format!("{text}, {}", output::plain(id));
         }
         if let Some(provider) = &call.provider {
             text = format!("{text}, {provider}");

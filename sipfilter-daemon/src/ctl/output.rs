@@ -38,6 +38,11 @@ pub(super) fn fields(
     print(out, bare(), rows)
 }
 
+/// A peer's text, without what a terminal would obey.
+pub(super) fn plain(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
 /// A list in one cell; `otherwise` stands for an empty one.
 pub(super) fn cell(list: &[String], otherwise: &str) -> String {
     if list.is_empty() {

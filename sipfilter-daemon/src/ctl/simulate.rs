@@ -268,7 +268,7 @@ fn calls(out: &mut dyn Write, report: &Report) -> Result<(), CtlError> {
             reasons(&call.media.dropped),
             call.media.sent.to_string(),
             call.media.near_misses.to_string(),
-            printable(&call.call_id),
+            output::plain(&call.call_id),
         ]
     });
     let head = [
@@ -354,17 +354,4 @@ fn reasons(counts: &BTreeMap<&'static str, u64>) -> String {
         .map(|(reason, count)| format!("{count} {reason}"))
         .collect();
     output::cell(&texts, "0")
-}
-
-/// A peer's text, without what a terminal would obey.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            if c.is_control() {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        })
-        .collect()
 }

@@ -214,7 +214,7 @@ mod tests {
             sources: Vec::new(),
             stream,
             extras: Extras::default(),
-            terms: Terms::default(),
+            terms: Terms::ANY,
             latch: None,
             idle: Duration::from_secs(60),
             provider: ProviderId(0),

@@ -157,7 +157,8 @@ fn explained(
         let found = answer.pointer(pointer).unwrap_or(&Value::Null);
         let is_right = match found {
             Value::String(text) => text.contains(expect),
-            other => other.to_string() == *expect,
+            Value::Null => *expect == "null",
+            _ => false,
         };
         ensure!(
             is_right,
