@@ -6,6 +6,7 @@
 pub mod arguments;
 pub mod config;
 pub mod ctl;
+pub mod diagnosis;
 pub mod engine;
 pub mod error_text;
 pub mod explain;

@@ -7,18 +7,19 @@ use std::{fmt::Write as _, io::Write, net::SocketAddr, path::Path};
 use super::{
     CtlError, Outcome,
     client::{self, ClientError},
-    output,
+    ladder, output,
 };
-use crate::view::{self, CallEnd, CallLink, CallRecord, Happening, Moment};
+use crate::view::{self, CallEnd, CallLink, CallRecord, Finding, Happening, MediaRecord, Moment};
 
 pub(super) fn show(
     id: &str,
+    list: bool,
     runtime_dir: &Path,
     json: bool,
     out: &mut dyn Write,
 ) -> Result<Outcome, CtlError> {
     let answer = client::get(runtime_dir, &format!("/v1/calls/{}", segment(id)));
-    print(answer, json, out)
+    print(answer, list, json, out)
 }
 
 /// Ends the call, and shows what is known of it then.
@@ -29,11 +30,12 @@ pub(super) fn close(
     out: &mut dyn Write,
 ) -> Result<Outcome, CtlError> {
     let answer = client::post(runtime_dir, &format!("/v1/calls/{}/close", segment(id)));
-    print(answer, json, out)
+    print(answer, false, json, out)
 }
 
 fn print(
     answer: Result<CallRecord, ClientError>,
+    list: bool,
     json: bool,
     out: &mut dyn Write,
 ) -> Result<Outcome, CtlError> {
@@ -51,14 +53,73 @@ fn print(
     };
     if json {
         output::json(out, &record)?;
-    } else {
-        output::fields(out, fields(&record))?;
+        return Ok(Outcome::Done);
+    }
+    let width = output::width();
+    output::fields(out, fields(&record))?;
+    writeln!(out)?;
+    write!(out, "{}", diagnosis(&record.findings, width))?;
+    if !record.media.is_empty() {
+        output::table(out, &MEDIA, record.media.iter().map(media))?;
         writeln!(out)?;
+    }
+    if list {
         for moment in &record.timeline {
             writeln!(out, "{}", line(moment))?;
         }
+    } else {
+        write!(out, "{}", ladder::draw(&record, width))?;
     }
     Ok(Outcome::Done)
+}
+
+const MEDIA: [&str; 8] = [
+    "LOCAL", "FROM", "STREAM", "OPEN", "CLOSED", "IN", "OUT", "DROPPED",
+];
+
+fn media(media: &MediaRecord) -> Vec<String> {
+    let time = |seconds: f64| format!("{seconds:+.3} s");
+    let sources: Vec<String> = media.sources.iter().map(output::source).collect();
+    vec![
+        media.local.to_string(),
+        output::cell(&sources, "-"),
+        media.stream.clone(),
+        time(media.opened_seconds),
+        media.closed_seconds.map_or("-".to_owned(), time),
+        media.ingress_packets.to_string(),
+        media.egress_packets.to_string(),
+        media.dropped_packets.to_string(),
+    ]
+}
+
+/// What was wrong, and what that usually comes from.
+fn diagnosis(findings: &[Finding], width: usize) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        paragraph(
+            &mut text,
+            &finding.severity.to_uppercase(),
+            &finding.text,
+            width,
+        );
+        for cause in &finding.causes {
+            paragraph(&mut text, "      -", cause, width);
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn paragraph(out: &mut String, head: &str, text: &str, width: usize) {
+    const INDENT: usize = 9;
+    for (number, line) in ladder::wrap(&plain(text), width.saturating_sub(INDENT).max(20))
+        .into_iter()
+        .enumerate()
+    {
+        let head = if number == 0 { head } else { "" };
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{head:<INDENT$}{line}");
+    }
 }
 
 /// A text as one segment of a path (RFC 3986 §2.1): Call-IDs may hold anything but white space.
@@ -139,12 +200,13 @@ fn terms_text(terms: &view::Terms) -> String {
 fn line(moment: &Moment) -> String {
     // Wide enough for calls of more than a day.
     let time = format!("{:>+10.3} s  ", moment.at_seconds);
-    let text = match &moment.what {
+    match &moment.what {
         Happening::Message {
             from,
             method,
             status,
             sdp,
+            ..
         } => {
             let arrow = if from == "pbx" {
                 "pbx ──► provider"
@@ -157,8 +219,17 @@ fn line(moment: &Moment) -> String {
                 false => "",
             };
             let sdp = if *sdp { " (SDP)" } else { "" };
-            format!("{arrow}  {status}{}{redirected}{sdp}", plain(method))
+            format!("{time}{arrow}  {status}{}{redirected}{sdp}", plain(method))
         }
+        Happening::Elided { .. } => format!("{:>10}    {}", "…", what_text(&moment.what)),
+        other => time + &what_text(other),
+    }
+}
+
+/// Whatever is not a message, in words.
+pub(super) fn what_text(what: &Happening) -> String {
+    match what {
+        Happening::Message { method, .. } => plain(method),
         Happening::Media { local, remote } => format!(
             "media             pbx {}, provider {}",
             addresses(local),
@@ -189,9 +260,8 @@ fn line(moment: &Moment) -> String {
         Happening::Confirmed => "confirmed".to_owned(),
         Happening::Refused { refusal } => format!("refused           {refusal}"),
         Happening::Ended { end } => format!("ended             {}", end_text(end)),
-        Happening::Elided { lines } => return format!("{:>10}    {lines} lines left out", "…"),
-    };
-    time + &text
+        Happening::Elided { lines } => format!("{lines} lines left out"),
+    }
 }
 
 fn end_text(end: &CallEnd) -> String {
@@ -215,7 +285,8 @@ fn addresses(list: &[SocketAddr]) -> String {
     }
 }
 
-fn plain(text: &str) -> String {
+/// A peer's text without what a terminal would obey.
+pub(super) fn plain(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }
 
@@ -243,6 +314,7 @@ mod tests {
             method: "INVITE".to_owned(),
             status,
             sdp,
+            session_expires: None,
         };
         let table = [
             (

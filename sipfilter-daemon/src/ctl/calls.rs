@@ -26,6 +26,9 @@ enum Command {
     Show {
         /// The call's number, its Call-ID, or the beginning of its Call-ID
         id: String,
+        /// One line after the other instead of a ladder between the PBX and the provider
+        #[arg(long)]
+        list: bool,
     },
     /// End one call for the filter: its pinholes close at once; neither side is told. Exit status 1 if there is no such call
     Close {
@@ -41,7 +44,9 @@ pub(super) fn run(
     out: &mut dyn Write,
 ) -> Result<Outcome, CtlError> {
     match &args.command {
-        Some(Command::Show { id }) => return call_record::show(id, runtime_dir, json, out),
+        Some(Command::Show { id, list }) => {
+            return call_record::show(id, *list, runtime_dir, json, out);
+        }
         Some(Command::Close { id }) => return call_record::close(id, runtime_dir, json, out),
         None => {}
     }
@@ -76,6 +81,9 @@ fn table(out: &mut dyn Write, calls: &[view::Call]) -> Result<(), CtlError> {
             addresses(&call.local_media),
             addresses(&call.remote_media),
             call.pinholes.len().to_string(),
+            call.finding
+                .as_deref()
+                .map_or("-".to_owned(), |code| code.replace('_', " ")),
             ids.join("\n"),
         ]
     });
@@ -88,6 +96,7 @@ fn table(out: &mut dyn Write, calls: &[view::Call]) -> Result<(), CtlError> {
         "LOCAL MEDIA",
         "REMOTE MEDIA",
         "PINHOLES",
+        "PROBLEM",
         "CALL-ID",
     ];
     output::table(out, &head, rows)

@@ -11,6 +11,7 @@ mod check_config;
 mod client;
 mod detach;
 mod explain;
+mod ladder;
 mod maps;
 mod output;
 mod pinholes;

@@ -77,10 +77,15 @@ fn print(
 
 /// An address range and a port range, in words that `tcpdump` users read without thinking.
 pub(super) fn source(source: &view::Source) -> String {
-    if source.net.prefix_len() == 0 {
-        format!("any ports {}", source.ports)
-    } else {
-        format!("{} ports {}", net(&source.net), source.ports)
+    view::source_text(source)
+}
+
+/// How many columns the reader has: the terminal's, or what fits a page.
+pub(super) fn width() -> usize {
+    const PAGE: usize = 100;
+    match rustix::termios::tcgetwinsize(std::io::stdout()) {
+        Ok(size) if size.ws_col > 0 => size.ws_col.into(),
+        _ => PAGE,
     }
 }
 

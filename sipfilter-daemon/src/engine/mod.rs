@@ -200,6 +200,8 @@ pub struct MessageSummary {
     pub verb: Verb,
     /// Whether it brought SDP.
     pub has_sdp: bool,
+    /// How long it says the session lasts without a refresh, in seconds (RFC 4028).
+    pub session_expires: Option<u32>,
 }
 
 /// How a message names another call.

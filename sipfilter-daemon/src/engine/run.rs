@@ -154,6 +154,11 @@ impl Engine {
         self.pinholes.iter()
     }
 
+    /// The pinhole at a local address and port, if the kernel was told to open one.
+    pub fn pinhole(&self, local: SocketAddr) -> Option<&Pinhole> {
+        self.pinholes.pinhole(local)
+    }
+
     /// What was counted since the start.
     pub fn counters(&self) -> Counters {
         let mut counters = self.counters.clone();
@@ -309,6 +314,7 @@ impl Engine {
             form: seen.form,
             verb: seen.verb,
             has_sdp: seen.sdp.is_some(),
+            session_expires: seen.session_expires,
         };
         self.outputs
             .push_back(Output::Event(Event::Message { call, message }));

@@ -15,7 +15,7 @@ use super::{
     datapath::Attached,
     delay::Delays,
     fullness::Fullness,
-    map_writer::{Inheritance, MapWriter},
+    map_writer::{Inheritance, MapWriter, Traffic},
     pressure::Pressure,
     provisional::Provisionals,
     record::{LookupError, Records},
@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    diagnosis::{self, Flow, Stillness},
     engine::{
         CallNumber, CallState, CallView, Direction, EndReason, Engine, Event, Input, Instant,
         Output,
@@ -57,7 +58,7 @@ pub struct Core {
 
 /// An output of the engine that has been carried out, and what is still to be told of it.
 enum Done {
-    Pinhole(PinholeAction, PinholeResult, Instant),
+    Pinhole(PinholeAction, PinholeResult, Option<Traffic>, Instant),
     Event(Event),
 }
 
@@ -241,24 +242,29 @@ impl Core {
     }
 
     fn carry_out(&mut self, action: PinholeAction, now: Instant) -> Done {
-        if let PinholeAction::Close { local, .. } = &action {
-            let last = self.writer.traffic(local);
-            self.ledger.close(local, last, clock::now());
-        }
+        // Its counts go with it.
+        let traffic = match &action {
+            PinholeAction::Close { local, .. } => {
+                let last = self.writer.traffic(local);
+                self.ledger.close(local, last, clock::now());
+                last
+            }
+            PinholeAction::Open(_) | PinholeAction::Update(_) => None,
+        };
         let result = self.writer.apply(&action, clock::now());
         let at = clock::now();
         if matches!(action, PinholeAction::Open(_)) && result == PinholeResult::Done {
             self.opening.add(at.0.saturating_sub(now.0));
         }
-        Done::Pinhole(action, result, at)
+        Done::Pinhole(action, result, traffic, at)
     }
 
     /// Tells log, records and engine what was done.
     fn tell(&mut self, done: Done, now: Instant) {
         match done {
-            Done::Pinhole(action, result, at) => {
+            Done::Pinhole(action, result, traffic, at) => {
                 log_action(&action);
-                self.records.handle_pinhole(&action, result, at);
+                self.records.handle_pinhole(&action, result, traffic, at);
                 if let PinholeAction::Open(pinhole) | PinholeAction::Update(pinhole) = &action
                     && result == PinholeResult::Done
                 {
@@ -436,7 +442,35 @@ impl Core {
             local_media: call.local_media.clone(),
             remote_media: call.remote_media.clone(),
             pinholes: call.pinholes.to_vec(),
+            finding: self
+                .stillness(call, now)
+                .map(|still| still.code().to_owned()),
         }
+    }
+
+    /// Which direction of a call's media is silent now. It is asked of every call at once, so it reads no timeline.
+    fn stillness(&self, call: &CallView<'_>, now: Instant) -> Option<Stillness> {
+        let answered = call.confirmed_at.filter(|_| !call.hold)?;
+        let mut flow = Flow::default();
+        let ago = |last: Option<u64>, before: Option<f64>| {
+            let last = last.map(|last| seconds_since(clock::from_kernel(last), now));
+            [last, before].into_iter().flatten().reduce(f64::min)
+        };
+        for local in call.pinholes {
+            let is_media = self
+                .engine
+                .pinhole(*local)
+                .is_some_and(|pinhole| pinhole.stream != Stream::Rtcp);
+            if !is_media {
+                continue;
+            }
+            let traffic = self.writer.traffic(local)?;
+            flow.from_provider += traffic.ingress_packets;
+            flow.from_pbx += traffic.egress_packets;
+            flow.provider_still = ago(traffic.ingress_last, flow.provider_still);
+            flow.pbx_still = ago(traffic.egress_last, flow.pbx_still);
+        }
+        diagnosis::judge_media(&flow, seconds_since(answered, now))
     }
 
     fn record(&self, id: &str, now: Instant) -> Result<view::CallRecord, LookupError> {
@@ -447,7 +481,12 @@ impl Core {
         };
         Ok(view::CallRecord {
             observing: self.settings.filtering.enforcement == Enforcement::Observe,
-            ..record.view(self.provider_name(record.provider), state.name(), now)
+            ..record.view(
+                self.provider_name(record.provider),
+                state.name(),
+                &|local| self.writer.traffic(local),
+                now,
+            )
         })
     }
 

@@ -4,6 +4,7 @@
 //! counts what it left out between; of ended calls the newest stay, and those that nobody answered never push out those that somebody did.
 
 mod entry;
+mod media;
 #[cfg(test)]
 mod tests;
 
@@ -15,13 +16,16 @@ use std::{
 };
 
 use entry::{Agreed, Entry, Timeline, What};
+use media::Media;
 
 use crate::{
+    diagnosis,
     engine::{
         CallNumber, CallView, Direction, EndReason, Endpoints, Event, Instant, Relation,
         pinhole::{PinholeAction, PinholeResult, Source},
         settings::ProviderId,
     },
+    shell::map_writer::Traffic,
     view,
 };
 
@@ -65,6 +69,8 @@ pub struct Record {
     links: Vec<Link>,
     /// What its pinholes let in, so that one that is only renewed makes no line.
     open: BTreeMap<SocketAddr, (Arc<[Source]>, Agreed)>,
+    media: Media,
+    hold: bool,
     timeline: Timeline,
 }
 
@@ -150,6 +156,7 @@ impl Records {
         let Some(mut endpoints) = endpoints else {
             return;
         };
+        record.hold = call.hold;
         if endpoints.local.is_empty() {
             endpoints.local.clone_from(&record.endpoints.local);
         }
@@ -162,8 +169,14 @@ impl Records {
         }
     }
 
-    /// Takes what was done to a pinhole, and with what success.
-    pub fn handle_pinhole(&mut self, action: &PinholeAction, result: PinholeResult, now: Instant) {
+    /// Takes what was done to a pinhole, with what success, and what it has carried if it closed.
+    pub fn handle_pinhole(
+        &mut self,
+        action: &PinholeAction,
+        result: PinholeResult,
+        traffic: Option<Traffic>,
+        now: Instant,
+    ) {
         let number = match action {
             PinholeAction::Open(pinhole) | PinholeAction::Update(pinhole) => pinhole.call,
             PinholeAction::Close { call, .. } => *call,
@@ -193,6 +206,9 @@ impl Records {
                 Arc::default()
             }
         };
+        if result == PinholeResult::Done {
+            record.media.handle(action, &sources, traffic, now);
+        }
         let change = entry::PinholeChange::new(action, sources, result);
         self.note(number, now, What::Pinhole(Box::new(change)));
     }
@@ -345,14 +361,23 @@ impl Record {
             confirmed: false,
             links: Vec::new(),
             open: BTreeMap::new(),
+            media: Media::default(),
+            hold: false,
             timeline: Timeline::default(),
         }
     }
 
-    /// The record as the control socket gives it. `state` is the engine's word for how far the call is.
-    pub fn view(&self, provider: &str, state: &str, now: Instant) -> view::CallRecord {
+    /// The record as the control socket gives it. `state` is the engine's word for how far the call is, `traffic` what an open pinhole
+    /// has carried.
+    pub fn view(
+        &self,
+        provider: &str,
+        state: &str,
+        traffic: &dyn Fn(&SocketAddr) -> Option<Traffic>,
+        now: Instant,
+    ) -> view::CallRecord {
         let until = self.end.map_or(now, |(_, at)| at);
-        view::CallRecord {
+        let mut record = view::CallRecord {
             number: self.number.0,
             call_id: self.call_id.clone(),
             provider_call_ids: self.provider_call_id.iter().cloned().collect(),
@@ -374,7 +399,12 @@ impl Record {
                     call: link.call.map(|call| call.0),
                 })
                 .collect(),
+            hold: self.hold,
+            media: self.media.view(self.started, traffic),
+            findings: Vec::new(),
             timeline: self.timeline.view(self.started),
-        }
+        };
+        record.findings = diagnosis::diagnose(&record);
+        record
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Source;
+use super::{Finding, MediaRecord, Source};
 
 /// One of `GET /v1/calls`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -33,6 +33,9 @@ pub struct Call {
     pub remote_media: Vec<SocketAddr>,
     /// Its open pinholes.
     pub pinholes: Vec<SocketAddr>,
+    /// What is wrong with its media, named as in `findings` of its record: `silent_provider`, `silent_pbx`, `no_media`, ….
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<String>,
 }
 
 /// `GET /v1/calls/{id}`: what is known of one call, during it and for a while afterwards. `id` is its number, its Call-ID, or the
@@ -67,6 +70,15 @@ pub struct CallRecord {
     pub remote_media: Vec<SocketAddr>,
     /// What its messages say of other calls, and others' of it.
     pub links: Vec<CallLink>,
+    /// Either side holds the other, or did at the end.
+    #[serde(default)]
+    pub hold: bool,
+    /// What its pinholes carried.
+    #[serde(default)]
+    pub media: Vec<MediaRecord>,
+    /// What was wrong with it, in words, what weighs most first; empty where nothing is worth saying.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
     /// What happened, in order of time.
     pub timeline: Vec<Moment>,
 }
@@ -119,6 +131,9 @@ pub enum Happening {
         status: Option<u16>,
         /// It brought SDP.
         sdp: bool,
+        /// How long the session lasts from here on without a refresh, in seconds (RFC 4028).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session_expires: Option<u32>,
     },
     /// One side, or both, named places for media.
     Media {

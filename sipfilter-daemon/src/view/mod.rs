@@ -6,6 +6,7 @@
 mod call;
 mod counter;
 mod explanation;
+mod diagnosis;
 mod pinhole;
 mod status;
 
@@ -16,6 +17,8 @@ pub use call::{Call, CallEnd, CallLink, CallRecord, Happening, Moment, Terms};
 pub use counter::Counter;
 pub use explanation::{ExplainedCall, Explanation, NearestMiss};
 pub use pinhole::{ClosedPinhole, Pinhole, Source, payload_types};
+pub use diagnosis::{Finding, MediaRecord, Stray};
+pub use pinhole::{Pinhole, Source, payload_types, source_text, sources_text};
 pub use status::{Delays, Interface, LimitedSource, Status};
 
 /// An error that the control socket answers with.

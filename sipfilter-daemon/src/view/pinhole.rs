@@ -65,6 +65,24 @@ pub fn payload_types(set: PayloadTypes) -> Vec<u8> {
     (0..128).filter(|&number| set.admits(number)).collect()
 }
 
+/// An address range and a port range, in words that `tcpdump` users read without thinking.
+pub fn source_text(source: &Source) -> String {
+    let net = &source.net;
+    if net.prefix_len() == 0 {
+        format!("any ports {}", source.ports)
+    } else if net.prefix_len() == net.max_prefix_len() {
+        format!("{} ports {}", net.addr(), source.ports)
+    } else {
+        format!("{net} ports {}", source.ports)
+    }
+}
+
+/// Several of them.
+pub fn sources_text(sources: &[Source]) -> String {
+    let sources: Vec<String> = sources.iter().map(source_text).collect();
+    sources.join(", ")
+}
+
 /// An address range and a port range.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Source {

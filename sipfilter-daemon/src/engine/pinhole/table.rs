@@ -29,6 +29,15 @@ enum Kernel {
     Stale { pinhole: Pinhole },
 }
 
+impl Kernel {
+    fn pinhole(&self) -> Option<&Pinhole> {
+        match self {
+            Self::Absent => None,
+            Self::Open { pinhole, .. } | Self::Stale { pinhole } => Some(pinhole),
+        }
+    }
+}
+
 /// Who wants a pinhole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
@@ -81,10 +90,12 @@ impl PinholeTable {
     pub fn iter(&self) -> impl Iterator<Item = &Pinhole> {
         self.entries
             .values()
-            .filter_map(|entry| match &entry.kernel {
-                Kernel::Absent => None,
-                Kernel::Open { pinhole, .. } | Kernel::Stale { pinhole } => Some(pinhole),
-            })
+            .filter_map(|entry| entry.kernel.pinhole())
+    }
+
+    /// The one that the kernel has at this place.
+    pub fn pinhole(&self, local: SocketAddr) -> Option<&Pinhole> {
+        self.entries.get(&local)?.kernel.pinhole()
     }
 
     /// How many the kernel has.

@@ -165,6 +165,7 @@ impl What {
                     Form::Response(status) => Some(status),
                 },
                 sdp: message.has_sdp,
+                session_expires: message.session_expires,
             },
             Self::Media(endpoints) => view::Happening::Media {
                 local: endpoints.local.clone(),

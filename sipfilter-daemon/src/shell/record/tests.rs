@@ -40,6 +40,7 @@ fn message(number: u64) -> Event {
             form: Form::Response(302),
             verb: Verb::Invite,
             has_sdp: false,
+            session_expires: None,
         },
     }
 }
@@ -55,7 +56,7 @@ fn relate(records: &mut Records, number: u64, relation: Relation, value: &str) {
 
 fn view(records: &Records, text: &str) -> view::CallRecord {
     let record = records.find(text).expect("the call is known");
-    record.view("p", "ended", at(1_000_000))
+    record.view("p", "ended", &|_| None, at(1_000_000))
 }
 
 #[test]
@@ -186,7 +187,7 @@ fn a_pinhole_that_is_only_renewed_makes_no_line() {
         (PinholeAction::Close { local, call }, done),
         (PinholeAction::Open(pinhole), done),
     ] {
-        records.handle_pinhole(&action, result, at(2));
+        records.handle_pinhole(&action, result, None, at(2));
     }
     let lines: Vec<(String, Option<String>, usize)> = view(&records, "1")
         .timeline
