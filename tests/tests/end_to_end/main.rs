@@ -6,6 +6,7 @@
 mod agents;
 mod chaos;
 mod cleanup;
+mod diagnosis;
 mod eyes;
 mod faults;
 mod floods;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         .chain(jumbo::tests())
         .chain(lifecycle::tests())
         .chain(cleanup::tests())
+        .chain(diagnosis::tests())
         .chain(agents::tests())
         .chain(floods::tests())
         .chain(offers::tests())
