@@ -28,6 +28,7 @@ fn record(direction: &str, story: &str) -> CallRecord {
                 local: local(),
                 sources: vec![],
                 stream: Some("rtp".to_owned()),
+                terms: None,
                 error: Some("full".to_owned()),
             },
             ["end", reason, status @ ..] => {
