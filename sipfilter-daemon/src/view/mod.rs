@@ -5,8 +5,8 @@
 
 mod call;
 mod counter;
-mod explanation;
 mod diagnosis;
+mod explanation;
 mod pinhole;
 mod status;
 
@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 
 pub use call::{Call, CallEnd, CallLink, CallRecord, Happening, Moment, Terms};
 pub use counter::Counter;
+pub use diagnosis::{Finding, MediaRecord, Stray};
 pub use explanation::{ExplainedCall, Explanation, NearestMiss};
 pub use pinhole::{ClosedPinhole, Pinhole, Source, payload_types};
-pub use diagnosis::{Finding, MediaRecord, Stray};
 pub use pinhole::{Pinhole, Source, payload_types, source_text, sources_text};
 pub use status::{Delays, Interface, LimitedSource, Status};
 
