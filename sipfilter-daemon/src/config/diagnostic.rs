@@ -4,6 +4,7 @@
 
 use std::{fmt, ops::Range, path::Path, sync::Arc};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// A configuration file as it was read, kept so that a diagnostic can show the line it is about.
@@ -34,7 +35,7 @@ impl SourceFile {
 }
 
 /// Whether a diagnostic stops the configuration from being used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The configuration cannot be used.

@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
@@ -19,7 +20,7 @@ use crate::engine::settings::{
 };
 
 /// A whole configuration as it takes effect.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Summary {
     /// The outer interfaces.
     pub interfaces: Vec<String>,
@@ -60,7 +61,7 @@ pub struct Summary {
 }
 
 /// One line of the allow-list of strict scope.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct AllowSummary {
     /// `tcp`, `udp`, another name or a number.
     pub protocol: String,
@@ -81,7 +82,7 @@ impl AllowSummary {
 }
 
 /// One provider, of the catalogue or in use.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ProviderSummary {
     /// Its name.
     pub name: String,
@@ -347,19 +348,29 @@ impl LoadError {
     }
 }
 
+/// A diagnostic as programs read it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Diagnostic")]
+struct DiagnosticShape<'a> {
+    /// `error` stops the configuration from being used, `warning` does not.
+    severity: Severity,
+    /// The file.
+    file: &'a str,
+    /// One-based line.
+    line: usize,
+    /// One-based column, in characters.
+    column: usize,
+    /// The key's full path; empty where the text is no TOML at all.
+    key: &'a str,
+    /// What is wrong.
+    message: &'a str,
+    /// What to write instead.
+    help: &'a str,
+}
+
 impl Serialize for Diagnostic {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Shape<'a> {
-            severity: Severity,
-            file: &'a str,
-            line: usize,
-            column: usize,
-            key: &'a str,
-            message: &'a str,
-            help: &'a str,
-        }
-        Shape {
+        DiagnosticShape {
             severity: self.severity,
             file: &self.file.name,
             line: self.line(),
@@ -369,6 +380,16 @@ impl Serialize for Diagnostic {
             help: &self.help,
         }
         .serialize(serializer)
+    }
+}
+
+impl JsonSchema for Diagnostic {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        DiagnosticShape::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        DiagnosticShape::json_schema(generator)
     }
 }
 

@@ -2,14 +2,16 @@
 
 use std::{io::Write, net::SocketAddr, path::Path};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{CtlError, Outcome, call_record, client, output};
 use crate::view;
 
 /// The JSON answer.
-#[derive(Serialize)]
-struct Answer {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Answer {
+    /// Calls in progress, the oldest first.
     calls: Vec<view::Call>,
 }
 

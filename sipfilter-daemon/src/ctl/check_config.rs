@@ -5,6 +5,7 @@
 
 use std::{io::Write, path::PathBuf};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{CtlError, Outcome, output};
@@ -22,11 +23,15 @@ pub struct Args {
 }
 
 /// The JSON answer.
-#[derive(Serialize)]
-struct Answer<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Answer<'a> {
+    /// Whether the configuration can be used.
     ok: bool,
+    /// Which.
     file: String,
+    /// What keeps it from being used.
     errors: Vec<&'a Diagnostic>,
+    /// What was probably not meant.
     warnings: Vec<&'a Diagnostic>,
     /// What is in effect; null where there are errors.
     effective: Option<Summary>,

@@ -2,14 +2,15 @@
 
 use std::{io::Write, path::Path};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{CtlError, Outcome, output};
 use crate::shell::{self, datapath, interface, pins::Pins, runtime_dir::RuntimeDir};
 
 /// The JSON answer.
-#[derive(Serialize)]
-struct Answer {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Answer {
     /// Interfaces that were filtered; those that are gone by their number.
     detached: Vec<String>,
 }

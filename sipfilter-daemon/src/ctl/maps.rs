@@ -10,6 +10,7 @@ use std::{
 use aya::maps::{Array, LpmTrie, MapData, MapError};
 use clap::Subcommand;
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::Serialize;
 use sipfilter_common::{
     abi::map,
@@ -45,27 +46,38 @@ enum Action {
 }
 
 /// The JSON answer of `dump`.
-#[derive(Serialize)]
-struct Dump {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Dump {
+    /// The layout of the maps.
     abi_version: u16,
+    /// Pinholes that there is room for.
     pinhole_capacity: u32,
+    /// A hash of what decides about packets: addresses, ports, providers.
     policy: String,
+    /// Prefixes that signalling may come from.
     providers: Vec<Provider>,
+    /// Open pinholes.
     pinholes: Vec<Pinhole>,
+    /// One for each reason and note.
     counters: Vec<view::Counter>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Provider {
+    /// Addresses.
+    #[schemars(with = "String")]
     prefix: IpNet,
     /// The provider's number: its trunk's place in the configuration.
     provider: u16,
+    /// `udp`, `tcp`, `tls`.
     transports: Vec<&'static str>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Pinhole {
+    /// The protected address and port.
     local: SocketAddr,
+    /// Who may send.
     sources: Vec<view::Source>,
     /// What may pass, by RFC 7983.
     shapes: Vec<&'static str>,
@@ -75,21 +87,29 @@ struct Pinhole {
     packets_per_second: Option<u32>,
     /// `waiting`, the source that it has latched to, or `latched` where the kernel knows a hash of that only; `null` without a latch.
     latch: Option<String>,
+    /// The provider's number.
     provider: u16,
     /// A hash that only sipfilterd can tell a call by; zeros where several calls share the pinhole.
     call: String,
+    /// Where the kernel counts its packets.
     slot: u32,
+    /// Closed after this long without a packet.
     idle_limit_seconds: f64,
     /// Counts of the slot: of every pinhole that has had it.
     slot_counts: Counts,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Counts {
+    /// Came in and passed.
     ingress_packets: u64,
+    /// The same in bytes.
     ingress_bytes: u64,
+    /// Left.
     egress_packets: u64,
+    /// The same in bytes.
     egress_bytes: u64,
+    /// Came in and were dropped.
     dropped_packets: u64,
 }
 

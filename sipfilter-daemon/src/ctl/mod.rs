@@ -16,6 +16,7 @@ mod maps;
 mod output;
 mod pinholes;
 mod providers;
+mod schema;
 mod simulate;
 mod stats;
 mod status;
@@ -80,6 +81,8 @@ pub enum Command {
     Explain(explain::Args),
     /// Run a capture file through the filter: what would have passed and dropped, and why; needs no privileges
     Simulate(simulate::Args),
+    /// Print the JSON schema of what a command prints with --json
+    Schema(schema::Args),
 }
 
 /// How a command that was carried out ended.
@@ -144,5 +147,6 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Outcome, CtlError> {
         Command::Providers(args) => providers::run(args, json, out),
         Command::Explain(args) => explain::run(args, runtime_dir, json, out),
         Command::Simulate(args) => simulate::run(args, json, out),
+        Command::Schema(args) => schema::run(args, out),
     }
 }

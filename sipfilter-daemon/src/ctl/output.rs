@@ -6,13 +6,17 @@ use std::io::Write;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::CtlError;
 use crate::view;
 
-/// One JSON object on a line of its own.
-pub(super) fn json(out: &mut dyn Write, value: &impl Serialize) -> Result<(), CtlError> {
+/// One JSON object on a line of its own. Whatever is printed so has a schema; `schema` lists them.
+pub(super) fn json(
+    out: &mut dyn Write,
+    value: &(impl Serialize + JsonSchema),
+) -> Result<(), CtlError> {
     serde_json::to_writer(&mut *out, value)?;
     writeln!(out)?;
     Ok(())

@@ -2,14 +2,16 @@
 
 use std::{io::Write, path::Path};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{CtlError, Outcome, client, output};
 use crate::view;
 
 /// The JSON answer.
-#[derive(Serialize)]
-struct Answer {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Answer {
+    /// Open pinholes, in order of their addresses.
     pinholes: Vec<view::Pinhole>,
 }
 

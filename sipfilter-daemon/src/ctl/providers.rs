@@ -4,6 +4,7 @@
 
 use std::{io::Write, path::Path, path::PathBuf};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{CtlError, Outcome, output};
@@ -18,8 +19,9 @@ pub struct Args {
 }
 
 /// The JSON answer.
-#[derive(Serialize)]
-struct Answer {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Answer {
+    /// Those of the catalogue and of the configuration.
     providers: Vec<ProviderSummary>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::{io::Write, path::Path};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sipfilter_common::{abi::map, settings::Mode};
 
@@ -15,10 +16,11 @@ use crate::{
 };
 
 /// The JSON answer.
-#[derive(Serialize)]
-struct Answer {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Answer {
     /// Nothing is dropped: what the rules call for is only counted.
     observing: bool,
+    /// One for each reason and note.
     counters: Vec<view::Counter>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::{io::Write, path::Path};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sipfilter_common::value::Stamp;
 
@@ -16,9 +17,11 @@ use crate::{
 };
 
 /// The JSON answer.
-#[derive(Serialize)]
-struct Answer {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Answer {
+    /// Whether a daemon answers.
     running: bool,
+    /// What it says.
     #[serde(skip_serializing_if = "Option::is_none")]
     daemon: Option<view::Status>,
     /// What is pinned, whoever pinned it.
@@ -26,11 +29,15 @@ struct Answer {
     pinned: Option<Pinned>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Pinned {
+    /// Where.
     directory: String,
+    /// The layout of the maps.
     abi_version: u16,
+    /// Pinholes that there is room for.
     pinhole_capacity: u32,
+    /// A hash of what decides about packets: addresses, ports, providers.
     policy: String,
 }
 

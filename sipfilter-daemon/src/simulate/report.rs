@@ -8,12 +8,13 @@ use std::{
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{engine::Instant, view};
 
 /// Everything.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Report {
     /// The file.
     pub capture: CaptureReport,
@@ -46,7 +47,7 @@ pub struct Report {
 }
 
 /// The file.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct CaptureReport {
     /// `pcap` or `pcapng`.
     pub format: &'static str,
@@ -67,7 +68,7 @@ pub struct CaptureReport {
 }
 
 /// Whom the simulation protected and trusted.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct SettingsReport {
     /// Protected addresses.
     pub pbx: Vec<IpAddr>,
@@ -80,7 +81,7 @@ pub struct SettingsReport {
 }
 
 /// One call.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct CallReport {
     /// Its number in this report.
     pub number: u64,
@@ -117,7 +118,7 @@ pub struct CallReport {
 }
 
 /// Packets at a call's pinholes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct MediaCount {
     /// Came in and passed.
     pub passed: u64,
@@ -130,7 +131,7 @@ pub struct MediaCount {
 }
 
 /// One pinhole.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct PinholeReport {
     /// The protected address and port.
     pub local: SocketAddr,
@@ -147,7 +148,7 @@ pub struct PinholeReport {
 }
 
 /// One direction of one conversation.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct FlowReport {
     /// Source; port 0 where it has none.
     pub src: SocketAddr,
@@ -176,7 +177,7 @@ pub struct FlowReport {
 }
 
 /// What dropped packets missed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct NearestReport {
     /// A stable name.
     pub why: &'static str,
@@ -189,7 +190,7 @@ pub struct NearestReport {
 }
 
 /// Packets of flows that have no place of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 pub struct LeftOut {
     /// Packets.
     pub packets: u64,
