@@ -16,7 +16,7 @@ mod maps;
 mod output;
 mod pinholes;
 mod providers;
-mod schema;
+pub mod schema;
 mod simulate;
 mod stats;
 mod status;

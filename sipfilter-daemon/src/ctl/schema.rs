@@ -53,6 +53,14 @@ pub struct Args {
     command: Vec<String>,
 }
 
+/// What one line of the `--json` of the command with these words looks like; `None` if it prints none.
+pub fn of(command: &str) -> Option<Schema> {
+    SCHEMAS
+        .iter()
+        .find(|(name, _)| *name == command)
+        .map(|(_, schema)| schema())
+}
+
 pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<Outcome, CtlError> {
     let wanted = args.command.join(" ");
     if wanted.is_empty() {
@@ -61,9 +69,9 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<Outcome, CtlError>
         }
         return Ok(Outcome::Done);
     }
-    match SCHEMAS.iter().find(|(command, _)| *command == wanted) {
-        Some((_, schema)) => {
-            serde_json::to_writer_pretty(&mut *out, &schema())?;
+    match of(&wanted) {
+        Some(schema) => {
+            serde_json::to_writer_pretty(&mut *out, &schema)?;
             writeln!(out)?;
             Ok(Outcome::Done)
         }

@@ -18,6 +18,7 @@ use super::{
     address::{Family, PBX_RTP_FIRST, PBX_RTP_LAST, PROVIDER_RTP_FIRST, PROVIDER_RTP_LAST, Place},
     cleanup,
     rehearsal::Reasons,
+    schema,
     topology::{Network, OUTER, Topology},
 };
 
@@ -331,7 +332,7 @@ impl Drop for Daemon {
 /// Runs `sipfilterctl` against a runtime directory, whether or not its daemon lives.
 ///
 /// # Errors
-/// Where it fails or prints something that is not JSON.
+/// Where it fails or prints something that is not JSON, or not as its schema says.
 pub fn ctl(namespace: &str, runtime: &Path, arguments: &[&str]) -> Result<Value> {
     let program = find_program("sipfilterctl")?;
     let output = std::process::Command::new("nsenter")
@@ -342,14 +343,16 @@ pub fn ctl(namespace: &str, runtime: &Path, arguments: &[&str]) -> Result<Value>
         .args(arguments)
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(&text).with_context(|| {
+    let answer = serde_json::from_str(&text).with_context(|| {
         format!(
             "sipfilterctl {}: {}: {text}{}",
             arguments.join(" "),
             output.status,
             String::from_utf8_lossy(&output.stderr)
         )
-    })
+    })?;
+    schema::check(arguments, &answer)?;
+    Ok(answer)
 }
 
 /// The daemon's configuration for a lab, on these interfaces of the edge.

@@ -20,6 +20,7 @@ pub mod privilege;
 pub mod rehearsal;
 pub mod rtp;
 pub mod scenario;
+pub mod schema;
 pub mod scoreboard;
 pub mod service;
 pub mod sipp;
