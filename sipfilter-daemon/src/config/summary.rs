@@ -117,11 +117,13 @@ pub struct ProviderSummary {
 }
 
 /// How much SIP one address may send; named as in the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the fields are the keys of the reference")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SignallingLimits {
+    /// Datagrams with requests that can begin something.
     pub requests_per_second: u32,
+    /// Other datagrams.
     pub messages_per_second: u32,
+    /// TCP segments.
     pub segments_per_second: u32,
 }
 
