@@ -17,8 +17,7 @@ pub use call::{Call, CallEnd, CallLink, CallRecord, Happening, Moment, Terms};
 pub use counter::Counter;
 pub use diagnosis::{Finding, MediaRecord, Stray};
 pub use explanation::{ExplainedCall, Explanation, NearestMiss};
-pub use pinhole::{ClosedPinhole, Pinhole, Source, payload_types};
-pub use pinhole::{Pinhole, Source, payload_types, source_text, sources_text};
+pub use pinhole::{ClosedPinhole, Pinhole, Source, payload_types, source_text, sources_text};
 pub use status::{Delays, Interface, LimitedSource, Status};
 
 /// An error that the control socket answers with.
