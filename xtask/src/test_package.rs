@@ -46,6 +46,12 @@ pub fn run(project: &Project, Arguments {}: &Arguments) -> Result<ExitCode> {
         let package = package::make(project, Build::Debug, Some(&version))?;
         fs::rename(&package, out.join(name))?;
     }
+    step("building the calls", || {
+        let cargo = project
+            .cargo("build")
+            .args(["--package", "sipfilter-tests"]);
+        Ok(cargo.args(["--bin", "calls"]).run()?)
+    })?;
     step("lintian", || package::check(project, &out.join("old.deb")))?;
     let root = debian(project)?;
     step("the package under systemd", || tell(project, &root, &out))?;
@@ -79,6 +85,7 @@ fn tell(project: &Project, root: &Path, out: &Path) -> Result<()> {
     for name in ["story.sh", "story.service"] {
         fs::copy(scripts.join(name), out.join(name))?;
     }
+    fs::copy(project.target.join("debug/calls"), out.join("calls"))?;
     let work = project.target.join("package-test-root");
     fs::create_dir_all(&work)?;
     // Nothing less ends process 1 of another namespace, and all of it ends with that.
@@ -95,6 +102,10 @@ fn tell(project: &Project, root: &Path, out: &Path) -> Result<()> {
         .with_context(|| format!("systemd did not come up ({})", status.status))?;
     match judge(&story) {
         Ok(count) => {
+            let saw = story
+                .lines()
+                .filter_map(|line| line.strip_prefix("PACKAGE-TEST saw "));
+            saw.for_each(|line| eprintln!("    {line}"));
             eprintln!("    {count} promises kept");
             Ok(())
         }

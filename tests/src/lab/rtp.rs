@@ -255,7 +255,8 @@ pub fn rtp_header(call: u16, way: Way, sequence: u32) -> Vec<u8> {
 }
 
 /// One packet of a stream.
-pub(crate) fn packet(call: u16, way: Way, number: u32) -> Vec<u8> {
+#[must_use]
+pub fn packet(call: u16, way: Way, number: u32) -> Vec<u8> {
     let mut bytes = rtp_header(call, way, number);
     bytes.extend(MAGIC);
     bytes.extend(call.to_be_bytes());
@@ -281,7 +282,8 @@ pub(crate) fn renumber(packet: &mut [u8], number: u32) {
 }
 
 /// Whose packet it is, if it is one of a call's.
-pub(crate) fn attribute(bytes: &[u8]) -> Option<(u16, Way, u32)> {
+#[must_use]
+pub fn attribute(bytes: &[u8]) -> Option<(u16, Way, u32)> {
     let rest = bytes.get(HEADER..)?.strip_prefix(MAGIC)?;
     let (&call, rest) = rest.split_first_chunk::<2>()?;
     let (&way, rest) = rest.split_first()?;

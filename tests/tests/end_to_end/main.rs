@@ -19,6 +19,7 @@ mod offers;
 mod promises;
 mod provisional;
 mod reasons;
+mod rights;
 mod stories;
 mod terms;
 
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         .chain(offers::tests())
         .chain(terms::tests())
         .chain(reasons::tests())
+        .chain(rights::tests())
         .chain(modes::tests())
         .chain(provisional::tests())
         .chain(eyes::tests())
