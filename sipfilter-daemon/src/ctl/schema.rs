@@ -28,6 +28,7 @@ const SCHEMAS: &[Entry] = &[
         schema_for!(super::check_config::Answer<'_>)
     }),
     ("providers", || schema_for!(super::providers::Answer)),
+    ("explain", || schema_for!(view::Explanation)),
     ("simulate", || schema_for!(report::Report)),
 ];
 
