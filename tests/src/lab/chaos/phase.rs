@@ -2,7 +2,12 @@
 //!
 //! A step ends when the daemon that it leaves is ready. What is lost meanwhile is not counted here.
 
-use std::{fs, path::PathBuf, thread, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
@@ -18,6 +23,8 @@ use crate::lab::{
 const NAME: &str = "sipfilter";
 /// How long a daemon is away that is only restarted.
 const AWAY: Duration = Duration::from_millis(300);
+/// How long a configuration may take to be loaded, also on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Something that happens to a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +39,8 @@ pub enum Phase {
     BinaryUpgrade,
     /// A daemon whose settings make another program of it, with maps of another size.
     ProgramUpgrade,
+    /// SIGHUP with another configuration: other programs, and maps of another size.
+    Reload,
     /// SIGTERM with `on_stop = "detach"`, a start: a moment without a filter, which a run must notice.
     Gap,
 }
@@ -54,6 +63,7 @@ impl Phase {
             Self::Restart => "restart",
             Self::BinaryUpgrade => "binary_upgrade",
             Self::ProgramUpgrade => "program_upgrade",
+            Self::Reload => "reload",
             Self::Gap => "gap",
         }
     }
@@ -67,6 +77,7 @@ impl Phase {
             Self::Restart => "SIGTERM with on_stop = \"keep\", start",
             Self::BinaryUpgrade => "a copy of the binary takes over",
             Self::ProgramUpgrade => "another program, maps of another size",
+            Self::Reload => "SIGHUP with another configuration",
             Self::Gap => "SIGTERM that detaches, start",
         }
     }
@@ -131,10 +142,11 @@ impl<'a> Step<'a> {
             }
             Phase::ProgramUpgrade => {
                 daemon.stop(Signal::USR2)?;
-                let keys = "egress = \"enforce\"\nprovisional = false\n";
-                let limits = "\n[limits]\npinholes = 4096\n";
-                let config = format!("{keys}{}{limits}", self.config);
-                Daemon::start_with(self.network, NAME, &config)?
+                Daemon::start_with(self.network, NAME, &self.other_config())?
+            }
+            Phase::Reload => {
+                self.reload(&daemon)?;
+                daemon
             }
             Phase::Gap => {
                 daemon.stop(Signal::USR2)?;
@@ -157,6 +169,36 @@ impl<'a> Step<'a> {
             );
         }
         Ok(daemon)
+    }
+
+    /// One that needs another program and maps of another size.
+    fn other_config(&self) -> String {
+        let keys = "egress = \"enforce\"\nprovisional = false\n";
+        let limits = "\n[limits]\npinholes = 4096\n";
+        format!("{keys}{}{limits}", self.config)
+    }
+
+    /// Whichever of the two configurations is in force, the other one comes.
+    fn reload(&self, daemon: &Daemon) -> Result<()> {
+        let file = self.network.directory.path().join(format!("{NAME}.toml"));
+        let other = match fs::read_to_string(&file)? == self.config {
+            true => self.other_config(),
+            false => self.config.clone(),
+        };
+        fs::write(&file, other)?;
+        let said = daemon.log().len();
+        daemon.signal(Signal::HUP);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log = daemon.log();
+            let since = log.get(said..).unwrap_or_default();
+            ensure!(!since.contains("not reloaded"), "it is refused: {since}");
+            if since.contains("reloaded") {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "it was not reloaded: {log}");
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     fn copy_binary(&self) -> Result<PathBuf> {

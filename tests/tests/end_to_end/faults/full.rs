@@ -3,7 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -18,7 +18,7 @@ use sipfilter_tests::lab::{
     topology::{Network, OUTER, Topology},
 };
 
-use super::{NAME, calls, config, hang_up, says, survive};
+use super::{NAME, calls, config, hang_up, says, survive, wait_for};
 use crate::Test;
 
 /// Protected like the PBX's addresses, but nobody has it.
@@ -100,15 +100,4 @@ fn too_small() -> Result<()> {
     ensure!(daemon.pinholes()? == 6, "{} pinholes", daemon.pinholes()?);
     stage.daemon = Some(daemon);
     hang_up(&stage)
-}
-
-fn wait_for(daemon: &Daemon, words: &str) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while Instant::now() < deadline {
-        if daemon.log().contains(words) {
-            return says(words, &daemon.log(), &[]);
-        }
-        sleep(Duration::from_millis(50));
-    }
-    says(words, &daemon.log(), &[words])
 }

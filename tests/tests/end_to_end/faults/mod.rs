@@ -3,9 +3,15 @@
 //!
 //! `lifecycle` has what belongs to a daemon's usual life; here are the accidents.
 
+mod control;
 mod deaths;
 mod full;
 mod starts;
+
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use sipfilter_tests::lab::{
@@ -22,12 +28,15 @@ use crate::Test;
 pub fn tests() -> Vec<Test> {
     deaths::tests()
         .into_iter()
+        .chain(control::tests())
         .chain(full::tests())
         .chain(starts::tests())
         .collect()
 }
 
 const NAME: &str = "sipfilter";
+/// How long a daemon may take to say something.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Calls in progress behind a filter.
 fn calls(inbound: u16, outbound: u16) -> Result<Stage> {
@@ -85,6 +94,15 @@ fn one_of_each(network: &Network) -> Result<()> {
         "one program of each kind belongs on {OUTER}: {attached:?}"
     );
     Ok(())
+}
+
+/// Waits until the daemon says so.
+fn wait_for(daemon: &Daemon, words: &str) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline && !daemon.log().contains(words) {
+        sleep(Duration::from_millis(50));
+    }
+    says(words, &daemon.log(), &[words])
 }
 
 /// Every word must be in what the daemon says.

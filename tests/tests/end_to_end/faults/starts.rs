@@ -1,5 +1,7 @@
 //! Starts that cannot be: they say why, and the filter that an earlier run left goes on.
 
+use std::fs;
+
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use sipfilter_tests::lab::daemon::{Daemon, Mode, find_program};
@@ -13,6 +15,7 @@ pub fn tests() -> Vec<Test> {
             "faults::starts_that_cannot_be_leave_the_filter_alone",
             refused,
         ),
+        Test::new("faults::what_lies_in_a_sockets_place_is_left_there", taken),
         Test::new(
             "faults::a_start_beside_a_daemon_leaves_it_alone",
             beside_another,
@@ -23,6 +26,8 @@ pub fn tests() -> Vec<Test> {
         ),
     ]
 }
+
+const SOCKETS: [&str; 2] = ["control.sock", "admin.sock"];
 
 /// What is in the way, a wrapper that puts it there for the daemon alone, and what it must say.
 struct Obstacle {
@@ -64,12 +69,43 @@ fn refused() -> Result<()> {
             let wrapper = ["unshare", "--mount", "sh", "-c", &inside, "sh"];
             let (status, log) =
                 Daemon::refused_within(network, NAME, &config(network), &wrapper, &program)?;
-            ensure!(
-                status.code() == Some(2),
-                "{name}: it ended with {status}: {log}"
-            );
+            ensure!(!status.success(), "{name}: it ended with {status}: {log}");
             says(name, &log, words)?;
             one_of_each(network).context(name)?;
+        }
+        Daemon::start(network, Mode::Native)
+    })?;
+    hang_up(&stage)
+}
+
+/// Something that is no socket lies where one belongs.
+fn taken() -> Result<()> {
+    let mut stage = calls(2, 2)?;
+    survive(&mut stage, "taken sockets", |network, daemon| {
+        let runtime = daemon.runtime().to_path_buf();
+        daemon.stop(Signal::KILL)?;
+        for socket in SOCKETS {
+            let path = runtime.join(socket);
+            let _ = fs::remove_file(&path);
+            for is_file in [true, false] {
+                match is_file {
+                    true => fs::write(&path, "precious")?,
+                    false => fs::create_dir(&path)?,
+                }
+                let (status, log) = Daemon::refused(network, NAME, &config(network))?;
+                ensure!(!status.success(), "it ended with {status}: {log}");
+                says(socket, &log, &[socket, "not a socket", "move it away"])?;
+                one_of_each(network)?;
+                if is_file {
+                    ensure!(
+                        fs::read_to_string(&path)? == "precious",
+                        "{socket}: the file was changed"
+                    );
+                    fs::remove_file(&path)?;
+                } else {
+                    fs::remove_dir(&path)?;
+                }
+            }
         }
         Daemon::start(network, Mode::Native)
     })?;
@@ -80,7 +116,7 @@ fn beside_another() -> Result<()> {
     let mut stage = calls(2, 2)?;
     survive(&mut stage, "a second daemon", |network, daemon| {
         let (status, log) = Daemon::refused(network, NAME, &config(network))?;
-        ensure!(status.code() == Some(2), "it ended with {status}: {log}");
+        ensure!(!status.success(), "it ended with {status}: {log}");
         says(
             "a second daemon",
             &log,
