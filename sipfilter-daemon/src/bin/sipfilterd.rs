@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use sipfilter_daemon::{
     arguments::Arguments,
-    config::{Config, Log, LogFormat},
-    error_text, shell,
+    config::Config,
+    error_text,
+    shell::{self, logging},
 };
-use tracing_subscriber::EnvFilter;
 
 /// Something went wrong.
 const FAILED: u8 = 1;
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(WRONG_CONFIG, &error.into()),
     };
-    start_logging(config.log);
+    let level = logging::start(config.log);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -35,32 +35,9 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(FAILED, &error.into()),
     };
-    match runtime.block_on(shell::run(config, &arguments.runtime_dir)) {
+    match runtime.block_on(shell::run(config, &arguments.runtime_dir, level)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(FAILED, &error),
-    }
-}
-
-/// `RUST_LOG` overrides the configured level, so that one run can be looked at more closely.
-fn start_logging(log: Log) {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(log.level.to_string()));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    // Set by systemd where standard error is the journal, which notes the time of each line itself.
-    let is_journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    match log.format {
-        LogFormat::Text if is_journal => builder
-            .with_target(false)
-            .with_ansi(false)
-            .without_time()
-            .init(),
-        LogFormat::Text => builder
-            .with_target(false)
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .init(),
-        LogFormat::Json => builder.json().init(),
     }
 }
 

@@ -7,6 +7,7 @@
 //! Invariant: a [`Config`] that exists is valid, but for what only the running system can tell.
 
 mod catalogue;
+mod changes;
 mod diagnostic;
 mod document;
 mod pbx;
@@ -30,6 +31,7 @@ use std::{
 };
 
 pub use catalogue::Origin;
+pub use changes::{Change, changes};
 pub use diagnostic::{Diagnostic, Severity, SourceFile};
 pub use resolve::ResolveError;
 pub use summary::{AllowSummary, ProviderSummary, SignallingLimits, Summary, providers};

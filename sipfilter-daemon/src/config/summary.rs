@@ -54,6 +54,10 @@ pub struct Summary {
     pub limits: BTreeMap<&'static str, usize>,
     /// Durations by key, as the file writes them.
     pub timers: BTreeMap<&'static str, String>,
+    /// What a daemon that is stopped leaves behind.
+    pub on_stop: super::OnStop,
+    /// The directory whose profiles and presets go before the embedded ones.
+    pub catalogue: Option<String>,
     /// Log format and level.
     pub log: super::Log,
     /// Where Prometheus finds the metrics; `null` where they are off.
@@ -108,6 +112,8 @@ pub struct ProviderSummary {
     pub media_prefixes: Vec<String>,
     /// The provider's ports from which replies may come without a pinhole.
     pub media_replies: Vec<String>,
+    /// The most packets per second of one stream, where it is not what was negotiated.
+    pub media_packets_per_second: Option<u32>,
     /// When early media is let in.
     pub early_media: Option<&'static str>,
     /// Where the facts are from.
@@ -152,6 +158,7 @@ impl ProviderSummary {
             media_ports: None,
             media_prefixes: Vec::new(),
             media_replies: Vec::new(),
+            media_packets_per_second: None,
             early_media: None,
             source: None,
             verified: None,
@@ -187,6 +194,7 @@ impl ProviderSummary {
                 .map(ToString::to_string)
                 .collect(),
             media_replies: provider.media.replies.iter().map(range).collect(),
+            media_packets_per_second: provider.media.packets_per_second,
             early_media: Some(provider.early_media.as_word()),
             ..Self::unknown(&provider.name, origin, String::new())
         }
@@ -261,6 +269,11 @@ impl Config {
                 ("ack", duration(timers.ack)),
                 ("linger", duration(timers.linger)),
             ]),
+            on_stop: self.on_stop,
+            catalogue: self
+                .catalogue
+                .as_ref()
+                .map(|directory| directory.display().to_string()),
             log: self.log,
             metrics: self.metrics.map(|address| address.to_string()),
         }

@@ -16,6 +16,7 @@ mod maps;
 mod output;
 mod pinholes;
 mod providers;
+mod reload;
 pub mod schema;
 mod simulate;
 mod stats;
@@ -73,6 +74,10 @@ pub enum Command {
     Maps(maps::Args),
     /// Take the programs of a daemon that does not run any more off their interfaces; exit status 1 if there are none
     Detach,
+    /// Have sipfilterd read its configuration again, all of it or nothing, and show what changed; exit status 1 if it was refused
+    ///
+    /// Calls in progress go on; those of a provider that is not configured any more end. SIGHUP does the same, and says it in the log.
+    Reload,
     /// Check a configuration file and show what it means; exit status 1 if it has errors
     CheckConfig(check_config::Args),
     /// List the providers that a trunk can name, and what is known of them
@@ -143,6 +148,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Outcome, CtlError> {
         Command::Stats => stats::run(runtime_dir, json, out),
         Command::Maps(args) => maps::run(args, runtime_dir, json, out),
         Command::Detach => detach::run(runtime_dir, json, out),
+        Command::Reload => reload::run(runtime_dir, json, out),
         Command::CheckConfig(args) => check_config::run(args, json, out),
         Command::Providers(args) => providers::run(args, json, out),
         Command::Explain(args) => explain::run(args, runtime_dir, json, out),

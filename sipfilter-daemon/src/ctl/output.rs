@@ -56,6 +56,11 @@ pub(super) fn cell(list: &[String], otherwise: &str) -> String {
     }
 }
 
+/// Text that is not this program's own, without what a terminal would obey.
+pub(super) fn printable(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
 fn bare() -> Table {
     let mut table = Table::new();
     table

@@ -22,6 +22,9 @@ use crate::engine::{Direction, Input, Instant};
 /// How many records are handed on before other work gets its turn.
 const BATCH: usize = 256;
 
+/// How many that are there by now are handed on at once: a flood of them must not keep the task from what it wants to do.
+const READY: usize = 4_096;
+
 /// The ring buffers' reading ends.
 pub struct Capture {
     arriving: Tap,
@@ -79,6 +82,16 @@ impl Capture {
             }
         }
         Ok(())
+    }
+
+    /// Hands on what is there by now, without waiting for more.
+    pub fn read_ready(&mut self, mut handle: impl FnMut(Instant, Input<'_>)) {
+        for _ in 0..READY {
+            let Some(tap) = self.next() else { break };
+            if let Some((time, input)) = tap.take() {
+                handle(time, input);
+            }
+        }
     }
 
     /// Where the oldest record waits.

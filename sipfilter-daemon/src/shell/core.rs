@@ -3,6 +3,7 @@
 //! It decides nothing. Whatever an action leads to goes back into the engine as an input before anything else does.
 
 mod metrics;
+pub mod succession;
 
 use std::time::{Duration, SystemTime};
 

@@ -60,6 +60,15 @@ impl fmt::Display for Attached {
     }
 }
 
+/// Whether the places for media in advance of the daemon can go on being used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provisional {
+    /// Addresses and providers have the numbers that they had.
+    Kept,
+    /// They have others.
+    New,
+}
+
 /// The loaded programs and maps. Dropping it changes nothing that is pinned.
 pub struct Datapath {
     ebpf: Ebpf,
@@ -86,6 +95,39 @@ impl Datapath {
         pinholes: u32,
         pins: Option<&Pins>,
     ) -> Result<Self, DatapathError> {
+        Self::load_on(policy, pinholes, pins, None)
+    }
+
+    /// The same on the state of programs that run, to take their place while they do. Their pinholes are where they were, unless
+    /// [`Self::is_resized`]. `provisional`: what the places for media in advance mean has not changed either.
+    ///
+    /// # Errors
+    /// [`DatapathError`]; nothing that is attached or pinned has changed then.
+    pub fn load_beside(
+        policy: &KernelPolicy,
+        pinholes: u32,
+        pins: &Pins,
+        provisional: Provisional,
+    ) -> Result<Self, DatapathError> {
+        let loaded = Self::load_on(policy, pinholes, Some(pins), Some(provisional));
+        loaded.inspect_err(|_| {
+            if let Err(error) = pins.remove_pending() {
+                tracing::warn!(%error, "maps stay pinned");
+            }
+        })
+    }
+
+    /// The maps of pinholes are others than before, and empty.
+    pub fn is_resized(&self) -> bool {
+        matches!(self.found, Found::Resized(_))
+    }
+
+    fn load_on(
+        policy: &KernelPolicy,
+        pinholes: u32,
+        pins: Option<&Pins>,
+        beside: Option<Provisional>,
+    ) -> Result<Self, DatapathError> {
         let wanted = Stamp {
             abi_version: ABI_VERSION,
             pinholes,
@@ -110,6 +152,13 @@ impl Datapath {
             Some(pins) => Plan::new(pins, wanted, sizes)?,
             None => Plan::nothing(wanted),
         };
+        if let (Some(_), Some(pins)) = (beside, pins)
+            && !plan.is_continued()
+        {
+            return Err(DatapathError::NotOurs {
+                path: pins.directory().to_owned(),
+            });
+        }
         let settings = kernel::Settings {
             latch_key: plan.stamp.latch_key,
             ..policy.settings
@@ -121,12 +170,24 @@ impl Datapath {
             .map_max_entries(map::PINHOLES4, sizes.four)
             .map_max_entries(map::PINHOLES6, sizes.six)
             .map_max_entries(map::SLOTS, pinholes);
+        let (mut pending, mut unused) = (Vec::new(), Vec::new());
         if modes.has(Mode::Provisional) {
             let addresses = settings.protected4_count + settings.protected6_count;
-            let places = addresses.saturating_mul(PortPlace::PER_ADDRESS);
-            loader.map_max_entries(map::PROVISIONAL, places.max(1));
+            let places = addresses.saturating_mul(PortPlace::PER_ADDRESS).max(1);
+            loader.map_max_entries(map::PROVISIONAL, places);
+            if let Some(pins) = pins {
+                let is_kept = beside == Some(Provisional::Kept)
+                    && state::has_shape(pins, map::PROVISIONAL, (size_of::<u64>(), places));
+                if is_kept {
+                    loader.map_pin_path(map::PROVISIONAL, pins.path(map::PROVISIONAL));
+                } else {
+                    loader.map_pin_path(map::PROVISIONAL, pins.next_path(map::PROVISIONAL));
+                    pending.push(map::PROVISIONAL);
+                }
+            }
+        } else {
+            unused.push(map::PROVISIONAL);
         }
-        let (mut pending, mut unused) = (Vec::new(), Vec::new());
         if !uses_flows {
             for name in FLOW_MAPS {
                 loader.map_max_entries(name, 1);
@@ -161,7 +222,7 @@ impl Datapath {
         datapath.fill((map::ALLOWED4, map::ALLOWED6), &policy.allowed)?;
         datapath.fill((map::MEDIA_LIMITS4, map::MEDIA_LIMITS6), &policy.media)?;
         datapath.fill_provider_media(policy)?;
-        if let (Found::Resized(_), Some(pins)) = (datapath.found, pins) {
+        if let (Found::Resized(_), Some(pins), None) = (datapath.found, pins, beside) {
             state::migrate(pins, &mut datapath.ebpf, sizes)?;
         }
         datapath.write_stamp()?;

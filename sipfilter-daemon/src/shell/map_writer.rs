@@ -4,6 +4,7 @@
 
 mod maps;
 mod pinholes;
+mod succession;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use sipfilter_common::{
 
 pub use maps::{KernelMaps, Maps};
 pub use pinholes::KernelPinholes;
+pub use succession::Succession;
 
 use super::{
     clock,

@@ -13,6 +13,7 @@ pub mod delay;
 pub mod ephemeral;
 pub mod fullness;
 pub mod interface;
+pub mod logging;
 pub mod map_writer;
 pub mod metrics;
 pub mod notify;
@@ -23,6 +24,7 @@ pub mod pressure;
 pub mod privileges;
 pub mod provisional;
 pub mod record;
+mod reload;
 mod reread;
 pub mod runtime_dir;
 pub mod scope;
@@ -49,6 +51,7 @@ use self::{
     capture::Capture,
     core::{About, Core, Kernel, Keys},
     datapath::{Attached, Attachment, Datapath, Found},
+    logging::LevelSwitch,
     map_writer::MapWriter,
     notify::Manager,
     outer::Outer,
@@ -56,8 +59,9 @@ use self::{
     policy::KernelPolicy,
     pressure::Pressure,
     provisional::Provisionals,
+    reload::{Order, Reloads, Source},
     runtime_dir::RuntimeDir,
-    signals::{Ending, Termination},
+    signals::{Ending, Hangup, Termination},
 };
 use crate::{
     config::{Config, OnStop},
@@ -71,7 +75,7 @@ const LOSS_CHECK: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// Whatever keeps the daemon from filtering; the text says what to do. What an earlier run has left attached still is.
-pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
+pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyhow::Result<()> {
     let started = clock::now();
     let mut manager = Manager::of_environment(started);
     for interface in &config.interfaces {
@@ -98,10 +102,11 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     privileges::check()?;
     let runtime_dir = RuntimeDir::lock(runtime_dir)?;
     let mut termination = Termination::new().context("cannot handle signals")?;
+    let mut hangup = Hangup::new().context("cannot handle signals")?;
     let pins = Pins::of_runtime_dir(runtime_dir.path());
     let mut datapath = Datapath::load(&policy, capacity, Some(&pins))?;
     report_found(datapath.found, &pins);
-    let _logger = spawn_kernel_logger(&mut datapath);
+    let mut logger = spawn_kernel_logger(&mut datapath);
     let (writer, inheritance) =
         MapWriter::inheriting(&mut datapath, capacity, &settings.providers)?;
     let provisionals = Provisionals::new(&mut datapath, &policy)?;
@@ -111,8 +116,9 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     let (questions, mut asked) = mpsc::channel(api::QUEUE);
     let (orders, mut ordered) = mpsc::channel(api::QUEUE);
     let sockets = Sockets::bind(runtime_dir.path())?;
+    let (configuring, mut configurations) = mpsc::channel(api::QUEUE);
     let metrics = serve_metrics(config.metrics, questions.clone()).await;
-    let api = tokio::spawn(sockets.serve(questions, orders));
+    let api = tokio::spawn(sockets.serve(questions, orders, configuring));
 
     let attached = attach(&mut datapath, &pins, &config).inspect_err(|_| {
         // What an earlier run left is worth keeping; what this one made is not.
@@ -126,7 +132,6 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
         hash: hash_key(),
         label: datapath.label_key(),
     };
-    let on_stop = config.on_stop;
     let interfaces = config.interfaces.clone();
     let about = About {
         config,
@@ -141,6 +146,7 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
         pressure,
     };
     let mut core = Core::new(settings, keys, kernel, about);
+    let mut reloads = Reloads::new(pins.clone(), policy, datapath, level);
     tracing::info!("ready");
 
     manager.ready(&format!("filtering on {}", interfaces.join(", ")));
@@ -156,6 +162,17 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
             Some(question) = asked.recv() => core.answer(question),
             Some(order) = ordered.recv() => core.obey(order),
             _ = losses.tick() => core.check_losses(),
+            () = hangup.wait() => reloads.order(Order { source: Source::File, asker: None }, &core),
+            Some(order) = configurations.recv() => reloads.order(order, &core),
+            prepared = reloads.wait() => {
+                // What is known of calls must be in the pinholes that the next programs are led to.
+                capture.read_ready(|time, input| core.handle(time, input));
+                reloads.finish(prepared, &mut core);
+                if let Some(logger) = logger.take() {
+                    logger.abort();
+                }
+                logger = spawn_kernel_logger(reloads.datapath());
+            }
             ending = termination.wait() => break ending,
         }
         manager.turn_ended(clock::now());
@@ -165,7 +182,7 @@ pub async fn run(config: Config, runtime_dir: &Path) -> anyhow::Result<()> {
     if let Some(metrics) = metrics {
         metrics.abort();
     }
-    end(ending, on_stop, &pins);
+    end(ending, core.config().on_stop, &pins);
     api::unlink(runtime_dir.path());
     Ok(())
 }

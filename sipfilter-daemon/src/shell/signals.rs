@@ -1,4 +1,4 @@
-//! Signals that end the daemon, and what each of them leaves behind.
+//! Signals: those that end the daemon, what each of them leaves behind, and the one that has it read its configuration again.
 
 use std::io;
 
@@ -40,6 +40,26 @@ impl Termination {
             _ = self.terminate.recv() => Ending::Stop("SIGTERM"),
             _ = self.interrupt.recv() => Ending::Stop("SIGINT"),
             _ = self.handover.recv() => Ending::Handover,
+        }
+    }
+}
+
+/// SIGHUP: the configuration is to be read again.
+pub struct Hangup(Signal);
+
+impl Hangup {
+    /// Installs the handler.
+    ///
+    /// # Errors
+    /// What the system says. Must run inside a tokio runtime.
+    pub fn new() -> io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// Waits for one. Several that come meanwhile are one.
+    pub async fn wait(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending().await
         }
     }
 }

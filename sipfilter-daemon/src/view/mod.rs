@@ -8,6 +8,7 @@ mod counter;
 mod diagnosis;
 mod explanation;
 mod pinhole;
+mod reload;
 mod status;
 
 use schemars::JsonSchema;
@@ -18,6 +19,7 @@ pub use counter::Counter;
 pub use diagnosis::{Finding, MediaRecord, Stray};
 pub use explanation::{ExplainedCall, Explanation, NearestMiss};
 pub use pinhole::{ClosedPinhole, Pinhole, Source, payload_types, source_text, sources_text};
+pub use reload::{Change, Problem, ProblemPlace, Reload};
 pub use status::{Delays, Interface, LimitedSource, Status};
 
 /// An error that the control socket answers with.

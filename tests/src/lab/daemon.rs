@@ -60,6 +60,7 @@ pub enum Filter {
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
+    file: PathBuf,
     runtime: PathBuf,
     log: PathBuf,
     namespace: String,
@@ -137,6 +138,7 @@ impl Daemon {
         cleanup::register_child(child.id());
         Ok(Self {
             child,
+            file,
             runtime,
             log,
             namespace: network.edge.name().to_owned(),
@@ -202,6 +204,26 @@ impl Daemon {
     /// Where it fails or prints something else.
     pub fn ctl(&self, arguments: &[&str]) -> Result<Value> {
         ctl(&self.namespace, &self.runtime, arguments)
+    }
+
+    /// Writes another configuration into its file and has it read that; gives what `sipfilterctl reload --json` says.
+    ///
+    /// # Errors
+    /// As [`Daemon::ctl`].
+    pub fn reload(&self, config: &str) -> Result<Value> {
+        fs::write(&self.file, config)?;
+        self.ctl(&["reload", "--json"])
+    }
+
+    /// Has it read its configuration again, by signal.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    /// Its configuration.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
     }
 
     /// Its process.

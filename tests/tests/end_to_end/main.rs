@@ -19,6 +19,7 @@ mod offers;
 mod promises;
 mod provisional;
 mod reasons;
+mod reload;
 mod rights;
 mod stories;
 mod terms;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         .chain(modes::tests())
         .chain(provisional::tests())
         .chain(eyes::tests())
+        .chain(reload::tests())
         .chain(chaos::tests())
         .chain(faults::tests())
         .map(|test| {

@@ -103,10 +103,15 @@ impl Sockets {
     }
 
     /// Serves both until the future is dropped.
-    pub async fn serve(self, questions: mpsc::Sender<Question>, orders: mpsc::Sender<Order>) {
+    pub async fn serve(
+        self,
+        questions: mpsc::Sender<Question>,
+        orders: mpsc::Sender<Order>,
+        configuring: mpsc::Sender<reload::Order>,
+    ) {
         tokio::join!(
             server::serve(self.control, limited(read::routes(questions))),
-            server::serve(self.admin, limited(admin::routes(orders))),
+            server::serve(self.admin, limited(admin::routes(orders, configuring))),
         );
     }
 }

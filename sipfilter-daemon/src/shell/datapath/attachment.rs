@@ -119,6 +119,47 @@ impl Datapath {
         Ok(())
     }
 
+    /// Puts these programs in the place of `old`, and where nothing of this instance is yet: on all of these interfaces, or on none.
+    /// Each packet meets either the old or the new programs.
+    ///
+    /// # Errors
+    /// [`DatapathError`]; everything is as it was then.
+    pub fn take_over(
+        &mut self,
+        old: &mut Self,
+        pins: &Pins,
+        interfaces: &[String],
+        mode: XdpMode,
+    ) -> Result<Vec<(String, Attached)>, DatapathError> {
+        let is_known = |index| attachments(pins).contains(&Attachment { index });
+        let mut targets = Vec::new();
+        for interface in interfaces {
+            let index = interface::check(interface)?;
+            check_mode(pins, interface, index, mode)?;
+            targets.push((is_known(index), interface, index));
+        }
+        // Where nothing of ours is yet, somebody else may be.
+        targets.sort_by_key(|(is_known, ..)| *is_known);
+        let mut done = Vec::new();
+        for &(is_known, interface, index) in &targets {
+            match self.attach_pinned(pins, interface, mode) {
+                Ok(attached) => done.push((is_known, interface, index, attached)),
+                Err(error) => {
+                    for (is_known, interface, index, _) in done {
+                        if !is_known {
+                            detach(pins, index);
+                        } else if let Err(error) = old.attach_pinned(pins, interface, mode) {
+                            tracing::error!(%error, interface, "the earlier programs could not be put back");
+                        }
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        let name = |(_, interface, _, attached): (_, &String, _, _)| (interface.clone(), attached);
+        Ok(done.into_iter().map(name).collect())
+    }
+
     fn pin_ingress(
         &mut self,
         pins: &Pins,
@@ -324,6 +365,28 @@ pub fn attachments(pins: &Pins) -> Vec<Attachment> {
     found.sort_unstable();
     found.dedup();
     found
+}
+
+/// Whether programs can take the place of those that are attached, as far as the mode goes.
+fn check_mode(
+    pins: &Pins,
+    interface: &str,
+    index: Index,
+    mode: XdpMode,
+) -> Result<(), DatapathError> {
+    for (prefix, found, other) in [
+        (NATIVE, "native", XdpMode::Generic),
+        (GENERIC, "generic", XdpMode::Native),
+    ] {
+        if mode == other && pins.path(&file(prefix, index)).exists() {
+            return Err(DatapathError::OtherMode {
+                interface: interface.to_owned(),
+                found,
+                wanted: mode.to_string(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Takes both programs of this instance off an interface, if they are there.

@@ -65,6 +65,36 @@ pub enum DatapathError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// What this run has pinned is there no more.
+    #[error(
+        "the maps that this run has pinned at {path} are gone, or another's; restart sipfilterd"
+    )]
+    NotOurs {
+        /// Where they were.
+        path: PathBuf,
+    },
+    /// There would be less room for pinholes than there are.
+    #[error(
+        "`pinholes = {limit}` under [limits] is less than the {open} that are open; write at least {open}, or wait for calls to end"
+    )]
+    TooManyPinholes {
+        /// How many there are.
+        open: usize,
+        /// How many there would be room for.
+        limit: u32,
+    },
+    /// The kernel cannot change how a program is attached.
+    #[error(
+        "`mode = \"{wanted}\"` under [xdp]: {interface} is filtered in {found} mode, which the kernel cannot change without a moment unfiltered; restart sipfilterd for it"
+    )]
+    OtherMode {
+        /// The interface.
+        interface: String,
+        /// How the programs are attached there.
+        found: &'static str,
+        /// How they should be.
+        wanted: String,
+    },
     /// Pinning failed.
     #[error(transparent)]
     Pin(#[from] PinError),

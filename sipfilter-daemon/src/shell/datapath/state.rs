@@ -120,8 +120,24 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Everything that is there goes on being used, but for tables of pinholes of another size.
+    pub fn is_continued(&self) -> bool {
+        let mut others = map::STATE
+            .iter()
+            .filter(|name| **name != map::STAMP && !PINHOLES.contains(name));
+        matches!(self.found, Found::Same { .. } | Found::Resized(_))
+            && others.all(|name| self.reused.contains(name))
+    }
+}
+
+/// Whether a map of this value size and number of entries is pinned.
+pub(super) fn has_shape(pins: &Pins, name: &str, shape: Shape) -> bool {
+    shape_of(pins, name) == Some(shape)
+}
+
 /// A map's value size and number of entries.
-type Shape = (usize, u32);
+pub(super) type Shape = (usize, u32);
 
 fn shape_of(pins: &Pins, name: &str) -> Option<Shape> {
     let info = MapInfo::from_pin(pins.path(name)).ok()?;

@@ -2,7 +2,7 @@
 //!
 //! [`Maps`] stands between, so that a test can have the kernel refuse what it hardly ever refuses.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use aya::maps::{Array, MapData, MapError};
 use sipfilter_common::{abi::map, value::SlotCounts};
@@ -59,6 +59,42 @@ impl KernelMaps {
             pinholes: KernelPinholes::take(datapath)?,
             slots: datapath.take::<Array<_, _>>(map::SLOTS)?,
         })
+    }
+}
+
+impl KernelMaps {
+    /// The maps of programs to come, with the pinholes of `slots` in these slots. `moved` are those of other slots than now: what was
+    /// counted goes along.
+    ///
+    /// # Errors
+    /// [`DatapathError`]; nothing has changed then.
+    pub fn succeed(
+        &self,
+        datapath: &mut Datapath,
+        slots: &BTreeMap<SocketAddr, u32>,
+        moved: impl IntoIterator<Item = (u32, u32)>,
+    ) -> Result<Self, DatapathError> {
+        let failed = |source| DatapathError::Map {
+            name: map::SLOTS,
+            source: Box::new(source),
+        };
+        let mut next: Array<MapData, SlotCounts> = datapath.take(map::SLOTS)?;
+        for (from, to) in moved {
+            let counts = self.slots.get(&from, 0).map_err(failed)?;
+            next.set(to, counts, 0).map_err(failed)?;
+        }
+        Ok(Self {
+            pinholes: self.pinholes.succeed(datapath, slots)?,
+            slots: next,
+        })
+    }
+
+    /// Frees what belongs to pinholes that were not taken along.
+    ///
+    /// # Errors
+    /// [`MapError`] if it cannot be written.
+    pub fn free_left_behind(&mut self) -> Result<(), MapError> {
+        self.pinholes.free_left_behind()
     }
 }
 

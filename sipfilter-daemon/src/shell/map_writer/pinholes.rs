@@ -50,6 +50,8 @@ where
     free: VecDeque<u32>,
     /// No place leads there any more, but a program may be on its way.
     resting: Vec<u32>,
+    /// Of pinholes that programs to come are not to have.
+    left: Vec<u32>,
 }
 
 impl KernelPinholes {
@@ -79,6 +81,60 @@ impl KernelPinholes {
         };
         this.lead_to_all().map_err(failed(map::PLACES))?;
         Ok(this)
+    }
+
+    /// The same pinholes behind the places of programs to come, those of `slots` alone, in these slots. Where the arrays are others
+    /// (`is_resized`), they are copied. Nothing changes for the programs that run; nothing may be written until the others run.
+    ///
+    /// # Errors
+    /// [`DatapathError`] if a map is missing or cannot be read or written.
+    pub fn succeed(
+        &self,
+        datapath: &mut Datapath,
+        slots: &BTreeMap<SocketAddr, u32>,
+    ) -> Result<Self, DatapathError> {
+        let failed = |name| {
+            move |source| DatapathError::Map {
+                name,
+                source: Box::new(source),
+            }
+        };
+        let is_resized = datapath.is_resized();
+        let mut next = Self {
+            places: datapath.take(map::PLACES)?,
+            four: self
+                .four
+                .succeed(datapath.take(map::PINHOLES4)?, slots, is_resized)
+                .map_err(failed(map::PINHOLES4))?,
+            six: self
+                .six
+                .succeed(datapath.take(map::PINHOLES6)?, slots, is_resized)
+                .map_err(failed(map::PINHOLES6))?,
+            constants: datapath.constants,
+        };
+        next.lead_to_all().map_err(failed(map::PLACES))?;
+        Ok(next)
+    }
+
+    /// Whether a pinhole for this address can be written.
+    pub fn is_local(constants: &Settings, local: SocketAddr) -> bool {
+        match local.ip() {
+            IpAddr::V4(ip) => {
+                place4(constants, &PinholeKey::new(ip.into(), local.port())).is_some()
+            }
+            IpAddr::V6(ip) => {
+                place6(constants, &PinholeKey::new(ip.into(), local.port())).is_some()
+            }
+        }
+    }
+
+    /// Frees the elements of pinholes that were not taken along.
+    ///
+    /// # Errors
+    /// [`MapError`] if an element cannot be written.
+    pub fn free_left_behind(&mut self) -> Result<(), MapError> {
+        self.four.free_left_behind()?;
+        self.six.free_left_behind()
     }
 
     fn lead_to_all(&mut self) -> Result<(), MapError> {
@@ -163,10 +219,62 @@ fn place6(constants: &Settings, key: &PinholeKey<Ipv6>) -> Option<u32> {
     Some(constants.place6(at, key.port()))
 }
 
-impl<A: Address + Ord + Default> Elements<A>
+impl<A: Address + Ord + Default + Into<IpAddr>> Elements<A>
 where
     Pinhole<A>: Pod,
 {
+    fn succeed(
+        &self,
+        array: Array<MapData, Pinhole<A>>,
+        slots: &BTreeMap<SocketAddr, u32>,
+        is_resized: bool,
+    ) -> Result<Self, MapError> {
+        let slot_of = |key: &PinholeKey<A>| {
+            let local = SocketAddr::new(key.address().into(), key.port());
+            slots.get(&local).copied()
+        };
+        let mut next = Self {
+            array,
+            taken: BTreeMap::new(),
+            free: self.free.clone(),
+            resting: self.resting.clone(),
+            left: Vec::new(),
+        };
+        if is_resized {
+            next.free = (0..next.array.len()).collect();
+            next.resting.clear();
+        }
+        for (key, &number) in &self.taken {
+            match slot_of(key) {
+                Some(slot) if is_resized => {
+                    let pinhole = Pinhole {
+                        slot,
+                        ..self.array.get(&number, 0)?
+                    };
+                    let number = next.free.pop_front().ok_or(MapError::OutOfBounds {
+                        index: next.array.len(),
+                        max_entries: next.array.len(),
+                    })?;
+                    next.array.set(number, pinhole, 0)?;
+                    next.taken.insert(*key, number);
+                }
+                Some(_) => {
+                    next.taken.insert(*key, number);
+                }
+                None if is_resized => {}
+                None => next.left.push(number),
+            }
+        }
+        Ok(next)
+    }
+
+    fn free_left_behind(&mut self) -> Result<(), MapError> {
+        while let Some(number) = self.left.pop() {
+            self.retire(number)?;
+        }
+        Ok(())
+    }
+
     fn read(
         array: Array<MapData, Pinhole<A>>,
         is_local: impl Fn(&PinholeKey<A>) -> bool,
@@ -176,6 +284,7 @@ where
             taken: BTreeMap::new(),
             free: VecDeque::new(),
             resting: Vec::new(),
+            left: Vec::new(),
         };
         let mut latest: BTreeMap<PinholeKey<A>, u64> = BTreeMap::new();
         for number in 0..this.array.len() {

@@ -1,0 +1,87 @@
+//! [`Core::succeed`]: engine and pinholes go from one load of the programs to the next.
+//!
+//! It neither loads nor attaches. Invariant: nothing is said to the engine or written to a pinhole before the new programs run.
+
+use super::{About, Core};
+use crate::{
+    config::Config,
+    engine::{Input, settings::Settings},
+    shell::{
+        clock,
+        datapath::{Attached, Datapath, DatapathError},
+        policy::KernelPolicy,
+        provisional::Provisionals,
+    },
+};
+
+/// What is to be in force.
+pub struct Next<'a> {
+    /// The configuration.
+    pub config: Config,
+    /// What the engine is told of it.
+    pub settings: Settings,
+    /// What the programs were loaded with.
+    pub policy: &'a KernelPolicy,
+    /// Room for pinholes.
+    pub capacity: u32,
+}
+
+/// What it did to calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Effect {
+    /// Calls that ended.
+    pub calls_ended: usize,
+    /// Pinholes that were closed.
+    pub pinholes_closed: usize,
+}
+
+impl Core {
+    /// Leads the programs of `datapath` to the open pinholes, has `attach` put them in the place of those that run, and goes on under
+    /// the other settings: calls of providers that are in them no more end, all others go on.
+    ///
+    /// # Errors
+    /// [`DatapathError`], also of `attach`; nothing has changed then.
+    pub fn succeed(
+        &mut self,
+        datapath: &mut Datapath,
+        next: Next<'_>,
+        attach: impl FnOnce(&mut Datapath) -> Result<Vec<(String, Attached)>, DatapathError>,
+    ) -> Result<Effect, DatapathError> {
+        let succession = self.writer.succession(datapath, next.capacity)?;
+        let provisionals = Provisionals::new(datapath, next.policy)?;
+        let attached = attach(datapath)?;
+
+        let now = clock::now();
+        let before = (
+            self.calls_in_progress().count(),
+            self.engine.pinholes().count(),
+        );
+        let unprotected = self.writer.accept(succession, &next.settings.providers);
+        self.provisionals = provisionals;
+        self.settings = next.settings.clone();
+        self.about = About {
+            config: next.config,
+            attached,
+            started: self.about.started,
+        };
+        self.engine.reconfigure(now, next.settings);
+        self.drain(now);
+        for local in unprotected {
+            self.handle(now, Input::PinholeIdle { local });
+        }
+        Ok(Effect {
+            calls_ended: before.0.saturating_sub(self.calls_in_progress().count()),
+            pinholes_closed: before.1.saturating_sub(self.engine.pinholes().count()),
+        })
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.about.config
+    }
+
+    /// What the engine was told of it.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+}

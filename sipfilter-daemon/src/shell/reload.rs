@@ -1,0 +1,439 @@
+//! Another configuration while the daemon runs: read, checked and loaded beside what is in force, then put in its place in one step.
+//!
+//! What takes time (reading, the kernel's check of the programs, filling maps) happens on a thread of its own, while the engine goes on.
+//! What takes over is the engine's task alone, and takes a few milliseconds: it leads the new programs to the open pinholes, exchanges
+//! the programs on every interface, and only then tells the engine. Invariant: until the programs are exchanged nothing has changed, and
+//! whatever fails leaves it so; a packet meets either the old policy or the new one.
+
+use std::{collections::VecDeque, path::Path};
+
+use tokio::{sync::oneshot, task::JoinHandle};
+
+use super::{
+    core::{Core, succession::Next},
+    datapath::{Datapath, DatapathError, Provisional},
+    ephemeral, interface, interface_addresses,
+    logging::LevelSwitch,
+    outer,
+    pins::Pins,
+    policy::KernelPolicy,
+    sessions,
+};
+use crate::{
+    config::{Change, Config, Diagnostic, LoadError, ResolveError, changes},
+    engine::settings::Settings,
+    view,
+};
+
+/// Where another configuration comes from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// The daemon's own file.
+    File,
+}
+
+/// An order to load another configuration. `asker` hears what became of it, unless it has gone.
+#[derive(Debug)]
+pub struct Order {
+    /// Where it is.
+    pub source: Source,
+    /// Who wants to know.
+    pub asker: Option<oneshot::Sender<view::Reload>>,
+}
+
+/// What is in force, for whoever prepares what comes after it.
+#[derive(Debug, Clone)]
+struct InForce {
+    config: Config,
+    settings: Settings,
+    policy: KernelPolicy,
+}
+
+/// The programs that run, and what is to come after them.
+pub struct Reloads {
+    pins: Pins,
+    policy: KernelPolicy,
+    datapath: Datapath,
+    level: LevelSwitch,
+    pending: Option<Pending>,
+    /// What was ordered meanwhile, the oldest first.
+    waiting: VecDeque<Order>,
+}
+
+struct Pending {
+    asker: Option<oneshot::Sender<view::Reload>>,
+    loading: JoinHandle<Result<Loaded, Refused>>,
+}
+
+/// A configuration that can be put in force.
+enum Loaded {
+    /// It says what is in force already.
+    Same { warnings: Vec<view::Problem> },
+    /// It says something else, and its programs are loaded.
+    Other(Box<Prepared>),
+}
+
+struct Prepared {
+    config: Config,
+    settings: Settings,
+    policy: KernelPolicy,
+    capacity: u32,
+    datapath: Datapath,
+    changes: Vec<Change>,
+    warnings: Vec<view::Problem>,
+}
+
+/// A configuration that cannot.
+struct Refused {
+    errors: Vec<view::Problem>,
+    warnings: Vec<view::Problem>,
+    changes: Vec<Change>,
+}
+
+/// Why a configuration that is good in itself cannot take the place of the one in force.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    /// A key that is read at the start only.
+    #[error(
+        "`{key}` cannot change while the daemon runs; restart sipfilterd for it (calls in progress go on)"
+    )]
+    Fixed { key: &'static str },
+    /// What it says of interfaces does not hold here.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError<std::io::Error>),
+    /// The programs cannot be loaded or attached.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    /// More than there can be.
+    #[error("`pinholes` under [limits] is too large")]
+    Pinholes,
+    /// The thread that prepares it is gone.
+    #[error("it could not be prepared: {0}")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+impl Reloads {
+    /// Keeps the programs that run, so that they can be put back.
+    pub fn new(pins: Pins, policy: KernelPolicy, datapath: Datapath, level: LevelSwitch) -> Self {
+        Self {
+            pins,
+            policy,
+            datapath,
+            level,
+            pending: None,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// The programs that run.
+    pub fn datapath(&mut self) -> &mut Datapath {
+        &mut self.datapath
+    }
+
+    /// Begins to prepare another configuration, or remembers the order where one is being prepared. What is in force stays so until
+    /// [`Self::finish`].
+    pub fn order(&mut self, order: Order, core: &Core) {
+        if self.pending.is_none() {
+            self.begin(order, core);
+        } else if order.asker.is_some() || !self.waiting.iter().any(|order| order.asker.is_none()) {
+            // Several that nobody waits for are one.
+            self.waiting.push_back(order);
+        }
+    }
+
+    fn begin(&mut self, order: Order, core: &Core) {
+        let in_force = InForce {
+            config: core.config().clone(),
+            settings: core.settings().clone(),
+            policy: self.policy.clone(),
+        };
+        tracing::info!(path = %in_force.config.path.display(), "reloading");
+        let pins = self.pins.clone();
+        let loading = tokio::task::spawn_blocking(move || prepare(&order.source, &in_force, &pins));
+        self.pending = Some(Pending {
+            asker: order.asker,
+            loading,
+        });
+    }
+
+    /// Waits until what was begun can be finished; for ever where nothing was. Cancelling the wait loses nothing.
+    pub async fn wait(&mut self) -> Prepare {
+        match &mut self.pending {
+            Some(pending) => Prepare((&mut pending.loading).await),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Puts what was prepared in force, or says why not. The engine must have read what it can by now.
+    pub fn finish(&mut self, prepared: Prepare, core: &mut Core) {
+        let asker = self.pending.take().and_then(|pending| pending.asker);
+        let result = prepared
+            .0
+            .unwrap_or_else(|error| Err(ReloadError::from(error).into()));
+        let path = core.config().path.clone();
+        let answer = match result {
+            Ok(Loaded::Same { warnings }) => Ok(view::Reload {
+                ok: true,
+                warnings,
+                ..empty(&path)
+            }),
+            Ok(Loaded::Other(prepared)) => self.take_over(*prepared, core),
+            Err(refused) => Err(refused),
+        };
+        let answer = answer.unwrap_or_else(|refused| view::Reload {
+            errors: refused.errors,
+            warnings: refused.warnings,
+            changes: refused.changes.iter().map(change_view).collect(),
+            ..empty(&path)
+        });
+        report(&answer);
+        if let Some(asker) = asker {
+            // The asker may have gone.
+            let _ = asker.send(answer);
+        }
+        if let Some(order) = self.waiting.pop_front() {
+            self.begin(order, core);
+        }
+    }
+
+    fn take_over(&mut self, prepared: Prepared, core: &mut Core) -> Result<view::Reload, Refused> {
+        let Prepared {
+            config,
+            settings,
+            policy,
+            capacity,
+            mut datapath,
+            changes,
+            warnings,
+        } = prepared;
+        let (old, pins) = (&mut self.datapath, &self.pins);
+        let (interfaces, mode, level) = (config.interfaces.clone(), config.xdp, config.log.level);
+        let path = config.path.clone();
+        let next = Next {
+            config,
+            settings,
+            policy: &policy,
+            capacity,
+        };
+        let done = core.succeed(&mut datapath, next, |datapath| {
+            datapath.take_over(old, pins, &interfaces, mode)
+        });
+        let effect = match done {
+            Ok(effect) => effect,
+            Err(error) => {
+                if let Err(error) = pins.remove_pending() {
+                    tracing::warn!(%error, "maps stay pinned");
+                }
+                return Err(Refused {
+                    errors: vec![unplaced(&error)],
+                    warnings,
+                    changes,
+                });
+            }
+        };
+        if let Err(error) = datapath.commit(pins) {
+            tracing::error!(%error, "the next start will not find what is in force now");
+        }
+        super::detach_others(pins, core.config());
+        self.level.set(level);
+        self.datapath = datapath;
+        self.policy = policy;
+        Ok(view::Reload {
+            ok: true,
+            changes: changes.iter().map(change_view).collect(),
+            calls_ended: effect.calls_ended,
+            pinholes_closed: effect.pinholes_closed,
+            warnings,
+            ..empty(&path)
+        })
+    }
+}
+
+/// What [`Reloads::wait`] waited for.
+pub struct Prepare(Result<Result<Loaded, Refused>, tokio::task::JoinError>);
+
+impl From<ReloadError> for Refused {
+    fn from(error: ReloadError) -> Self {
+        Self {
+            errors: vec![unplaced(&error)],
+            warnings: Vec::new(),
+            changes: Vec::new(),
+        }
+    }
+}
+
+/// Everything that can fail and does not touch what runs.
+fn prepare(source: &Source, in_force: &InForce, pins: &Pins) -> Result<Loaded, Refused> {
+    let config = match source {
+        Source::File => Config::load(&in_force.config.path),
+    };
+    let config = config.map_err(|error| Refused {
+        errors: problems(&error),
+        warnings: Vec::new(),
+        changes: Vec::new(),
+    })?;
+    let mut changes = changes(&in_force.config, &config);
+    let mut warnings: Vec<view::Problem> = config.warnings.iter().map(problem).collect();
+    let refuse = |error: ReloadError, changes: &[Change], warnings: &[view::Problem]| Refused {
+        errors: vec![unplaced(&error)],
+        warnings: warnings.to_vec(),
+        changes: changes.to_vec(),
+    };
+    let checked = check(&config, in_force);
+    let (settings, policy, capacity) =
+        checked.map_err(|error| refuse(error, &changes, &warnings))?;
+    warnings.extend(
+        ephemeral::overlap(&settings)
+            .into_iter()
+            .map(|warning| spoken(&warning.to_string())),
+    );
+    warnings.extend(
+        sessions::not_allowed(&settings)
+            .iter()
+            .map(|warning| spoken(&warning.to_string())),
+    );
+    let written = |settings: &Settings| -> Vec<String> {
+        let addresses = settings.pbx.addresses.iter();
+        addresses.map(ToString::to_string).collect()
+    };
+    if !changes.iter().any(|change| change.key == ADDRESSES) {
+        // They may be the interfaces' own, and those may be others by now.
+        let (before, after) = (written(&in_force.settings), written(&settings));
+        changes.extend(Change::of_lists(ADDRESSES, &before, &after));
+    }
+    if changes.is_empty() && settings == in_force.settings && policy == in_force.policy {
+        return Ok(Loaded::Same { warnings });
+    }
+    let provisional = if keeps_numbers(&in_force.settings, &settings) {
+        Provisional::Kept
+    } else {
+        Provisional::New
+    };
+    let datapath = Datapath::load_beside(&policy, capacity, pins, provisional)
+        .map_err(|error| refuse(error.into(), &changes, &warnings))?;
+    Ok(Loaded::Other(Box::new(Prepared {
+        config,
+        settings,
+        policy,
+        capacity,
+        datapath,
+        changes,
+        warnings,
+    })))
+}
+
+const ADDRESSES: &str = "pbx.addresses";
+
+fn check(
+    config: &Config,
+    in_force: &InForce,
+) -> Result<(Settings, KernelPolicy, u32), ReloadError> {
+    let before = &in_force.config;
+    for (key, is_same) in [
+        ("log.format", config.log.format == before.log.format),
+        ("metrics.listen", config.metrics == before.metrics),
+    ] {
+        if !is_same {
+            return Err(ReloadError::Fixed { key });
+        }
+    }
+    for name in &config.interfaces {
+        interface::check(name)?;
+    }
+    let settings = config.resolve(interface_addresses)?;
+    let mut policy = KernelPolicy::new(&settings);
+    policy.settings.outer = outer::indices(&settings.pbx.addresses, &config.interfaces);
+    let capacity = u32::try_from(settings.limits.pinholes).map_err(|_| ReloadError::Pinholes)?;
+    Ok((settings, policy, capacity))
+}
+
+/// Whether protected addresses and providers have the numbers that they had. More providers behind them do no harm.
+fn keeps_numbers(before: &Settings, after: &Settings) -> bool {
+    let mut providers = before.providers.iter().zip(&after.providers);
+    before.pbx.addresses == after.pbx.addresses
+        && before.providers.len() <= after.providers.len()
+        && providers.all(|(before, after)| before.name == after.name)
+}
+
+fn report(answer: &view::Reload) {
+    for warning in &answer.warnings {
+        tracing::warn!("{}", warning.message);
+    }
+    for error in &answer.errors {
+        tracing::error!(file = answer.file, "not reloaded: {}", error.text);
+    }
+    if !answer.ok {
+        tracing::error!(
+            file = answer.file,
+            "the configuration is not in force; nothing has changed"
+        );
+        return;
+    }
+    for view::Change {
+        key,
+        removed,
+        added,
+    } in &answer.changes
+    {
+        tracing::info!(key, ?removed, ?added, "changed");
+    }
+    tracing::info!(
+        file = answer.file,
+        changes = answer.changes.len(),
+        calls_ended = answer.calls_ended,
+        pinholes_closed = answer.pinholes_closed,
+        "reloaded"
+    );
+}
+
+fn empty(path: &Path) -> view::Reload {
+    view::Reload {
+        ok: false,
+        file: path.display().to_string(),
+        changes: Vec::new(),
+        calls_ended: 0,
+        pinholes_closed: 0,
+        errors: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+fn change_view(change: &Change) -> view::Change {
+    view::Change {
+        key: change.key.clone(),
+        removed: change.removed.clone(),
+        added: change.added.clone(),
+    }
+}
+
+fn problems(error: &LoadError) -> Vec<view::Problem> {
+    match error.diagnostics() {
+        [] => vec![unplaced(error)],
+        some => some.iter().map(problem).collect(),
+    }
+}
+
+fn problem(diagnostic: &Diagnostic) -> view::Problem {
+    view::Problem {
+        place: Some(view::ProblemPlace {
+            file: diagnostic.file.name.clone(),
+            line: diagnostic.line(),
+            column: diagnostic.column(),
+            key: diagnostic.key.clone(),
+        }),
+        message: format!("{}; {}", diagnostic.message, diagnostic.help),
+        text: diagnostic.to_string(),
+    }
+}
+
+fn unplaced(error: &(dyn std::error::Error + 'static)) -> view::Problem {
+    spoken(&crate::error_text::with_causes(error))
+}
+
+fn spoken(message: &str) -> view::Problem {
+    view::Problem {
+        place: None,
+        message: message.to_owned(),
+        text: message.to_owned(),
+    }
+}
