@@ -167,11 +167,12 @@ pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyh
             prepared = reloads.wait() => {
                 // What is known of calls must be in the pinholes that the next programs are led to.
                 capture.read_ready(|time, input| core.handle(time, input));
-                reloads.finish(prepared, &mut core);
-                if let Some(logger) = logger.take() {
-                    logger.abort();
+                if reloads.finish(prepared, &mut core) {
+                    if let Some(logger) = logger.take() {
+                        logger.abort();
+                    }
+                    logger = spawn_kernel_logger(reloads.datapath());
                 }
-                logger = spawn_kernel_logger(reloads.datapath());
             }
             ending = termination.wait() => break ending,
         }

@@ -164,20 +164,26 @@ impl Reloads {
         }
     }
 
-    /// Puts what was prepared in force, or says why not. The engine must have read what it can by now.
-    pub fn finish(&mut self, prepared: Prepare, core: &mut Core) {
+    /// Puts what was prepared in force, or says why not. The engine must have read what it can by now. Tells whether other programs run
+    /// than before.
+    pub fn finish(&mut self, prepared: Prepare, core: &mut Core) -> bool {
         let asker = self.pending.take().and_then(|pending| pending.asker);
         let result = prepared
             .0
             .unwrap_or_else(|error| Err(ReloadError::from(error).into()));
         let path = core.config().path.clone();
+        let mut is_other = false;
         let answer = match result {
             Ok(Loaded::Same { warnings }) => Ok(view::Reload {
                 ok: true,
                 warnings,
                 ..empty(&path)
             }),
-            Ok(Loaded::Other(prepared)) => self.take_over(*prepared, core),
+            Ok(Loaded::Other(prepared)) => {
+                let done = self.take_over(*prepared, core);
+                is_other = done.is_ok();
+                done
+            }
             Err(refused) => Err(refused),
         };
         let answer = answer.unwrap_or_else(|refused| view::Reload {
@@ -194,6 +200,7 @@ impl Reloads {
         if let Some(order) = self.waiting.pop_front() {
             self.begin(order, core);
         }
+        is_other
     }
 
     fn take_over(&mut self, prepared: Prepared, core: &mut Core) -> Result<view::Reload, Refused> {
@@ -360,7 +367,12 @@ fn report(answer: &view::Reload) {
         tracing::warn!("{}", warning.message);
     }
     for error in &answer.errors {
-        tracing::error!(file = answer.file, "not reloaded: {}", error.text);
+        match &error.place {
+            Some(place) => {
+                tracing::error!("{}:{}: {}", place.file, place.line, error.message);
+            }
+            None => tracing::error!("{}", error.message),
+        }
     }
     if !answer.ok {
         tracing::error!(

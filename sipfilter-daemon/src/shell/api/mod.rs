@@ -107,7 +107,7 @@ impl Sockets {
         self,
         questions: mpsc::Sender<Question>,
         orders: mpsc::Sender<Order>,
-        configuring: mpsc::Sender<reload::Order>,
+        configuring: mpsc::Sender<super::reload::Order>,
     ) {
         tokio::join!(
             server::serve(self.control, limited(read::routes(questions))),
