@@ -84,6 +84,11 @@ impl Pressure {
         })
     }
 
+    /// From now on the routes count as these were.
+    pub fn set_outer(&mut self, outer: Outer) {
+        self.outer = outer;
+    }
+
     /// Looks at the counters, and gives how many copies were lost since the last time that the engine must know of: an answer or the end of
     /// a call may have been among them. Requests that begin something are left out: nothing of a known call was among those.
     pub fn check(
@@ -123,7 +128,7 @@ impl Pressure {
             if self.outer.is_outdated() {
                 tracing::warn!(
                     packets,
-                    "what claims to be the PBX's comes in on an outer interface, and the routes to the PBX are not those of the start: restart sipfilterd, or its calls get no pinholes"
+                    "what claims to be the PBX's comes in on an outer interface, and the routes to the PBX are not those of the start: `sipfilterctl reload`, or its calls get no pinholes"
                 );
             } else {
                 tracing::warn!(

@@ -14,7 +14,7 @@ use super::{
     datapath::{Datapath, DatapathError, Provisional},
     ephemeral, interface, interface_addresses,
     logging::LevelSwitch,
-    outer,
+    outer::Outer,
     pins::Pins,
     policy::KernelPolicy,
     sessions,
@@ -77,6 +77,7 @@ struct Prepared {
     config: Config,
     settings: Settings,
     policy: KernelPolicy,
+    outer: Outer,
     capacity: u32,
     datapath: Datapath,
     changes: Vec<Change>,
@@ -208,6 +209,7 @@ impl Reloads {
             config,
             settings,
             policy,
+            outer,
             capacity,
             mut datapath,
             changes,
@@ -220,6 +222,7 @@ impl Reloads {
             config,
             settings,
             policy: &policy,
+            outer,
             capacity,
         };
         let done = core.succeed(&mut datapath, next, |datapath| {
@@ -287,8 +290,12 @@ fn prepare(source: &Source, in_force: &InForce, pins: &Pins) -> Result<Loaded, R
         changes: changes.to_vec(),
     };
     let checked = check(&config, in_force);
-    let (settings, policy, capacity) =
-        checked.map_err(|error| refuse(error, &changes, &warnings))?;
+    let Checked {
+        settings,
+        policy,
+        outer,
+        capacity,
+    } = checked.map_err(|error| refuse(error, &changes, &warnings))?;
     warnings.extend(
         ephemeral::overlap(&settings)
             .into_iter()
@@ -322,6 +329,7 @@ fn prepare(source: &Source, in_force: &InForce, pins: &Pins) -> Result<Loaded, R
         config,
         settings,
         policy,
+        outer,
         capacity,
         datapath,
         changes,
@@ -331,10 +339,15 @@ fn prepare(source: &Source, in_force: &InForce, pins: &Pins) -> Result<Loaded, R
 
 const ADDRESSES: &str = "pbx.addresses";
 
-fn check(
-    config: &Config,
-    in_force: &InForce,
-) -> Result<(Settings, KernelPolicy, u32), ReloadError> {
+/// What a configuration means here and now.
+struct Checked {
+    settings: Settings,
+    policy: KernelPolicy,
+    outer: Outer,
+    capacity: u32,
+}
+
+fn check(config: &Config, in_force: &InForce) -> Result<Checked, ReloadError> {
     let before = &in_force.config;
     for (key, is_same) in [
         ("log.format", config.log.format == before.log.format),
@@ -349,9 +362,15 @@ fn check(
     }
     let settings = config.resolve(interface_addresses)?;
     let mut policy = KernelPolicy::new(&settings);
-    policy.settings.outer = outer::indices(&settings.pbx.addresses, &config.interfaces);
+    let outer = Outer::find(&settings.pbx.addresses, &config.interfaces);
+    policy.settings.outer = outer.indices();
     let capacity = u32::try_from(settings.limits.pinholes).map_err(|_| ReloadError::Pinholes)?;
-    Ok((settings, policy, capacity))
+    Ok(Checked {
+        settings,
+        policy,
+        outer,
+        capacity,
+    })
 }
 
 /// Whether protected addresses and providers have the numbers that they had. More providers behind them do no harm.

@@ -9,6 +9,7 @@ use crate::{
     shell::{
         clock,
         datapath::{Attached, Datapath, DatapathError},
+        outer::Outer,
         policy::KernelPolicy,
         provisional::Provisionals,
     },
@@ -22,6 +23,8 @@ pub struct Next<'a> {
     pub settings: Settings,
     /// What the programs were loaded with.
     pub policy: &'a KernelPolicy,
+    /// The routes that they were loaded for.
+    pub outer: Outer,
     /// Room for pinholes.
     pub capacity: u32,
 }
@@ -58,6 +61,7 @@ impl Core {
         );
         let unprotected = self.writer.accept(succession, &next.settings.providers);
         self.provisionals = provisionals;
+        self.pressure.set_outer(next.outer);
         self.settings = next.settings.clone();
         self.about = About {
             config: next.config,
