@@ -45,7 +45,7 @@ pub enum XdpMode {
 }
 
 /// What a daemon that is stopped leaves behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnStop {
     /// Nothing is filtered any more.

@@ -27,6 +27,7 @@ const SCHEMAS: &[Entry] = &[
     ("check-config", || {
         schema_for!(super::check_config::Answer<'_>)
     }),
+    ("reload", || schema_for!(view::Reload)),
     ("providers", || schema_for!(super::providers::Answer)),
     ("explain", || schema_for!(view::Explanation)),
     ("simulate", || schema_for!(report::Report)),
