@@ -47,11 +47,12 @@ pub enum Phase {
 
 impl Phase {
     /// All that a filter must get through, in their order.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Kill,
         Self::Restart,
         Self::BinaryUpgrade,
         Self::ProgramUpgrade,
+        Self::Reload,
     ];
 
     /// As `--json` and `--phases` name it.
@@ -192,7 +193,7 @@ impl<'a> Step<'a> {
         loop {
             let log = daemon.log();
             let since = log.get(said..).unwrap_or_default();
-            ensure!(!since.contains("not reloaded"), "it is refused: {since}");
+            ensure!(!since.contains("is not in force"), "it is refused: {since}");
             if since.contains("reloaded") {
                 return Ok(());
             }

@@ -6,6 +6,7 @@
 mod control;
 mod deaths;
 mod full;
+mod reloads;
 mod starts;
 
 use std::{
@@ -30,6 +31,7 @@ pub fn tests() -> Vec<Test> {
         .into_iter()
         .chain(control::tests())
         .chain(full::tests())
+        .chain(reloads::tests())
         .chain(starts::tests())
         .collect()
 }
