@@ -7,6 +7,7 @@ pub mod arguments;
 pub mod config;
 pub mod ctl;
 pub mod diagnosis;
+pub mod doctor;
 pub mod engine;
 pub mod error_text;
 pub mod explain;

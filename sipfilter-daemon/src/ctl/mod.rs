@@ -10,6 +10,7 @@ mod calls;
 mod check_config;
 mod client;
 mod detach;
+mod doctor;
 mod explain;
 mod ladder;
 mod maps;
@@ -78,6 +79,8 @@ pub enum Command {
     ///
     /// Calls in progress go on; those of a provider that is not configured any more end. SIGHUP does the same, and says it in the log.
     Reload,
+    /// Look at kernel, interfaces, routes, sockets, the PBX's ports and the daemon, and say what to do; exit status 1 if something is wrong
+    Doctor(doctor::Args),
     /// Check a configuration file and show what it means; exit status 1 if it has errors
     CheckConfig(check_config::Args),
     /// List the providers that a trunk can name, and what is known of them
@@ -149,10 +152,19 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Outcome, CtlError> {
         Command::Maps(args) => maps::run(args, runtime_dir, json, out),
         Command::Detach => detach::run(runtime_dir, json, out),
         Command::Reload => reload::run(runtime_dir, json, out),
+        Command::Doctor(args) => doctor::run(args, runtime_dir, json, out),
         Command::CheckConfig(args) => check_config::run(args, json, out),
         Command::Providers(args) => providers::run(args, json, out),
         Command::Explain(args) => explain::run(args, runtime_dir, json, out),
         Command::Simulate(args) => simulate::run(args, json, out),
         Command::Schema(args) => schema::run(args, out),
     }
+}
+
+/// The daemon's status.
+///
+/// # Errors
+/// [`ClientError`] if it does not run or does not answer.
+pub fn ask_status(runtime_dir: &std::path::Path) -> Result<crate::view::Status, ClientError> {
+    client::get(runtime_dir, "/v1/status")
 }

@@ -7,6 +7,7 @@ mod agents;
 mod chaos;
 mod cleanup;
 mod diagnosis;
+mod doctor;
 mod eyes;
 mod faults;
 mod floods;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         .chain(rights::tests())
         .chain(modes::tests())
         .chain(provisional::tests())
+        .chain(doctor::tests())
         .chain(eyes::tests())
         .chain(reload::tests())
         .chain(chaos::tests())
