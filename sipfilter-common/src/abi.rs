@@ -3,7 +3,7 @@
 //! Any change to a key, a value, a record header, a reason's number or the meaning of a field raises [`ABI_VERSION`].
 
 /// The version of everything in this crate that lies in kernel memory.
-pub const ABI_VERSION: u16 = 3;
+pub const ABI_VERSION: u16 = 4;
 
 /// Names of the programs in the object.
 pub mod program {
@@ -85,6 +85,11 @@ pub mod map {
     pub const PROVIDER_MEDIA4: &str = "PROVIDER_MEDIA4";
     /// The same for IPv6.
     pub const PROVIDER_MEDIA6: &str = "PROVIDER_MEDIA6";
+    /// Ring buffer of samples of what is dropped ([`crate::record::SampleHeader`]). Not pinned, and neither is the next: whoever loads the
+    /// programs is the one who looks.
+    pub const SAMPLES: &str = "SAMPLES";
+    /// Array of words, by [`crate::reason::Counter::index`] of a reason: how many more of its packets may be sampled.
+    pub const SAMPLE_GRANTS: &str = "SAMPLE_GRANTS";
     /// The load-time constants ([`crate::settings::Settings`]), a global of the object.
     pub const SETTINGS: &str = "SETTINGS";
 }
@@ -109,6 +114,8 @@ pub const FRAGMENTED_DATAGRAMS: u32 = 4_096;
 pub const SIGNALLING_SOURCES: u32 = 16_384;
 /// Bytes in each of the two ring buffers of signalling copies.
 pub const RING_BYTES: u32 = 8 * 1024 * 1024;
+/// Bytes in the ring buffer of samples.
+pub const SAMPLE_RING_BYTES: u32 = 2 * 1024 * 1024;
 
 #[cfg(feature = "user")]
 mod user {

@@ -32,6 +32,11 @@ macro_rules! reasons {
                 match self { $(Self::$variant => concat!($($text),*).trim_ascii(),)* }
             }
 
+            /// The reason of a number.
+            pub fn from_number(number: u16) -> Option<Self> {
+                Self::ALL.get(usize::from(number)).copied()
+            }
+
             /// What the rule calls for; [`crate::settings::Modes`] says whether it is done.
             #[inline(always)]
             pub const fn action(self) -> Action {
@@ -141,7 +146,7 @@ pub enum Counter {
 }
 
 /// Places reserved for reasons, so that a new one moves no note.
-const REASONS: u32 = 48;
+pub const REASONS: u32 = 48;
 
 /// The length of the counter array.
 pub const COUNTERS: u32 = 64;

@@ -198,9 +198,17 @@ fn terms_text(terms: &view::Terms) -> String {
 }
 
 fn line(moment: &Moment) -> String {
-    // Wide enough for calls of more than a day.
-    let time = format!("{:>+10.3} s  ", moment.at_seconds);
-    match &moment.what {
+    let text = happening(&moment.what);
+    match moment.what {
+        Happening::Elided { .. } => format!("{:>10}    {text}", "…"),
+        // Wide enough for calls of more than a day.
+        _ => format!("{:>+10.3} s  {text}", moment.at_seconds),
+    }
+}
+
+/// What happened in a call, in words.
+pub(super) fn happening(happening: &Happening) -> String {
+    match happening {
         Happening::Message {
             from,
             method,
@@ -219,10 +227,9 @@ fn line(moment: &Moment) -> String {
                 false => "",
             };
             let sdp = if *sdp { " (SDP)" } else { "" };
-            format!("{time}{arrow}  {status}{}{redirected}{sdp}", plain(method))
+            format!("{arrow}  {status}{}{redirected}{sdp}", plain(method))
         }
-        Happening::Elided { .. } => format!("{:>10}    {}", "…", what_text(&moment.what)),
-        other => time + &what_text(other),
+        other => what_text(other),
     }
 }
 

@@ -2,15 +2,23 @@
 
 use std::{
     io,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+use tokio::{
+    net::UnixStream,
+    signal::unix::{SignalKind, signal},
+};
 
 use crate::{shell::api, view};
 
@@ -93,12 +101,102 @@ fn exchange<T: DeserializeOwned>(
     })
 }
 
+/// How a stream came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The daemon ended it, or ended itself.
+    Daemon,
+    /// Ctrl-C, or SIGTERM.
+    Signal,
+    /// The time was up.
+    Time,
+    /// Whoever took it has had enough.
+    Reader,
+}
+
+/// Follows a stream, and hands on what comes until `take` breaks off, a signal comes, or the time is up.
+///
+/// # Errors
+/// [`ClientError`] where the stream does not even begin, or what `take` says.
+pub fn follow<E: From<ClientError>>(
+    runtime_dir: &Path,
+    resource: &str,
+    limit: Option<Duration>,
+    mut take: impl FnMut(&[u8]) -> Result<ControlFlow<()>, E>,
+) -> Result<Ended, E> {
+    let down = |source| ClientError::Down {
+        path: runtime_dir.to_owned(),
+        source,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(down)?;
+    runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate()).map_err(down)?;
+        let mut interrupted = signal(SignalKind::interrupt()).map_err(down)?;
+        let opening = open(runtime_dir, api::CONTROL.0, Method::GET, resource);
+        let response = tokio::time::timeout(PATIENCE, opening)
+            .await
+            .map_err(|_| ClientError::Timeout)??;
+        let status = response.status();
+        let mut body = response.into_body();
+        if !status.is_success() {
+            let bytes = tokio::time::timeout(PATIENCE, read(body))
+                .await
+                .map_err(|_| ClientError::Timeout)??;
+            return Err(refusal(status, &bytes).into());
+        }
+        let over = async {
+            match limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(over);
+        loop {
+            let frame = tokio::select! {
+                frame = body.frame() => frame,
+                _ = interrupted.recv() => return Ok(Ended::Signal),
+                _ = terminated.recv() => return Ok(Ended::Signal),
+                () = &mut over => return Ok(Ended::Time),
+            };
+            // However the daemon ends, it does not finish the stream.
+            let Some(Ok(frame)) = frame else {
+                return Ok(Ended::Daemon);
+            };
+            if let Some(bytes) = frame.data_ref()
+                && take(bytes)?.is_break()
+            {
+                return Ok(Ended::Reader);
+            }
+        }
+    })
+}
+
 async fn request<T: DeserializeOwned>(
     runtime_dir: &Path,
     socket: &str,
     method: Method,
     resource: &str,
 ) -> Result<T, ClientError> {
+    let response = open(runtime_dir, socket, method, resource).await?;
+    let status = response.status();
+    let bytes = read(response.into_body()).await?;
+    if status.is_success() {
+        serde_json::from_slice(&bytes).map_err(unreadable)
+    } else {
+        Err(refusal(status, &bytes))
+    }
+}
+
+/// Asks, and gives the answer's head. Its connection goes on by itself until the answer is over.
+async fn open(
+    runtime_dir: &Path,
+    socket: &str,
+    method: Method,
+    resource: &str,
+) -> Result<Response<Incoming>, ClientError> {
     let socket = runtime_dir.join(socket);
     let stream = UnixStream::connect(&socket)
         .await
@@ -113,32 +211,35 @@ async fn request<T: DeserializeOwned>(
             },
         })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
+    tokio::spawn(connection);
     let request = Request::builder()
         .method(method)
         .uri(resource)
         .header(hyper::header::HOST, "sipfilterd")
         .body(Empty::<Bytes>::new())
         .map_err(|error| ClientError::Answer(error.to_string()))?;
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_ANSWER)
-        .collect()
-        .await
-        .map_err(|error| match error.downcast::<LengthLimitError>() {
-            Ok(_) => ClientError::Answer(format!("longer than {MAX_ANSWER} bytes")),
-            Err(error) => ClientError::Answer(error.to_string()),
-        })?;
-    connection.abort();
-    let bytes = body.to_bytes();
-    let unreadable = |error: serde_json::Error| ClientError::Answer(error.to_string());
-    if status.is_success() {
-        serde_json::from_slice(&bytes).map_err(unreadable)
-    } else {
-        let failure: view::Failure = serde_json::from_slice(&bytes).map_err(unreadable)?;
-        Err(match status {
+    Ok(sender.send_request(request).await?)
+}
+
+async fn read(body: Incoming) -> Result<Bytes, ClientError> {
+    let body = Limited::new(body, MAX_ANSWER).collect().await;
+    let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
+        Ok(_) => ClientError::Answer(format!("longer than {MAX_ANSWER} bytes")),
+        Err(error) => ClientError::Answer(error.to_string()),
+    })?;
+    Ok(body.to_bytes())
+}
+
+fn refusal(status: StatusCode, body: &[u8]) -> ClientError {
+    match serde_json::from_slice::<view::Failure>(body) {
+        Err(error) => unreadable(error),
+        Ok(failure) => match status {
             StatusCode::NOT_FOUND | StatusCode::CONFLICT => ClientError::Unknown(failure.error),
             _ => ClientError::Refused(failure.error),
-        })
+        },
     }
+}
+
+fn unreadable(error: serde_json::Error) -> ClientError {
+    ClientError::Answer(error.to_string())
 }

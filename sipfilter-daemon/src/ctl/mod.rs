@@ -11,9 +11,11 @@ mod check_config;
 mod client;
 mod detach;
 mod doctor;
+mod drops;
 mod explain;
 mod ladder;
 mod maps;
+mod monitor;
 mod output;
 mod pinholes;
 mod providers;
@@ -22,6 +24,7 @@ pub mod schema;
 mod simulate;
 mod stats;
 mod status;
+mod strangers;
 
 use std::{
     io::{self, Write},
@@ -71,6 +74,12 @@ pub enum Command {
     Pinholes,
     /// Show the kernel's counters by reason; works without the daemon
     Stats,
+    /// Follow what happens: drops, calls, pinholes and losses, until Ctrl-C
+    Monitor(monitor::Args),
+    /// Show who was dropped since the daemon's start, why, and which call it nearly belonged to
+    Drops(drops::Args),
+    /// Show who sends SIP and is no provider, with what it claims; those that claim a provider's domain come first
+    Strangers(strangers::Args),
     /// Look into the pinned kernel maps; works without the daemon
     Maps(maps::Args),
     /// Take the programs of a daemon that does not run any more off their interfaces; exit status 1 if there are none
@@ -149,6 +158,9 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Outcome, CtlError> {
         Command::Calls(args) => calls::run(args, runtime_dir, json, out),
         Command::Pinholes => pinholes::run(runtime_dir, json, out),
         Command::Stats => stats::run(runtime_dir, json, out),
+        Command::Monitor(args) => monitor::run(args, runtime_dir, json, out),
+        Command::Drops(args) => drops::run(args, runtime_dir, json, out),
+        Command::Strangers(args) => strangers::run(args, runtime_dir, json, out),
         Command::Maps(args) => maps::run(args, runtime_dir, json, out),
         Command::Detach => detach::run(runtime_dir, json, out),
         Command::Reload => reload::run(runtime_dir, json, out),

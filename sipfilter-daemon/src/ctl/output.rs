@@ -2,7 +2,7 @@
 //!
 //! It decides how things look and nothing else. Every `--json` output is one object on one line.
 
-use std::io::Write;
+use std::{io::Write, net::IpAddr};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use ipnet::IpNet;
@@ -96,6 +96,12 @@ pub(super) fn width() -> usize {
         Ok(size) if size.ws_col > 0 => size.ws_col.into(),
         _ => PAGE,
     }
+}
+
+/// A network, or an address as the network of it alone.
+pub(super) fn network(text: &str) -> Option<IpNet> {
+    let address = text.parse::<IpAddr>().map(IpNet::from);
+    address.or_else(|_| text.parse()).ok()
 }
 
 /// A single address without its prefix length, anything wider with it.

@@ -30,6 +30,9 @@ const SCHEMAS: &[Entry] = &[
     }),
     ("reload", || schema_for!(view::Reload)),
     ("providers", || schema_for!(super::providers::Answer)),
+    ("monitor", || schema_for!(view::Event)),
+    ("drops", || schema_for!(view::Drops)),
+    ("strangers", || schema_for!(view::Strangers)),
     ("explain", || schema_for!(view::Explanation)),
     ("simulate", || schema_for!(report::Report)),
 ];

@@ -15,7 +15,9 @@ use super::{
     counters::Counters,
     datapath::Attached,
     delay::Delays,
+    feed::{Feed, Packet},
     fullness::Fullness,
+    ledger::Ledger as Drops,
     map_writer::{Inheritance, MapWriter, Traffic},
     pressure::Pressure,
     provisional::Provisionals,
@@ -55,6 +57,18 @@ pub struct Core {
     done: Vec<Done>,
     pressure: Pressure,
     fullness: Fullness,
+    watch: Watch,
+    /// The calls that the packet moved that is being handled.
+    moved: Vec<CallNumber>,
+}
+
+/// Where it is told what happens, for those who look on.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    /// Whoever follows.
+    pub feed: Feed,
+    /// Who was dropped, and what they missed.
+    pub drops: Drops,
 }
 
 /// An output of the engine that has been carried out, and what is still to be told of it.
@@ -97,7 +111,7 @@ pub struct About {
 
 impl Core {
     /// Puts the parts together.
-    pub fn new(settings: Settings, keys: Keys, kernel: Kernel, about: About) -> Self {
+    pub fn new(settings: Settings, keys: Keys, kernel: Kernel, about: About, watch: Watch) -> Self {
         let Kernel {
             writer,
             inheritance,
@@ -110,7 +124,7 @@ impl Core {
             engine: Engine::resuming(settings.clone(), keys.hash, keys.label),
             writer,
             provisionals,
-            records: Records::default(),
+            records: Records::telling(watch.feed.clone()),
             counters,
             ledger: Ledger::default(),
             fullness: Fullness::default(),
@@ -120,6 +134,8 @@ impl Core {
             opening: Delays::default(),
             done: Vec::new(),
             pressure,
+            watch,
+            moved: Vec::new(),
         };
         for local in inheritance.orphans {
             tracing::info!(%local, "pinhole of a provider that is not configured any more: closed");
@@ -154,10 +170,25 @@ impl Core {
             } => Some(*bytes),
             _ => None,
         };
+        self.moved.clear();
         self.engine.handle(now, input);
         self.drain(now);
         if let Some(packet) = sent {
             self.provisionals.revoke(packet);
+        }
+        if let Input::Packet {
+            direction,
+            bytes,
+            truncated,
+        } = input
+        {
+            self.watch.feed.publish_packet(|| Packet::Signalling {
+                at: wall(now),
+                direction,
+                bytes: bytes.to_owned(),
+                truncated,
+                calls: self.moved.clone(),
+            });
         }
     }
 
@@ -186,6 +217,9 @@ impl Core {
             provider_name(providers, provider).to_owned()
         });
         if packets > 0 {
+            self.watch
+                .feed
+                .publish(SystemTime::now(), || view::Occurrence::Lost { packets });
             self.handle(now, Input::CaptureLost { packets });
         }
         self.fullness.check(now, &self.engine.counters());
@@ -266,6 +300,7 @@ impl Core {
             Done::Pinhole(action, result, traffic, at) => {
                 log_action(&action);
                 self.records.handle_pinhole(&action, result, traffic, at);
+                self.watch.drops.lock().handle_pinhole(&action, result, at);
                 if let PinholeAction::Open(pinhole) | PinholeAction::Update(pinhole) = &action
                     && result == PinholeResult::Done
                 {
@@ -284,11 +319,38 @@ impl Core {
             }
             Done::Event(event) => {
                 self.log_event(&event);
+                self.publish(&event);
                 self.records.handle_event(&event, now, SystemTime::now());
                 if let Event::Message { call, .. } = event {
+                    self.moved.push(call);
                     self.record_state(call, now);
                 }
             }
+        }
+    }
+
+    /// What the records do not tell.
+    fn publish(&self, event: &Event) {
+        let feed = &self.watch.feed;
+        match event {
+            Event::CallStarted {
+                call,
+                call_id,
+                provider,
+                direction,
+            } => feed.publish(SystemTime::now(), || view::Occurrence::CallStarted {
+                call: call.0,
+                call_id: call_id.clone(),
+                provider: self.provider_name(*provider).to_owned(),
+                direction: direction_name(*direction).to_owned(),
+            }),
+            Event::Refused {
+                call: None,
+                refusal,
+            } => feed.publish(SystemTime::now(), || view::Occurrence::Refused {
+                refusal: refusal.name().to_owned(),
+            }),
+            _ => {}
         }
     }
 
@@ -535,6 +597,13 @@ fn provider_name(providers: &[Provider], provider: ProviderId) -> &str {
     providers
         .get(usize::from(provider.0))
         .map_or("?", |provider| &provider.name)
+}
+
+/// The wall clock's time of a moment that has just been.
+fn wall(at: Instant) -> SystemTime {
+    let now = SystemTime::now();
+    now.checked_sub(clock::now().0.saturating_sub(at.0))
+        .unwrap_or(now)
 }
 
 fn log_action(action: &PinholeAction) {

@@ -11,8 +11,10 @@ pub mod counters;
 pub mod datapath;
 pub mod delay;
 pub mod ephemeral;
+pub mod feed;
 pub mod fullness;
 pub mod interface;
+pub mod ledger;
 pub mod logging;
 pub mod map_writer;
 pub mod metrics;
@@ -27,6 +29,8 @@ pub mod record;
 mod reload;
 mod reread;
 pub mod runtime_dir;
+pub mod sample;
+pub mod sampler;
 pub mod scope;
 pub mod sessions;
 pub mod signals;
@@ -49,8 +53,11 @@ use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
 use self::{
     api::{Question, Sockets},
     capture::Capture,
-    core::{About, Core, Kernel, Keys},
+    core::{About, Core, Kernel, Keys, Watch},
+    counters::Counters,
     datapath::{Attached, Attachment, Datapath, Found},
+    feed::Feed,
+    ledger::Ledger,
     logging::LevelSwitch,
     map_writer::MapWriter,
     notify::Manager,
@@ -61,11 +68,12 @@ use self::{
     provisional::Provisionals,
     reload::{Order, Reloads, Source},
     runtime_dir::RuntimeDir,
+    sampler::Sampler,
     signals::{Ending, Hangup, Termination},
 };
 use crate::{
     config::{Config, OnStop},
-    engine::settings::Enforcement,
+    engine::settings::{Enforcement, Settings},
 };
 
 /// How often lost copies and limited sources are looked for.
@@ -117,8 +125,9 @@ pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyh
     let (orders, mut ordered) = mpsc::channel(api::QUEUE);
     let sockets = Sockets::bind(runtime_dir.path())?;
     let (configuring, mut configurations) = mpsc::channel(api::QUEUE);
+    let watch = watch(&settings);
     let metrics = serve_metrics(config.metrics, questions.clone()).await;
-    let api = tokio::spawn(sockets.serve(questions, orders, configuring));
+    let api = tokio::spawn(sockets.serve(questions, orders, configuring, watch.clone()));
 
     let attached = attach(&mut datapath, &pins, &config).inspect_err(|_| {
         // What an earlier run left is worth keeping; what this one made is not.
@@ -128,6 +137,7 @@ pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyh
     })?;
     datapath.commit(&pins)?;
     detach_others(&pins, &config);
+    let mut sampler = take_samples(&mut datapath, &pins, &watch);
     let keys = Keys {
         hash: hash_key(),
         label: datapath.label_key(),
@@ -145,7 +155,7 @@ pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyh
         counters,
         pressure,
     };
-    let mut core = Core::new(settings, keys, kernel, about);
+    let mut core = Core::new(settings, keys, kernel, about, watch.clone());
     let mut reloads = Reloads::new(pins.clone(), policy, datapath, level);
     tracing::info!("ready");
 
@@ -172,6 +182,10 @@ pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyh
                         logger.abort();
                     }
                     logger = spawn_kernel_logger(reloads.datapath());
+                    // The programs that the old one looked at are gone.
+                    drop(sampler.take());
+                    watch.drops.lock().reconfigure(core.settings());
+                    sampler = take_samples(reloads.datapath(), &pins, &watch);
                 }
             }
             ending = termination.wait() => break ending,
@@ -186,6 +200,32 @@ pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyh
     end(ending, core.config().on_stop, &pins);
     api::unlink(runtime_dir.path());
     Ok(())
+}
+
+/// The ledger of drops and the feed of what happens.
+fn watch(settings: &Settings) -> Watch {
+    Watch {
+        feed: Feed::default(),
+        drops: Ledger::new(settings, SystemTime::now()),
+    }
+}
+
+/// Begins to look at samples of what is dropped. The filter does not depend on it.
+fn take_samples(datapath: &mut Datapath, pins: &Pins, watch: &Watch) -> Option<Sampler> {
+    let counters = pins
+        .open(map::COUNTERS)
+        .map_err(anyhow::Error::from)
+        .and_then(|map| Ok(Counters::try_from(map)?));
+    let sampler = counters.and_then(|counters| {
+        let (drops, feed) = (watch.drops.clone(), watch.feed.clone());
+        let sources = sampler::Sources::new(datapath, counters, drops, feed)?;
+        Ok(Sampler::start(sources)?)
+    });
+    sampler
+        .inspect_err(|error| {
+            tracing::warn!(%error, "no samples of what is dropped: `drops` and `strangers` stay empty");
+        })
+        .ok()
 }
 
 /// The maps stay pinned in any case, for `sipfilterctl stats` and for the next start.

@@ -18,6 +18,8 @@ use std::{
 use entry::{Agreed, Entry, Timeline, What};
 use media::Media;
 
+use super::feed::Feed;
+
 use crate::{
     diagnosis,
     engine::{
@@ -45,6 +47,7 @@ pub struct Records {
     answered: VecDeque<CallNumber>,
     unanswered: VecDeque<CallNumber>,
     lines: usize,
+    feed: Feed,
 }
 
 /// One call's record.
@@ -102,6 +105,14 @@ pub enum LookupError {
 }
 
 impl Records {
+    /// Empty ones that tell whoever follows of every line.
+    pub fn telling(feed: Feed) -> Self {
+        Self {
+            feed,
+            ..Self::default()
+        }
+    }
+
     /// Takes an event. Wall-clock time is the time of the input, too.
     pub fn handle_event(&mut self, event: &Event, now: Instant, wall: SystemTime) {
         match event {
@@ -251,6 +262,12 @@ impl Records {
         if let Some(record) = self.calls.get_mut(&call) {
             let before = record.timeline.len();
             let is_tight = self.lines >= MANY_LINES;
+            self.feed
+                .publish(SystemTime::now(), || view::Occurrence::Call {
+                    call: call.0,
+                    call_id: record.call_id.clone(),
+                    what: what.view(),
+                });
             record.timeline.push(Entry { at, what }, is_tight);
             self.lines = self.lines + record.timeline.len() - before;
         }

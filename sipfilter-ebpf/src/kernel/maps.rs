@@ -19,7 +19,7 @@ use sipfilter_common::{
     key::{
         FilterPlace, FlowKey, FragmentKey, PROVIDER_BITS, PortPlace, ProviderAddress, SourceKey,
     },
-    reason::{COUNTERS as COUNTER_PLACES, Counter},
+    reason::{COUNTERS as COUNTER_PLACES, Counter, REASONS, Reason},
     sdp_scan::{BLOCK, MAX_BLOCKS, Scan},
     settings::Settings,
     value::{
@@ -124,6 +124,12 @@ pub static SIGNALLING_IN: RingBuf = RingBuf::with_byte_size(abi::RING_BYTES, 0);
 
 #[map]
 pub static SIGNALLING_OUT: RingBuf = RingBuf::with_byte_size(abi::RING_BYTES, 0);
+
+#[map]
+pub static SAMPLES: RingBuf = RingBuf::with_byte_size(abi::SAMPLE_RING_BYTES, 0);
+
+#[map]
+static SAMPLE_GRANTS: Array<u32> = Array::with_max_entries(REASONS, 0);
 
 /// The kernel's tables.
 pub struct KernelTables;
@@ -366,4 +372,21 @@ pub fn count(counter: Counter, bytes: usize) {
         count.packets += 1;
         count.bytes += bytes as u64;
     }
+}
+
+/// Takes one sample of what is granted for a reason. Two CPUs may take the same one: a sample more does no harm.
+#[inline(always)]
+pub fn take_grant(reason: Reason) -> bool {
+    let Some(grants) = SAMPLE_GRANTS.get_ptr_mut(Counter::Reason(reason).index()) else {
+        return false;
+    };
+    // SAFETY: the word is valid and aligned, and read and written whole.
+    unsafe {
+        let granted = grants.read_volatile();
+        if granted == 0 {
+            return false;
+        }
+        grants.write_volatile(granted - 1);
+    }
+    true
 }

@@ -3,6 +3,7 @@
 mod copy;
 mod maps;
 mod packet;
+mod sample;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
@@ -20,6 +21,7 @@ use crate::kernel::{
     copy::copy_packet,
     maps::{KernelTables, count},
     packet::{CopySource, SkbPacket, XdpPacket},
+    sample::sample,
 };
 
 /// Judges every packet from outside before the kernel allocates anything for it. `frags`: without it, drivers refuse the program
@@ -53,6 +55,7 @@ fn finish<P: Reader + CopySource>(packet: &P, verdict: &Verdict, direction: u8) 
     if let Some(start) = verdict.copy_from() {
         copy_packet(packet, start, direction, verdict.class);
     }
+    sample(packet, verdict, direction);
 }
 
 #[panic_handler]

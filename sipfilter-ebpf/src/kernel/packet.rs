@@ -4,6 +4,7 @@ use core::{cell::Cell, ffi::c_void, ptr};
 
 use aya_ebpf::{
     EbpfContext,
+    bindings::{__sk_buff, xdp_md},
     helpers::generated::{bpf_loop, bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::{TcContext, XdpContext},
 };
@@ -12,12 +13,24 @@ use sipfilter_common::{
     sdp_scan::{BLOCK, Scan},
 };
 
-use super::maps::{SCANNED, Scanned, scan_place};
+use super::{
+    maps::{SCANNED, Scanned, scan_place},
+    sample::copy_sample,
+};
 
 /// A packet whose bytes a helper can copy anywhere.
 pub trait CopySource {
     /// The program's context, for diagnostics.
     fn context(&self) -> &impl EbpfContext;
+
+    /// The packet's length, over all its buffers.
+    fn whole_length(&self) -> u32;
+
+    /// The interface that it came in on, or that it is about to leave by.
+    fn interface(&self) -> u32;
+
+    /// Puts a sample into the ring buffer, out of line.
+    fn sample(&self, facts: u32);
 
     /// Copies `length` bytes from `offset` on to `destination`.
     ///
@@ -174,6 +187,22 @@ impl CopySource for XdpPacket<'_> {
     }
 
     #[inline(always)]
+    fn whole_length(&self) -> u32 {
+        // SAFETY: the context is the program's own.
+        unsafe { bpf_xdp_get_buff_len(self.context.as_ptr().cast()) as u32 }
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        self.context.ingress_ifindex() as u32
+    }
+
+    #[inline(always)]
+    fn sample(&self, facts: u32) {
+        sample_xdp(self.context.ctx, facts);
+    }
+
+    #[inline(always)]
     unsafe fn copy_to(&self, offset: u32, destination: *mut u8, length: u32) -> Result<(), ()> {
         // SAFETY: the caller vouches for the destination, the helper checks the packet's bounds.
         let result = unsafe {
@@ -195,6 +224,22 @@ impl CopySource for SkbPacket<'_> {
     }
 
     #[inline(always)]
+    fn whole_length(&self) -> u32 {
+        self.context.len()
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        // SAFETY: as in `arrived_on`.
+        unsafe { (*self.context.skb.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn sample(&self, facts: u32) {
+        sample_skb(self.context.skb.skb, facts);
+    }
+
+    #[inline(always)]
     unsafe fn copy_to(&self, offset: u32, destination: *mut u8, length: u32) -> Result<(), ()> {
         // SAFETY: the caller vouches for the destination, the helper checks the packet's bounds.
         let result = unsafe {
@@ -207,4 +252,19 @@ impl CopySource for SkbPacket<'_> {
         };
         if result == 0 { Ok(()) } else { Err(()) }
     }
+}
+
+// The context is handed over as it is: a packet's place on the stack would cost those that are not sampled. They are not `#[cold]`: the
+// compiler would put them into a section of their own, where the loader does not find them.
+
+#[inline(never)]
+fn sample_xdp(context: *mut xdp_md, facts: u32) {
+    let context = XdpContext::new(context);
+    copy_sample(&XdpPacket::new(&context), facts);
+}
+
+#[inline(never)]
+fn sample_skb(context: *mut __sk_buff, facts: u32) {
+    let context = TcContext::new(context);
+    copy_sample(&SkbPacket::new(&context), facts);
 }

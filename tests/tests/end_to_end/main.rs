@@ -8,6 +8,7 @@ mod chaos;
 mod cleanup;
 mod diagnosis;
 mod doctor;
+mod drops;
 mod eyes;
 mod faults;
 mod floods;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         .chain(doctor::tests())
         .chain(eyes::tests())
         .chain(reload::tests())
+        .chain(drops::tests())
         .chain(chaos::tests())
         .chain(faults::tests())
         .map(|test| {

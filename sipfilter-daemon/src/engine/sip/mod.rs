@@ -7,6 +7,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod body;
+pub mod claims;
 mod fields;
 pub mod framing;
 mod head;

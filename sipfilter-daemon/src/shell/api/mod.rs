@@ -9,6 +9,7 @@ mod admin;
 mod rate;
 mod read;
 mod server;
+mod watch;
 
 use std::{
     io,
@@ -27,7 +28,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::{metrics::Snapshot, record::LookupError};
+use super::{core::Watch, metrics::Snapshot, record::LookupError};
 use crate::view;
 
 /// The socket to read from, by its name in the runtime directory; its group may, too.
@@ -108,9 +109,11 @@ impl Sockets {
         questions: mpsc::Sender<Question>,
         orders: mpsc::Sender<Order>,
         configuring: mpsc::Sender<super::reload::Order>,
+        watch: Watch,
     ) {
+        let read = read::routes(questions).merge(watch::routes(watch));
         tokio::join!(
-            server::serve(self.control, limited(read::routes(questions))),
+            server::serve(self.control, limited(read)),
             server::serve(self.admin, limited(admin::routes(orders, configuring))),
         );
     }

@@ -34,7 +34,7 @@ pub fn routes(questions: mpsc::Sender<Question>) -> Router {
         .fallback(async || {
             failure(
                 StatusCode::NOT_FOUND,
-                "no such resource; there are /v1/status, /v1/calls, /v1/calls/{id}, /v1/pinholes and /v1/pinholes/closed",
+                "no such resource; there are /v1/status, /v1/calls, /v1/calls/{id}, /v1/pinholes, /v1/pinholes/closed, /v1/drops, /v1/strangers and /v1/events",
             )
         })
         .with_state(questions)

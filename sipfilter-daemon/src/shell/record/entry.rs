@@ -151,7 +151,7 @@ impl Timeline {
 }
 
 impl What {
-    fn view(&self) -> view::Happening {
+    pub(super) fn view(&self) -> view::Happening {
         match self {
             Self::Message(message) => view::Happening::Message {
                 from: match message.sender {

@@ -2,6 +2,8 @@
 //!
 //! The kernel's half loads the real programs and runs them by `BPF_PROG_TEST_RUN`; nothing is attached. It needs root.
 
+mod samples;
+
 use std::{collections::BTreeSet, thread::sleep, time::Duration};
 
 use aya::{

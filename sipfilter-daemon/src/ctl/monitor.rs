@@ -1,0 +1,345 @@
+//! `sipfilterctl monitor`: what happens now, line by line, until Ctrl-C, the end of the daemon, or of whoever reads.
+//!
+//! It follows the daemon's stream and chooses among what comes. What a peer wrote is printed without control characters.
+
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    ops::ControlFlow,
+    path::Path,
+};
+
+use ipnet::IpNet;
+
+use super::{
+    CtlError, Outcome,
+    call_record::{happening, plain},
+    client::{self, ClientError, Ended},
+    output,
+};
+use crate::view::{DroppedPacket, Event, Happening, Near, Occurrence};
+
+/// A line of the stream is never longer.
+const MAX_LINE: usize = 1024 * 1024;
+
+/// Which events. Where several kinds of filters are given, each must fit; of one kind, any.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only what concerns this address or network: drops from and to it, and pinholes and media that name it. May be repeated
+    #[arg(long, value_name = "ADDRESS", value_parser = network)]
+    address: Vec<IpNet>,
+    /// Only this call, by its number, its Call-ID or the beginning of that, and drops that nearly belonged to it. May be repeated
+    #[arg(long, value_name = "ID")]
+    call: Vec<String>,
+    /// Only drops for this reason, as `stats` names it. May be repeated
+    #[arg(long, value_name = "REASON", value_parser = reason)]
+    reason: Vec<String>,
+}
+
+pub(super) fn run(
+    args: &Args,
+    runtime_dir: &Path,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, CtlError> {
+    let mut pending = Vec::new();
+    let mut choice = Choice::new(args);
+    let ended = client::follow(runtime_dir, "/v1/events", None, |bytes| {
+        pending.extend_from_slice(bytes);
+        if pending.len() > MAX_LINE {
+            let error = ClientError::Answer(format!("a line of more than {MAX_LINE} bytes"));
+            return Err(error.into());
+        }
+        while let Some(end) = pending.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = pending.drain(..=end).collect();
+            // What a newer daemon tells and this program does not know is no reason to end.
+            let Ok(event) = serde_json::from_slice::<Event>(&line) else {
+                continue;
+            };
+            if !choice.takes(&event) {
+                continue;
+            }
+            if json {
+                out.write_all(&line)?;
+            } else {
+                writeln!(out, "{}", text(&event))?;
+            }
+        }
+        out.flush()?;
+        Ok::<_, CtlError>(ControlFlow::Continue(()))
+    })?;
+    if ended == Ended::Daemon {
+        // Nothing can be done about a standard error that is closed too.
+        let _ = writeln!(io::stderr(), "sipfilterd has ended");
+    }
+    Ok(Outcome::Done)
+}
+
+/// The filters, and the numbers of the calls that they mean.
+struct Choice<'a> {
+    args: &'a Args,
+    numbers: Vec<u64>,
+}
+
+impl<'a> Choice<'a> {
+    fn new(args: &'a Args) -> Self {
+        let numbers = args.call.iter().filter_map(|id| id.parse().ok()).collect();
+        Self { args, numbers }
+    }
+
+    fn takes(&mut self, event: &Event) -> bool {
+        let Args {
+            address,
+            call,
+            reason,
+        } = self.args;
+        let fits = |at: &SocketAddr| address.iter().any(|net| net.contains(&at.ip()));
+        match &event.what {
+            Occurrence::Drop(packet) => {
+                let near = packet.near.as_ref().map(|near| near.call);
+                let mut ends = packet.source.iter().chain(&packet.destination);
+                (address.is_empty() || ends.any(fits))
+                    && (reason.is_empty() || reason.contains(&packet.reason))
+                    && (call.is_empty() || near.is_some_and(|near| self.numbers.contains(&near)))
+            }
+            Occurrence::Counted { reason: name, .. } => {
+                address.is_empty()
+                    && call.is_empty()
+                    && (reason.is_empty() || reason.contains(name))
+            }
+            Occurrence::CallStarted { call, call_id, .. } => {
+                self.is_wanted(*call, call_id) && reason.is_empty() && address.is_empty()
+            }
+            Occurrence::Call {
+                call,
+                call_id,
+                what,
+            } => {
+                self.is_wanted(*call, call_id)
+                    && reason.is_empty()
+                    && (address.is_empty() || concerns(what, address))
+            }
+            Occurrence::Refused { .. } => {
+                address.is_empty() && call.is_empty() && reason.is_empty()
+            }
+            // Whoever looks must know what is missing.
+            Occurrence::Lost { .. } | Occurrence::Missed { .. } => true,
+        }
+    }
+
+    /// Remembers the number of a call that is wanted by its Call-ID, for drops near it.
+    fn is_wanted(&mut self, number: u64, call_id: &str) -> bool {
+        let wanted = self.args.call.is_empty()
+            || self.numbers.contains(&number)
+            || self
+                .args
+                .call
+                .iter()
+                .any(|id| id.parse::<u64>().is_err() && call_id.starts_with(id.as_str()));
+        if wanted && !self.args.call.is_empty() && !self.numbers.contains(&number) {
+            self.numbers.push(number);
+        }
+        wanted
+    }
+}
+
+fn concerns(what: &Happening, nets: &[IpNet]) -> bool {
+    let is_in = |at: &SocketAddr| nets.iter().any(|net| net.contains(&at.ip()));
+    match what {
+        Happening::Media { local, remote } => local.iter().chain(remote).any(is_in),
+        Happening::Pinhole { local, sources, .. } => {
+            let mut sources = sources.iter();
+            is_in(local)
+                || sources.any(|source| {
+                    nets.iter()
+                        .any(|net| net.contains(&source.net) || source.net.contains(net))
+                })
+        }
+        _ => false,
+    }
+}
+
+/// One line.
+fn text(event: &Event) -> String {
+    let time = event.at.split('T').nth(1).unwrap_or(&event.at);
+    let time = time.trim_end_matches('Z');
+    let (kind, text) = match &event.what {
+        Occurrence::Drop(packet) => (packet.verdict.clone(), drop_text(packet)),
+        Occurrence::Counted {
+            reason,
+            packets,
+            samples,
+        } => (
+            "…".to_owned(),
+            format!("{samples} of {packets} packets of {reason} are shown"),
+        ),
+        Occurrence::CallStarted {
+            call,
+            call_id,
+            provider,
+            direction,
+        } => (
+            format!("call {call}"),
+            format!(
+                "started           {direction}, {provider}, {}",
+                plain(call_id)
+            ),
+        ),
+        Occurrence::Call { call, what, .. } => (format!("call {call}"), happening(what)),
+        Occurrence::Refused { refusal } => ("refused".to_owned(), refusal.clone()),
+        Occurrence::Lost { packets } => (
+            "lost".to_owned(),
+            format!("{packets} copies of signalling between the kernel and sipfilterd"),
+        ),
+        Occurrence::Missed { events } => (
+            "missed".to_owned(),
+            format!("{events} events came faster than they were read"),
+        ),
+    };
+    format!("{time}  {kind:<10}  {text}")
+}
+
+fn drop_text(packet: &DroppedPacket) -> String {
+    let place = |at: Option<SocketAddr>| match at {
+        Some(at) if at.port() == 0 => at.ip().to_string(),
+        Some(at) => at.to_string(),
+        None => "?".to_owned(),
+    };
+    let mut text = format!(
+        "{}  {} ──► {} {}, {} bytes",
+        packet.reason,
+        place(packet.source),
+        place(packet.destination),
+        packet.protocol.as_deref().unwrap_or("no IP"),
+        packet.bytes,
+    );
+    if packet.direction == "out" {
+        text.push_str(", leaving");
+    }
+    if let Some(sip) = &packet.sip {
+        text.push_str(", ");
+        text.push_str(&plain(&sip.method));
+        if let Some(agent) = &sip.user_agent {
+            text.push_str(&format!(" by {:?}", plain(agent)));
+        }
+        if !sip.domains.is_empty() {
+            text.push_str(&format!(", claims {}", plain(&sip.domains.join(" "))));
+        }
+    }
+    if let Some(near) = &packet.near {
+        text.push_str(", ");
+        text.push_str(&near_text(near));
+    }
+    text
+}
+
+/// Which pinhole a packet missed, in words.
+pub(super) fn near_text(near: &Near) -> String {
+    let Near { call, pinhole, how } = near;
+    match how.as_str() {
+        "same_port" => format!("call {call} has that port for another"),
+        "closed" => format!("call {call} had that port until a moment ago"),
+        "next_port" => format!("call {call} has port {}", pinhole.port()),
+        "other_address" => format!("call {call} has that port on {}", pinhole.ip()),
+        "other_port" => format!("call {call} expects that source on {pinhole}"),
+        _ => format!("call {call}, {pinhole}"),
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    output::network(text).ok_or_else(|| {
+        format!("{text:?} is no address and no network, like 192.0.2.66 or 2001:db8::/32")
+    })
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    use sipfilter_common::reason::{Action, Reason};
+    let drops = || {
+        Reason::ALL
+            .iter()
+            .filter(|reason| reason.action() == Action::Drop)
+            .map(|reason| reason.name())
+    };
+    match drops().find(|name| *name == text) {
+        Some(name) => Ok(name.to_owned()),
+        None => Err(format!(
+            "nothing is dropped for that; there are {}",
+            drops().collect::<Vec<_>>().join(", ")
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(json: &str) -> Event {
+        serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {json}"))
+    }
+
+    const DROP: &str = r#"{"at":"2026-11-21T07:18:51.704Z","event":"drop","reason":"unknown_source","verdict":"drop","interface":"eth0","direction":"in","protocol":"udp","source":"192.0.2.66:5060","destination":"203.0.113.10:5060","bytes":412,"sip":{"method":"INVITE","user_agent":"a\u001b[31m","domains":["sip.vapi.ai"]}}"#;
+    const NEAR: &str = r#"{"at":"2026-11-21T07:18:51.704Z","event":"drop","reason":"no_pinhole","verdict":"would drop","interface":"eth0","direction":"in","protocol":"udp","source":"192.0.2.66:4000","destination":"203.0.113.10:10001","bytes":214,"near":{"call":2,"pinhole":"203.0.113.10:10000","how":"next_port"}}"#;
+    const CALL: &str = r#"{"at":"2026-11-21T07:18:52.001Z","event":"call","call":2,"call_id":"abc@lab","kind":"pinhole","change":"opened","local":"203.0.113.10:10000","sources":[{"net":"198.51.100.20/32","ports":"40000-60000"}],"stream":"rtp"}"#;
+    const COUNTED: &str = r#"{"at":"2026-11-21T07:18:52.001Z","event":"counted","reason":"no_pinhole","packets":53000,"samples":64}"#;
+
+    #[test]
+    fn lines_are_read_at_a_glance_and_obey_nobody() {
+        for (json, expect) in [
+            (
+                DROP,
+                "07:18:51.704  drop        unknown_source  192.0.2.66:5060 ──► 203.0.113.10:5060 udp, 412 bytes, INVITE by \"a\u{fffd}[31m\", claims sip.vapi.ai",
+            ),
+            (
+                NEAR,
+                "07:18:51.704  would drop  no_pinhole  192.0.2.66:4000 ──► 203.0.113.10:10001 udp, 214 bytes, call 2 has port 10000",
+            ),
+            (
+                CALL,
+                "07:18:52.001  call 2      pinhole opened    203.0.113.10:10000 rtp from 198.51.100.20 ports 40000-60000",
+            ),
+            (
+                COUNTED,
+                "07:18:52.001  …           64 of 53000 packets of no_pinhole are shown",
+            ),
+        ] {
+            assert_eq!(text(&event(json)), expect);
+        }
+    }
+
+    #[test]
+    fn filters_choose_and_go_together() {
+        let check = |arguments: &[&str], expect: &[&str]| {
+            #[derive(clap::Parser)]
+            struct Cli {
+                #[command(flatten)]
+                args: Args,
+            }
+            let arguments = ["monitor"].iter().chain(arguments);
+            let cli = <Cli as clap::Parser>::try_parse_from(arguments).expect("arguments");
+            let mut choice = Choice::new(&cli.args);
+            let taken: Vec<_> = [CALL, DROP, NEAR, COUNTED]
+                .into_iter()
+                .filter(|json| choice.takes(&event(json)))
+                .collect();
+            assert_eq!(taken, expect);
+        };
+        check(&[], &[CALL, DROP, NEAR, COUNTED]);
+        check(&["--address", "192.0.2.66"], &[DROP, NEAR]);
+        check(&["--address", "198.51.100.0/24"], &[CALL]);
+        check(&["--reason", "no_pinhole"], &[NEAR, COUNTED]);
+        check(&["--call", "2"], &[CALL, NEAR]);
+        check(&["--call", "abc"], &[CALL, NEAR]);
+        check(&["--call", "3"], &[]);
+        check(&["--call", "2", "--reason", "no_pinhole"], &[NEAR]);
+        check(
+            &["--address", "203.0.113.10", "--reason", "unknown_source"],
+            &[DROP],
+        );
+    }
+
+    #[test]
+    fn a_wrong_filter_is_refused_with_what_there_is() {
+        assert!(reason("media").expect_err("passes").contains("no_pinhole"));
+        assert!(network("nowhere").expect_err("no net").contains("nowhere"));
+    }
+}

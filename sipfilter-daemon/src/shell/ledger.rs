@@ -1,0 +1,295 @@
+//! Who was dropped, why, and which call it nearly belonged to: a ledger of samples, by source and reason.
+//!
+//! It is pure: samples, counts and pinholes come in, views go out. It decides nothing. `near` knows where pinholes are and were,
+//! `strangers` who knocks. Invariant: everything is capped, whatever comes: a full table forgets those with fewest packets, and counts
+//! them. A sample stands for what was not sampled at the time, so that a source's packets are an estimate; a reason's are counted.
+
+mod near;
+mod strangers;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use ipnet::{IpNet, Ipv6Net};
+use sipfilter_common::reason::Reason;
+
+use self::{near::Pinholes, strangers::Knocking};
+use super::sample::Sample;
+use crate::{
+    engine::{
+        Instant,
+        pinhole::{PinholeAction, PinholeResult},
+        settings::Settings,
+    },
+    view,
+};
+
+/// Sources, by reason, that are remembered.
+pub const MAX_SOURCES: usize = 4_096;
+
+/// A ledger that several tasks have.
+#[derive(Debug, Clone)]
+pub struct Ledger(Arc<Mutex<DropLedger>>);
+
+impl Ledger {
+    /// See [`DropLedger::new`].
+    pub fn new(settings: &Settings, since: SystemTime) -> Self {
+        let mut ledger = DropLedger::new(Vec::new(), Vec::new(), since);
+        ledger.reconfigure(settings);
+        Self(Arc::new(Mutex::new(ledger)))
+    }
+
+    /// The ledger itself, for a moment: the task that opens pinholes may be waiting for it.
+    pub fn lock(&self) -> MutexGuard<'_, DropLedger> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The ledger.
+#[derive(Debug)]
+pub struct DropLedger {
+    since: SystemTime,
+    reasons: BTreeMap<Reason, Counted>,
+    sources: HashMap<(Reason, IpNet), Entry>,
+    forgotten: u64,
+    pinholes: Pinholes,
+    knocking: Knocking,
+}
+
+/// One reason's packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counted {
+    /// All, since the daemon's start.
+    pub packets: u64,
+    /// Those that were sampled.
+    pub samples: u64,
+    /// They pass, because nothing is enforced.
+    pub passes: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    seen: Seen,
+    destination: Option<SocketAddr>,
+    near: Option<view::Near>,
+}
+
+/// When and how much.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub first: SystemTime,
+    pub last: SystemTime,
+    pub samples: u64,
+    /// An estimate, in parts of a packet.
+    pub packets: f64,
+}
+
+impl Seen {
+    pub fn at(now: SystemTime) -> Self {
+        Self {
+            first: now,
+            last: now,
+            samples: 0,
+            packets: 0.0,
+        }
+    }
+
+    pub fn add(&mut self, now: SystemTime, packets: f64) {
+        self.last = now;
+        self.samples += 1;
+        self.packets += packets;
+    }
+
+    pub fn packets(&self) -> u64 {
+        (self.packets.round() as u64).max(self.samples)
+    }
+}
+
+impl DropLedger {
+    /// An empty one. `protected` are the addresses that pinholes can be on, `providers` the trunks' providers by name.
+    pub fn new(protected: Vec<IpAddr>, providers: Vec<String>, since: SystemTime) -> Self {
+        Self {
+            since,
+            reasons: BTreeMap::new(),
+            sources: HashMap::new(),
+            forgotten: 0,
+            pinholes: Pinholes::new(protected),
+            knocking: Knocking::new(providers),
+        }
+    }
+
+    /// Takes other addresses and providers.
+    pub fn reconfigure(&mut self, settings: &Settings) {
+        let providers = settings.providers.iter();
+        self.pinholes.protected = settings.pbx.addresses.clone();
+        self.knocking.trunks = providers.map(|provider| provider.name.clone()).collect();
+    }
+
+    /// Takes what was done to a pinhole.
+    pub fn handle_pinhole(&mut self, action: &PinholeAction, result: PinholeResult, now: Instant) {
+        if result == PinholeResult::Done {
+            self.pinholes.handle(action, now);
+        }
+    }
+
+    /// Takes the kernel's count of one reason: so many packets more. `passes` where nothing is enforced.
+    pub fn handle_count(&mut self, reason: Reason, packets: u64, passes: bool) {
+        let counted = self.reasons.entry(reason).or_default();
+        counted.packets += packets;
+        counted.passes = passes;
+    }
+
+    /// Takes a sample that stands for so many packets, and tells which call it nearly belonged to.
+    pub fn handle_sample(
+        &mut self,
+        sample: &Sample,
+        packets: f64,
+        wall: SystemTime,
+    ) -> Option<view::Near> {
+        self.reasons.entry(sample.reason).or_default().samples += 1;
+        let ends = sample.ends?;
+        let near = self.pinholes.nearest(sample.reason, &ends, sample.at);
+        if sample.reason == Reason::UnknownSource {
+            let source = ends.source.ip();
+            self.knocking
+                .handle(source, sample.payload(), packets, wall);
+        }
+        let key = (sample.reason, sender(ends.source.ip()));
+        if self.sources.len() >= MAX_SOURCES && !self.sources.contains_key(&key) {
+            self.forgotten += forget_least(&mut self.sources, |entry| entry.seen.packets);
+        }
+        let entry = self.sources.entry(key).or_insert_with(|| Entry {
+            seen: Seen::at(wall),
+            destination: None,
+            near: None,
+        });
+        entry.seen.add(wall, packets);
+        entry.destination = Some(ends.destination);
+        if near.is_some() {
+            entry.near.clone_from(&near);
+        }
+        near
+    }
+
+    /// What was counted and sampled of each reason that had any.
+    pub fn reasons(&self) -> impl Iterator<Item = (Reason, Counted)> {
+        self.reasons
+            .iter()
+            .filter(|(_, counted)| counted.packets > 0)
+            .map(|(reason, counted)| (*reason, *counted))
+    }
+
+    /// The ledger for a report, with at most so many sources.
+    pub fn drops(&self, limit: usize) -> view::Drops {
+        let mut reasons: Vec<_> = self
+            .reasons()
+            .map(|(reason, counted)| view::DroppedReason {
+                reason: reason.name().to_owned(),
+                verdict: verdict_name(!counted.passes).to_owned(),
+                packets: counted.packets,
+                samples: counted.samples,
+            })
+            .collect();
+        reasons.sort_by(|a, b| (b.packets, &a.reason).cmp(&(a.packets, &b.reason)));
+        let mut sources: Vec<_> = self
+            .sources
+            .iter()
+            .map(|((reason, source), entry)| entry.view(*reason, *source))
+            .collect();
+        sources.sort_by(|a, b| {
+            (b.packets, a.source, &a.reason).cmp(&(a.packets, b.source, &b.reason))
+        });
+        let hidden = sources.len().saturating_sub(limit) as u64;
+        sources.truncate(limit);
+        view::Drops {
+            since: time(self.since),
+            reasons,
+            sources,
+            more_sources: self.forgotten + hidden,
+        }
+    }
+
+    /// Who knocks, with at most so many networks.
+    pub fn strangers(&self, limit: usize) -> view::Strangers {
+        let counted = self.reasons.get(&Reason::UnknownSource);
+        let counted = counted.copied().unwrap_or_default();
+        let (strangers, more_strangers) = self.knocking.view(limit);
+        view::Strangers {
+            since: time(self.since),
+            packets: counted.packets,
+            samples: counted.samples,
+            strangers,
+            more_strangers,
+        }
+    }
+
+    /// What nearly belonged to a call: the sources whose last near miss was one of its pinholes, most first.
+    pub fn near_call(&self, call: u64) -> Vec<view::DroppedSource> {
+        let mut found: Vec<_> = self
+            .sources
+            .iter()
+            .filter(|(_, entry)| entry.near.as_ref().is_some_and(|near| near.call == call))
+            .map(|((reason, source), entry)| entry.view(*reason, *source))
+            .collect();
+        found.sort_by(|a, b| (b.packets, a.source).cmp(&(a.packets, b.source)));
+        found
+    }
+}
+
+impl Entry {
+    fn view(&self, reason: Reason, source: IpNet) -> view::DroppedSource {
+        view::DroppedSource {
+            source,
+            reason: reason.name().to_owned(),
+            packets: self.seen.packets(),
+            samples: self.seen.samples,
+            first_seen: time(self.seen.first),
+            last_seen: time(self.seen.last),
+            destination: self.destination,
+            near: self.near.clone(),
+        }
+    }
+}
+
+/// The verdict's name in every view.
+pub fn verdict_name(dropped: bool) -> &'static str {
+    if dropped { "drop" } else { "would drop" }
+}
+
+pub(super) fn time(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
+/// Forgets a quarter of a full table, those with fewest packets, so that a newcomer seldom waits for this. Tells how many.
+pub(super) fn forget_least<K: std::hash::Hash + Eq, V>(
+    table: &mut HashMap<K, V>,
+    packets: impl Fn(&V) -> f64,
+) -> u64 {
+    let before = table.len();
+    let mut all: Vec<f64> = table.values().map(&packets).collect();
+    let quarter = before / 4;
+    let (_, limit, _) = all.select_nth_unstable_by(quarter, f64::total_cmp);
+    let limit = *limit;
+    table.retain(|_, entry| packets(entry) > limit);
+    if table.is_empty() {
+        // All alike: none of them tells more than the newcomer.
+        return before as u64;
+    }
+    (before - table.len()) as u64
+}
+
+/// What counts as one sender: an IPv4 address, an IPv6 /64.
+fn sender(address: IpAddr) -> IpNet {
+    match address {
+        IpAddr::V4(_) => address.into(),
+        IpAddr::V6(six) => {
+            Ipv6Net::new(six, 64).map_or_else(|_| address.into(), |net| net.trunc().into())
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Reads the kernel's samples of dropped packets, and grants it more of them.
+//!
+//! A thread of its own, which looks ten times a second: nobody is woken by a drop, and nothing that goes on here holds up the task that
+//! opens pinholes. Invariant: at most [`GRANT`] samples of each reason are taken in a [`TICK`], whatever comes; and where this thread is
+//! not, what is granted runs out, and drops cost nothing more.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, SystemTime},
+};
+
+use aya::maps::{Array, MapData, RingBuf};
+use sipfilter_common::{
+    abi::map,
+    reason::{Action, Counter, Reason},
+    settings::Modes,
+};
+
+use super::{
+    clock,
+    counters::Counters,
+    datapath::{Datapath, DatapathError},
+    feed::{Feed, Packet},
+    interface,
+    ledger::{Ledger, verdict_name},
+    sample::Sample,
+};
+use crate::{
+    engine::{Direction, Instant, sip::claims::read_claims},
+    view,
+};
+
+/// Between two looks.
+pub const TICK: Duration = Duration::from_millis(100);
+/// Samples of one reason in a tick.
+pub const GRANT: u32 = 64;
+/// Every so many ticks the grants of all reasons are written, and all counters are read.
+const SWEEP: u32 = 10;
+
+/// The thread, which ends with this.
+#[derive(Debug)]
+pub struct Sampler {
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The maps, and where what is found in them goes.
+pub struct Sources {
+    ring: RingBuf<MapData>,
+    grants: Array<MapData, u32>,
+    counters: Counters,
+    modes: Modes,
+    ledger: Ledger,
+    feed: Feed,
+    /// What was counted when it was last looked at.
+    seen: BTreeMap<Reason, u64>,
+}
+
+impl Sources {
+    /// Takes the ring buffer and the grants from the datapath. `counters` are the same that its programs count in; what they hold by
+    /// now was before.
+    ///
+    /// # Errors
+    /// [`DatapathError`] where a map is missing.
+    pub fn new(
+        datapath: &mut Datapath,
+        counters: Counters,
+        ledger: Ledger,
+        feed: Feed,
+    ) -> Result<Self, DatapathError> {
+        let mut sources = Self {
+            ring: datapath.take(map::SAMPLES)?,
+            grants: datapath.take(map::SAMPLE_GRANTS)?,
+            modes: datapath.constants.modes(),
+            counters,
+            ledger,
+            feed,
+            seen: BTreeMap::new(),
+        };
+        for reason in sampled() {
+            sources.count(reason);
+            sources.grant(reason);
+        }
+        Ok(sources)
+    }
+
+    /// Looks once. `is_sweep` looks also at reasons of which there is no sample.
+    pub fn look(&mut self, is_sweep: bool) {
+        let mut samples: BTreeMap<Reason, Vec<Sample>> = BTreeMap::new();
+        // Whoever looks seldom finds no more than was granted; the bound is for a kernel that grants itself.
+        let bound = GRANT as usize * Reason::ALL.len();
+        for _ in 0..bound {
+            let Some(record) = self.ring.next() else {
+                break;
+            };
+            if let Some(sample) = Sample::read(&record) {
+                samples.entry(sample.reason).or_default().push(sample);
+            }
+        }
+        let wall = (SystemTime::now(), clock::now());
+        for reason in sampled() {
+            let samples = samples.remove(&reason).unwrap_or_default();
+            if samples.is_empty() && !is_sweep {
+                continue;
+            }
+            let packets = self.count(reason);
+            if is_sweep || !samples.is_empty() {
+                self.grant(reason);
+            }
+            self.handle(reason, packets, &samples, wall);
+        }
+    }
+
+    /// Packets of a reason since the last look.
+    fn count(&mut self, reason: Reason) -> u64 {
+        let Ok(count) = self.counters.read(Counter::Reason(reason)) else {
+            return 0;
+        };
+        let before = self.seen.insert(reason, count.packets);
+        // Counters that began anew hold less than before.
+        count.packets.saturating_sub(before.unwrap_or(0))
+    }
+
+    fn grant(&mut self, reason: Reason) {
+        let place = Counter::Reason(reason).index();
+        if let Err(error) = self.grants.set(place, GRANT, 0) {
+            tracing::debug!(%error, reason = reason.name(), "no samples");
+        }
+    }
+
+    fn handle(
+        &self,
+        reason: Reason,
+        packets: u64,
+        samples: &[Sample],
+        (wall, now): (SystemTime, Instant),
+    ) {
+        let passes = self.modes.action(reason) == Action::Pass;
+        if packets > 0 && self.modes.ruling(reason) == Action::Drop {
+            self.ledger.lock().handle_count(reason, packets, passes);
+        }
+        // A packet may be counted after its sample was read, and before.
+        let weight = (packets as f64 / samples.len().max(1) as f64).max(1.0);
+        for sample in samples {
+            let age = now.0.saturating_sub(sample.at.0);
+            let at = wall.checked_sub(age).unwrap_or(wall);
+            let near = self.ledger.lock().handle_sample(sample, weight, at);
+            self.feed.publish(at, || {
+                view::Occurrence::Drop(Box::new(packet(sample, near.clone())))
+            });
+            self.feed.publish_packet(|| Packet::Dropped {
+                at,
+                sample: Box::new(sample.clone()),
+                near,
+            });
+        }
+        if packets > samples.len() as u64 {
+            self.feed.publish(wall, || view::Occurrence::Counted {
+                reason: reason.name().to_owned(),
+                packets,
+                samples: samples.len() as u64,
+            });
+        }
+    }
+}
+
+impl Sampler {
+    /// Begins to look.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn start(mut sources: Sources) -> io::Result<Self> {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&is_over);
+        let thread = thread::Builder::new()
+            .name("samples".to_owned())
+            .spawn(move || {
+                for tick in 0_u32.. {
+                    if end.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    sources.look(tick.is_multiple_of(SWEEP));
+                    thread::park_timeout(TICK);
+                }
+            })?;
+        Ok(Self {
+            is_over,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // It panics nowhere; if it did, the filter does not depend on it.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The reasons that the programs take samples of.
+fn sampled() -> impl Iterator<Item = Reason> {
+    let mut reasons = Reason::ALL.iter().copied();
+    std::iter::from_fn(move || {
+        reasons
+            .by_ref()
+            .find(|reason| reason.action() == Action::Drop)
+    })
+}
+
+fn packet(sample: &Sample, near: Option<view::Near>) -> view::DroppedPacket {
+    let claims = (sample.reason == Reason::UnknownSource)
+        .then(|| read_claims(sample.payload()))
+        .flatten();
+    view::DroppedPacket {
+        reason: sample.reason.name().to_owned(),
+        verdict: verdict_name(sample.dropped).to_owned(),
+        interface: interface::name(sample.interface)
+            .unwrap_or_else(|| sample.interface.0.to_string()),
+        direction: match sample.direction {
+            Direction::Ingress => "in",
+            Direction::Egress => "out",
+        }
+        .to_owned(),
+        protocol: sample.ends.map(|ends| ends.protocol_name()),
+        source: sample.ends.map(|ends| ends.source),
+        destination: sample.ends.map(|ends| ends.destination),
+        bytes: sample.original,
+        sip: claims.map(|claims| view::SipClaims {
+            method: claims.method,
+            user_agent: claims.user_agent,
+            domains: claims.domains,
+        }),
+        near,
+    }
+}
