@@ -129,7 +129,12 @@ impl Config {
 
     /// Checks a text as if it had been read from `path`. A relative `catalogue` is looked for beside it.
     pub fn parse(path: &Path, text: &str) -> Result<Self, LoadError> {
-        let (mut doc, raw) = Document::parse::<RawConfig>(path, text);
+        Self::parse_for(path, path, text)
+    }
+
+    /// Checks a text that is shown as `shown` and is to become the content of `path`.
+    pub fn parse_for(shown: &Path, path: &Path, text: &str) -> Result<Self, LoadError> {
+        let (mut doc, raw) = Document::parse::<RawConfig>(shown, text);
         let config = raw.and_then(|raw| check(&mut doc, path, &raw));
         let is_valid = !doc.has_errors();
         let diagnostics = doc.into_diagnostics();

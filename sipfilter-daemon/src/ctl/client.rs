@@ -7,14 +7,14 @@ use std::{
     time::Duration,
 };
 
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     net::UnixStream,
     signal::unix::{SignalKind, signal},
@@ -70,7 +70,13 @@ pub enum ClientError {
 /// # Errors
 /// [`ClientError`].
 pub fn get<T: DeserializeOwned>(runtime_dir: &Path, resource: &str) -> Result<T, ClientError> {
-    exchange(runtime_dir, api::CONTROL.0, Method::GET, resource)
+    exchange(
+        runtime_dir,
+        api::CONTROL.0,
+        Method::GET,
+        resource,
+        Bytes::new(),
+    )
 }
 
 /// Has something done.
@@ -78,7 +84,20 @@ pub fn get<T: DeserializeOwned>(runtime_dir: &Path, resource: &str) -> Result<T,
 /// # Errors
 /// [`ClientError`].
 pub fn post<T: DeserializeOwned>(runtime_dir: &Path, verb: &str) -> Result<T, ClientError> {
-    exchange(runtime_dir, api::ADMIN.0, Method::POST, verb)
+    exchange(runtime_dir, api::ADMIN.0, Method::POST, verb, Bytes::new())
+}
+
+/// Has something done with this.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn post_json<T: DeserializeOwned>(
+    runtime_dir: &Path,
+    verb: &str,
+    with: &impl Serialize,
+) -> Result<T, ClientError> {
+    let body = serde_json::to_vec(with).map_err(|error| ClientError::Answer(error.to_string()))?;
+    exchange(runtime_dir, api::ADMIN.0, Method::POST, verb, body.into())
 }
 
 fn exchange<T: DeserializeOwned>(
@@ -86,6 +105,7 @@ fn exchange<T: DeserializeOwned>(
     socket: &str,
     method: Method,
     resource: &str,
+    body: Bytes,
 ) -> Result<T, ClientError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -95,9 +115,12 @@ fn exchange<T: DeserializeOwned>(
             source,
         })?;
     runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, request(runtime_dir, socket, method, resource))
-            .await
-            .map_err(|_| ClientError::Timeout)?
+        tokio::time::timeout(
+            PATIENCE,
+            request(runtime_dir, socket, method, resource, body),
+        )
+        .await
+        .map_err(|_| ClientError::Timeout)?
     })
 }
 
@@ -135,7 +158,13 @@ pub fn follow<E: From<ClientError>>(
     runtime.block_on(async {
         let mut terminated = signal(SignalKind::terminate()).map_err(down)?;
         let mut interrupted = signal(SignalKind::interrupt()).map_err(down)?;
-        let opening = open(runtime_dir, api::CONTROL.0, Method::GET, resource);
+        let opening = open(
+            runtime_dir,
+            api::CONTROL.0,
+            Method::GET,
+            resource,
+            Bytes::new(),
+        );
         let response = tokio::time::timeout(PATIENCE, opening)
             .await
             .map_err(|_| ClientError::Timeout)??;
@@ -179,8 +208,9 @@ async fn request<T: DeserializeOwned>(
     socket: &str,
     method: Method,
     resource: &str,
+    body: Bytes,
 ) -> Result<T, ClientError> {
-    let response = open(runtime_dir, socket, method, resource).await?;
+    let response = open(runtime_dir, socket, method, resource, body).await?;
     let status = response.status();
     let bytes = read(response.into_body()).await?;
     if status.is_success() {
@@ -196,6 +226,7 @@ async fn open(
     socket: &str,
     method: Method,
     resource: &str,
+    body: Bytes,
 ) -> Result<Response<Incoming>, ClientError> {
     let socket = runtime_dir.join(socket);
     let stream = UnixStream::connect(&socket)
@@ -216,7 +247,8 @@ async fn open(
         .method(method)
         .uri(resource)
         .header(hyper::header::HOST, "sipfilterd")
-        .body(Empty::<Bytes>::new())
+        .header(hyper::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))
         .map_err(|error| ClientError::Answer(error.to_string()))?;
     Ok(sender.send_request(request).await?)
 }

@@ -5,6 +5,7 @@
 //!
 //! To add a command: a module with `Args` and `run`, a variant of [`Command`], an arm in [`run`].
 
+mod apply;
 mod call_record;
 mod calls;
 mod check_config;
@@ -90,6 +91,15 @@ pub enum Command {
     Reload,
     /// Look at kernel, interfaces, routes, sockets, the PBX's ports and the daemon, and say what to do; exit status 1 if something is wrong
     Doctor(doctor::Args),
+    /// Try another configuration, which goes by itself unless it is confirmed; exit status 1 if it was refused
+    ///
+    /// It is in force at once, all of it or nothing. Unless `sipfilterctl confirm` keeps it within the time, what was in force before is again. The
+    /// configuration file is not touched until then, so that a restart goes back as well, whatever the daemon ends by.
+    Apply(apply::Args),
+    /// Keep the configuration that was applied, and write it to the configuration file; exit status 1 if none waits
+    Confirm,
+    /// Go back from the configuration that was applied; exit status 1 if none waits
+    Rollback,
     /// Check a configuration file and show what it means; exit status 1 if it has errors
     CheckConfig(check_config::Args),
     /// List the providers that a trunk can name, and what is known of them
@@ -120,6 +130,26 @@ pub enum CtlError {
     /// The daemon cannot be asked.
     #[error("{0}")]
     Client(#[from] ClientError),
+    /// A file that the command needs cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What was confirmed is not where the next start looks for it.
+    #[error(
+        "{file} stays in force, but {config} could not be written, and the next start reads that: {source}; put it there yourself: cp {file} {config}"
+    )]
+    Unwritten {
+        /// What was applied.
+        file: String,
+        /// The configuration file.
+        config: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The pinned maps cannot be read.
     #[error("{0}")]
     Pins(#[from] PinError),
@@ -165,6 +195,9 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Outcome, CtlError> {
         Command::Detach => detach::run(runtime_dir, json, out),
         Command::Reload => reload::run(runtime_dir, json, out),
         Command::Doctor(args) => doctor::run(args, runtime_dir, json, out),
+        Command::Apply(args) => apply::run(args, runtime_dir, json, out),
+        Command::Confirm => apply::confirm(runtime_dir, json, out),
+        Command::Rollback => apply::roll_back(runtime_dir, json, out),
         Command::CheckConfig(args) => check_config::run(args, json, out),
         Command::Providers(args) => providers::run(args, json, out),
         Command::Explain(args) => explain::run(args, runtime_dir, json, out),

@@ -10,11 +10,20 @@ pub(super) fn run(
     json: bool,
     out: &mut dyn Write,
 ) -> Result<Outcome, CtlError> {
-    let answer: view::Reload = client::post(runtime_dir, "/v1/reload")?;
+    let answer = client::post(runtime_dir, "/v1/reload")?;
+    print(&answer, json, out)
+}
+
+/// What became of a configuration.
+pub(super) fn print(
+    answer: &view::Reload,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, CtlError> {
     if json {
-        output::json(out, &answer)?;
+        output::json(out, answer)?;
     } else {
-        show(&answer, out)?;
+        show(answer, out)?;
     }
     Ok(match answer.ok {
         true => Outcome::Done,
@@ -22,21 +31,23 @@ pub(super) fn run(
     })
 }
 
-/// What became of a configuration, for people.
-pub(super) fn show(answer: &view::Reload, out: &mut dyn Write) -> Result<(), CtlError> {
+fn show(answer: &view::Reload, out: &mut dyn Write) -> Result<(), CtlError> {
     for problem in answer.warnings.iter().chain(&answer.errors) {
         match problem.place {
             Some(_) => writeln!(out, "{}\n", problem.text)?,
-            None => writeln!(out, "{}: {}", answer.file, problem.text)?,
+            None => writeln!(out, "{}", problem.text)?,
         }
     }
     if !answer.ok {
-        writeln!(out, "{} is not in force: nothing has changed", answer.file)?;
+        if answer.errors.iter().any(|error| error.place.is_some()) {
+            write!(out, "{} is not in force: ", answer.file)?;
+        }
+        writeln!(out, "nothing has changed")?;
         return Ok(());
     }
     if answer.changes.is_empty() {
         writeln!(out, "{} says what is in force already", answer.file)?;
-        return Ok(());
+        return until_confirmed(answer, out);
     }
     for change in &answer.changes {
         writeln!(out, "{}", output::printable(&change.key))?;
@@ -52,6 +63,16 @@ pub(super) fn show(answer: &view::Reload, out: &mut dyn Write) -> Result<(), Ctl
             out,
             "calls ended: {}, pinholes closed: {}",
             answer.calls_ended, answer.pinholes_closed
+        )?;
+    }
+    until_confirmed(answer, out)
+}
+
+fn until_confirmed(answer: &view::Reload, out: &mut dyn Write) -> Result<(), CtlError> {
+    if let Some(seconds) = answer.confirm_within_seconds {
+        writeln!(
+            out,
+            "for {seconds:.0} s: `sipfilterctl confirm` keeps it, `sipfilterctl rollback` or waiting goes back"
         )?;
     }
     Ok(())

@@ -28,6 +28,9 @@ const SCHEMAS: &[Entry] = &[
     ("check-config", || {
         schema_for!(super::check_config::Answer<'_>)
     }),
+    ("apply", || schema_for!(view::Reload)),
+    ("confirm", || schema_for!(OrFailure<super::apply::Answer>)),
+    ("rollback", || schema_for!(view::Reload)),
     ("reload", || schema_for!(view::Reload)),
     ("providers", || schema_for!(super::providers::Answer)),
     ("monitor", || schema_for!(view::Event)),

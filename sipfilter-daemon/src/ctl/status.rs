@@ -134,6 +134,19 @@ fn show(out: &mut dyn Write, status: &view::Status) -> Result<(), CtlError> {
             ),
         ),
         ("configuration", status.config.clone()),
+        (
+            "unconfirmed",
+            status.unconfirmed.as_ref().map_or_else(
+                || "-".to_owned(),
+                |it| {
+                    format!(
+                        "{}, for another {:.0} s",
+                        output::printable(&it.file),
+                        it.seconds_left
+                    )
+                },
+            ),
+        ),
         ("filtering on", output::cell(&interfaces, "-")),
         ("protected", output::cell(&protected, "-")),
         ("rtp ports", status.rtp_ports.clone()),

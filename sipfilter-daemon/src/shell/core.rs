@@ -107,6 +107,8 @@ pub struct About {
     pub attached: Vec<(String, Attached)>,
     /// When the daemon started.
     pub started: Instant,
+    /// What was applied and waits to be confirmed, and until when it does.
+    pub unconfirmed: Option<(String, Instant)>,
 }
 
 impl Core {
@@ -419,6 +421,12 @@ impl Core {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             config: self.about.config.path.display().to_string(),
+            unconfirmed: self.about.unconfirmed.as_ref().map(|(file, deadline)| {
+                view::Unconfirmed {
+                    file: file.clone(),
+                    seconds_left: seconds_since(now, *deadline),
+                }
+            }),
             uptime_seconds: seconds_since(self.about.started, now),
             interfaces: self
                 .about

@@ -66,7 +66,7 @@ use self::{
     policy::KernelPolicy,
     pressure::Pressure,
     provisional::Provisionals,
-    reload::{Order, Reloads, Source},
+    reload::{Command, Order, Reloads, Source, Trial},
     runtime_dir::RuntimeDir,
     sampler::Sampler,
     signals::{Ending, Hangup, Termination},
@@ -147,6 +147,7 @@ pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyh
         config,
         attached,
         started,
+        unconfirmed: None,
     };
     let kernel = Kernel {
         writer,
@@ -156,7 +157,13 @@ pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyh
         pressure,
     };
     let mut core = Core::new(settings, keys, kernel, about, watch.clone());
-    let mut reloads = Reloads::new(pins.clone(), policy, datapath, level);
+    let mut reloads = Reloads::new(
+        pins.clone(),
+        policy,
+        datapath,
+        level,
+        Trial::after_start(runtime_dir.path()),
+    );
     tracing::info!("ready");
 
     manager.ready(&format!("filtering on {}", interfaces.join(", ")));
@@ -172,8 +179,9 @@ pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyh
             Some(question) = asked.recv() => core.answer(question),
             Some(order) = ordered.recv() => core.obey(order),
             _ = losses.tick() => core.check_losses(),
-            () = hangup.wait() => reloads.order(Order { source: Source::File, asker: None }, &core),
-            Some(order) = configurations.recv() => reloads.order(order, &core),
+            () = hangup.wait() => reloads.obey(Command::Load(Order { source: Source::File, asker: None }), &mut core),
+            Some(command) = configurations.recv() => reloads.obey(command, &mut core),
+            () = sleep_until(reloads.poll_timeout()) => reloads.handle_timeout(clock::now(), &core),
             prepared = reloads.wait() => {
                 // What is known of calls must be in the pinholes that the next programs are led to.
                 capture.read_ready(|time, input| core.handle(time, input));

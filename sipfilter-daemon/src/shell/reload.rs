@@ -5,11 +5,17 @@
 //! the programs on every interface, and only then tells the engine. Invariant: until the programs are exchanged nothing has changed, and
 //! whatever fails leaves it so; a packet meets either the old policy or the new one.
 
-use std::{collections::VecDeque, path::Path};
+mod trial;
+
+use std::{collections::VecDeque, path::Path, time::Duration};
 
 use tokio::{sync::oneshot, task::JoinHandle};
 
+use trial::Candidate;
+pub use trial::Trial;
+
 use super::{
+    clock,
     core::{Core, succession::Next},
     datapath::{Datapath, DatapathError, Provisional},
     ephemeral, interface, interface_addresses,
@@ -21,7 +27,7 @@ use super::{
 };
 use crate::{
     config::{Change, Config, Diagnostic, LoadError, ResolveError, changes},
-    engine::settings::Settings,
+    engine::{Instant, settings::Settings},
     view,
 };
 
@@ -30,6 +36,17 @@ use crate::{
 pub enum Source {
     /// The daemon's own file.
     File,
+    /// This text, to be tried for so long.
+    Text {
+        /// Where it is from.
+        file: String,
+        /// What it says.
+        text: String,
+        /// How long it is in force unless it is confirmed.
+        patience: Duration,
+    },
+    /// What was in force before the one that waits to be confirmed.
+    Before(Box<Config>),
 }
 
 /// An order to load another configuration. `asker` hears what became of it, unless it has gone.
@@ -40,6 +57,24 @@ pub struct Order {
     /// Who wants to know.
     pub asker: Option<oneshot::Sender<view::Reload>>,
 }
+
+/// What can be told the task that owns the configuration.
+#[derive(Debug)]
+pub enum Command {
+    /// Load another one.
+    Load(Order),
+    /// Keep the one that waits for it.
+    Confirm(oneshot::Sender<Result<view::Confirmed, NothingWaits>>),
+    /// Go back from it.
+    RollBack(oneshot::Sender<view::Reload>),
+}
+
+/// There is no configuration to confirm.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no configuration waits to be confirmed; `sipfilterctl apply FILE` tries one, and the log says what became of the last"
+)]
+pub struct NothingWaits;
 
 /// What is in force, for whoever prepares what comes after it.
 #[derive(Debug, Clone)]
@@ -56,13 +91,25 @@ pub struct Reloads {
     datapath: Datapath,
     level: LevelSwitch,
     pending: Option<Pending>,
+    trial: Trial,
     /// What was ordered meanwhile, the oldest first.
     waiting: VecDeque<Order>,
 }
 
 struct Pending {
     asker: Option<oneshot::Sender<view::Reload>>,
+    purpose: Purpose,
     loading: JoinHandle<Result<Loaded, Refused>>,
+}
+
+/// What a configuration is loaded for.
+enum Purpose {
+    /// To stay.
+    Stay,
+    /// To be tried.
+    Try(Candidate),
+    /// To end a trial.
+    EndTrial,
 }
 
 /// A configuration that can be put in force.
@@ -105,6 +152,19 @@ enum ReloadError {
     /// The programs cannot be loaded or attached.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
+    /// Another one is being tried.
+    #[error(
+        "{file} waits to be confirmed: `sipfilterctl confirm` keeps it, `sipfilterctl rollback` goes back; then try again"
+    )]
+    Waits { file: String },
+    /// The file that the next start reads.
+    #[error(
+        "{file} is the configuration file, which the next start reads whether or not it was confirmed; apply a copy of it: `sipfilterctl confirm` puts that in its place"
+    )]
+    NoCopy { file: String },
+    /// Nothing is being tried.
+    #[error(transparent)]
+    NothingWaits(#[from] NothingWaits),
     /// More than there can be.
     #[error("`pinholes` under [limits] is too large")]
     Pinholes,
@@ -115,13 +175,20 @@ enum ReloadError {
 
 impl Reloads {
     /// Keeps the programs that run, so that they can be put back.
-    pub fn new(pins: Pins, policy: KernelPolicy, datapath: Datapath, level: LevelSwitch) -> Self {
+    pub fn new(
+        pins: Pins,
+        policy: KernelPolicy,
+        datapath: Datapath,
+        level: LevelSwitch,
+        trial: Trial,
+    ) -> Self {
         Self {
             pins,
             policy,
             datapath,
             level,
             pending: None,
+            trial,
             waiting: VecDeque::new(),
         }
     }
@@ -131,9 +198,64 @@ impl Reloads {
         &mut self.datapath
     }
 
+    /// Does what it is told, now or once it is done with what it does.
+    pub fn obey(&mut self, command: Command, core: &mut Core) {
+        match command {
+            Command::Load(order) => self.order(order, core),
+            Command::Confirm(asker) => {
+                let is_going_back = self.pending.as_ref().is_some_and(Pending::ends_trial);
+                let confirmed = match is_going_back {
+                    true => Err(NothingWaits),
+                    false => self.trial.confirm(&core.config().path),
+                };
+                if confirmed.is_ok() {
+                    core.set_unconfirmed(None);
+                }
+                // The asker may have gone.
+                let _ = asker.send(confirmed);
+            }
+            Command::RollBack(asker) => match self.trial.before() {
+                Some(before) => {
+                    let order = Order {
+                        source: Source::Before(Box::new(before)),
+                        asker: Some(asker),
+                    };
+                    self.order(order, core);
+                }
+                None => {
+                    let refused = Refused::from(ReloadError::from(NothingWaits));
+                    let _ = asker.send(refusal(&core.config().path, refused));
+                }
+            },
+        }
+    }
+
+    /// When [`Self::handle_timeout`] must be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let is_going_back = self.pending.as_ref().is_some_and(Pending::ends_trial);
+        self.trial.deadline().filter(|_| !is_going_back)
+    }
+
+    /// Goes back from a configuration that nobody has confirmed in time.
+    pub fn handle_timeout(&mut self, now: Instant, core: &Core) {
+        let Some(before) = self.trial.take_overdue(now) else {
+            return;
+        };
+        tracing::warn!("nobody has confirmed the configuration: going back");
+        let order = Order {
+            source: Source::Before(Box::new(before)),
+            asker: None,
+        };
+        if self.pending.is_none() {
+            self.begin(order, core);
+        } else {
+            self.waiting.push_front(order);
+        }
+    }
+
     /// Begins to prepare another configuration, or remembers the order where one is being prepared. What is in force stays so until
     /// [`Self::finish`].
-    pub fn order(&mut self, order: Order, core: &Core) {
+    fn order(&mut self, order: Order, core: &Core) {
         if self.pending.is_none() {
             self.begin(order, core);
         } else if order.asker.is_some() || !self.waiting.iter().any(|order| order.asker.is_none()) {
@@ -143,6 +265,17 @@ impl Reloads {
     }
 
     fn begin(&mut self, order: Order, core: &Core) {
+        if let Err(error) = self.check(&order.source, core) {
+            let answer = refusal(&core.config().path, error.into());
+            report(&answer);
+            if let Some(asker) = order.asker {
+                let _ = asker.send(answer);
+            }
+            if let Some(order) = self.waiting.pop_front() {
+                self.begin(order, core);
+            }
+            return;
+        }
         let in_force = InForce {
             config: core.config().clone(),
             settings: core.settings().clone(),
@@ -150,11 +283,45 @@ impl Reloads {
         };
         tracing::info!(path = %in_force.config.path.display(), "reloading");
         let pins = self.pins.clone();
+        let purpose = match &order.source {
+            Source::File => Purpose::Stay,
+            Source::Text {
+                file,
+                text,
+                patience,
+            } => Purpose::Try(Candidate {
+                file: file.clone(),
+                text: text.clone(),
+                before: in_force.config.clone(),
+                patience: *patience,
+            }),
+            Source::Before(_) => Purpose::EndTrial,
+        };
         let loading = tokio::task::spawn_blocking(move || prepare(&order.source, &in_force, &pins));
         self.pending = Some(Pending {
             asker: order.asker,
+            purpose,
             loading,
         });
+    }
+
+    /// Whether this is the time for it.
+    fn check(&self, source: &Source, core: &Core) -> Result<(), ReloadError> {
+        match (source, self.trial.file()) {
+            (Source::File | Source::Text { .. }, Some(file)) => Err(ReloadError::Waits {
+                file: file.to_owned(),
+            }),
+            (Source::Before(_), None) => Err(NothingWaits.into()),
+            (Source::Text { file, .. }, None) => {
+                let is_same = std::fs::canonicalize(&core.config().path)
+                    .is_ok_and(|config| config == Path::new(file));
+                match is_same {
+                    true => Err(ReloadError::NoCopy { file: file.clone() }),
+                    false => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Waits until what was begun can be finished; for ever where nothing was. Cancelling the wait loses nothing.
@@ -168,7 +335,10 @@ impl Reloads {
     /// Puts what was prepared in force, or says why not. The engine must have read what it can by now. Tells whether other programs run
     /// than before.
     pub fn finish(&mut self, prepared: Prepare, core: &mut Core) -> bool {
-        let asker = self.pending.take().and_then(|pending| pending.asker);
+        let (asker, purpose) = match self.pending.take() {
+            Some(pending) => (pending.asker, pending.purpose),
+            None => (None, Purpose::Stay),
+        };
         let result = prepared
             .0
             .unwrap_or_else(|error| Err(ReloadError::from(error).into()));
@@ -187,12 +357,20 @@ impl Reloads {
             }
             Err(refused) => Err(refused),
         };
-        let answer = answer.unwrap_or_else(|refused| view::Reload {
-            errors: refused.errors,
-            warnings: refused.warnings,
-            changes: refused.changes.iter().map(change_view).collect(),
-            ..empty(&path)
-        });
+        let mut answer = answer.unwrap_or_else(|refused| refusal(&path, refused));
+        match purpose {
+            Purpose::Try(candidate) => {
+                answer.file.clone_from(&candidate.file);
+                if answer.ok {
+                    answer.confirm_within_seconds = Some(candidate.patience.as_secs_f64());
+                    self.trial.begin(candidate, clock::now());
+                }
+            }
+            Purpose::EndTrial if answer.ok => self.trial.end(),
+            Purpose::EndTrial => self.trial.postpone(clock::now()),
+            Purpose::Stay => {}
+        }
+        core.set_unconfirmed(self.trial.view());
         report(&answer);
         if let Some(asker) = asker {
             // The asker may have gone.
@@ -259,6 +437,12 @@ impl Reloads {
     }
 }
 
+impl Pending {
+    fn ends_trial(&self) -> bool {
+        matches!(self.purpose, Purpose::EndTrial)
+    }
+}
+
 /// What [`Reloads::wait`] waited for.
 pub struct Prepare(Result<Result<Loaded, Refused>, tokio::task::JoinError>);
 
@@ -274,8 +458,11 @@ impl From<ReloadError> for Refused {
 
 /// Everything that can fail and does not touch what runs.
 fn prepare(source: &Source, in_force: &InForce, pins: &Pins) -> Result<Loaded, Refused> {
+    let path = &in_force.config.path;
     let config = match source {
-        Source::File => Config::load(&in_force.config.path),
+        Source::File => Config::load(path),
+        Source::Text { file, text, .. } => Config::parse_for(Path::new(file), path, text),
+        Source::Before(config) => Ok(Config::clone(config)),
     };
     let config = config.map_err(|error| Refused {
         errors: problems(&error),
@@ -394,10 +581,7 @@ fn report(answer: &view::Reload) {
         }
     }
     if !answer.ok {
-        tracing::error!(
-            file = answer.file,
-            "the configuration is not in force; nothing has changed"
-        );
+        tracing::error!("nothing has changed");
         return;
     }
     for view::Change {
@@ -417,6 +601,15 @@ fn report(answer: &view::Reload) {
     );
 }
 
+fn refusal(path: &Path, refused: Refused) -> view::Reload {
+    view::Reload {
+        errors: refused.errors,
+        warnings: refused.warnings,
+        changes: refused.changes.iter().map(change_view).collect(),
+        ..empty(path)
+    }
+}
+
 fn empty(path: &Path) -> view::Reload {
     view::Reload {
         ok: false,
@@ -424,6 +617,7 @@ fn empty(path: &Path) -> view::Reload {
         changes: Vec::new(),
         calls_ended: 0,
         pinholes_closed: 0,
+        confirm_within_seconds: None,
         errors: Vec::new(),
         warnings: Vec::new(),
     }

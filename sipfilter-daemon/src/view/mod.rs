@@ -25,8 +25,8 @@ pub use drops::{DroppedReason, DroppedSource, Drops, Near, Stranger, Strangers};
 pub use event::{DroppedPacket, Event, Occurrence, SipClaims};
 pub use explanation::{ExplainedCall, Explanation, NearestMiss};
 pub use pinhole::{ClosedPinhole, Pinhole, Source, payload_types, source_text, sources_text};
-pub use reload::{Change, Problem, ProblemPlace, Reload};
-pub use status::{Delays, Interface, LimitedSource, Status};
+pub use reload::{Apply, Change, Confirmed, Problem, ProblemPlace, Reload};
+pub use status::{Delays, Interface, LimitedSource, Status, Unconfirmed};
 
 /// An error that the control socket answers with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -18,8 +18,33 @@ pub struct Reload {
     pub pinholes_closed: usize,
     /// Why the configuration is not in force.
     pub errors: Vec<Problem>,
+    /// After so many seconds it goes again, unless it is confirmed.
+    #[serde(default)]
+    pub confirm_within_seconds: Option<f64>,
     /// What the operator probably did not mean.
     pub warnings: Vec<Problem>,
+}
+
+/// What `POST /v1/apply` is given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Apply {
+    /// The file's absolute path, for messages.
+    pub file: String,
+    /// What it says.
+    pub text: String,
+    /// How long it is in force unless it is confirmed.
+    pub confirm_within_seconds: f64,
+}
+
+/// What `POST /v1/confirm` answers: whoever confirmed is to write it, because the daemon may not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Confirmed {
+    /// The file that was applied.
+    pub file: String,
+    /// The daemon's configuration file, which is to say the same.
+    pub config: String,
+    /// What it is to say.
+    pub text: String,
 }
 
 /// A key that says something else.

@@ -15,6 +15,9 @@ pub struct Status {
     pub pid: u32,
     /// The configuration it runs with.
     pub config: String,
+    /// The configuration that is in force instead until it is confirmed, if one is.
+    #[serde(default)]
+    pub unconfirmed: Option<Unconfirmed>,
     /// How long it has been running.
     pub uptime_seconds: f64,
     /// Where it filters.
@@ -101,4 +104,13 @@ pub struct Interface {
     /// Why generic, where native was wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
+}
+
+/// A configuration that was applied and not confirmed yet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Unconfirmed {
+    /// Its file.
+    pub file: String,
+    /// After so many seconds it goes, unless it is confirmed.
+    pub seconds_left: f64,
 }

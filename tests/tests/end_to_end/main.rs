@@ -4,6 +4,7 @@
 //! set. Each builds its own lab; they share nothing and may run side by side.
 
 mod agents;
+mod apply;
 mod chaos;
 mod cleanup;
 mod diagnosis;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         .chain(eyes::tests())
         .chain(reload::tests())
         .chain(drops::tests())
+        .chain(apply::tests())
         .chain(chaos::tests())
         .chain(faults::tests())
         .map(|test| {

@@ -108,7 +108,7 @@ impl Sockets {
         self,
         questions: mpsc::Sender<Question>,
         orders: mpsc::Sender<Order>,
-        configuring: mpsc::Sender<super::reload::Order>,
+        configuring: mpsc::Sender<super::reload::Command>,
         watch: Watch,
     ) {
         let read = read::routes(questions).merge(watch::routes(watch));

@@ -5,7 +5,7 @@
 use super::{About, Core};
 use crate::{
     config::Config,
-    engine::{Input, settings::Settings},
+    engine::{Input, Instant, settings::Settings},
     shell::{
         clock,
         datapath::{Attached, Datapath, DatapathError},
@@ -67,6 +67,7 @@ impl Core {
             config: next.config,
             attached,
             started: self.about.started,
+            unconfirmed: self.about.unconfirmed.take(),
         };
         self.engine.reconfigure(now, next.settings);
         self.drain(now);
@@ -82,6 +83,11 @@ impl Core {
     /// The configuration in force.
     pub fn config(&self) -> &Config {
         &self.about.config
+    }
+
+    /// What `status` tells of a configuration that waits to be confirmed.
+    pub fn set_unconfirmed(&mut self, unconfirmed: Option<(String, Instant)>) {
+        self.about.unconfirmed = unconfirmed;
     }
 
     /// What the engine was told of it.

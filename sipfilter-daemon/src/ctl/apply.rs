@@ -1,0 +1,170 @@
+//! `sipfilterctl apply`, `confirm` and `rollback`: another configuration on trial, and the end of it.
+//!
+//! The daemon may not write its configuration, so `confirm` does: the file that was there stays beside it as `….previous`.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{CtlError, Outcome, client, client::ClientError, output, reload};
+use crate::view;
+
+/// Arguments of `apply`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration to try; another file than the one that sipfilterd was started with
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Go back by itself after this time, unless `sipfilterctl confirm` keeps it
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    confirm: Duration,
+}
+
+/// The JSON answer of `confirm`.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Answer {
+    /// What was applied and stays in force.
+    file: String,
+    /// The configuration file that says the same now.
+    config: String,
+    /// Where it says what it said before.
+    previous: String,
+}
+
+pub(super) fn run(
+    args: &Args,
+    runtime_dir: &Path,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, CtlError> {
+    let unreadable = |source| CtlError::File {
+        path: args.file.clone(),
+        source,
+    };
+    let apply = view::Apply {
+        file: fs::canonicalize(&args.file)
+            .map_err(unreadable)?
+            .display()
+            .to_string(),
+        text: fs::read_to_string(&args.file).map_err(unreadable)?,
+        confirm_within_seconds: args.confirm.as_secs_f64(),
+    };
+    let answer = client::post_json(runtime_dir, "/v1/apply", &apply)?;
+    reload::print(&answer, json, out)
+}
+
+pub(super) fn roll_back(
+    runtime_dir: &Path,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, CtlError> {
+    let answer = client::post(runtime_dir, "/v1/rollback")?;
+    reload::print(&answer, json, out)
+}
+
+pub(super) fn confirm(
+    runtime_dir: &Path,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, CtlError> {
+    let status: view::Status = client::get(runtime_dir, "/v1/status")?;
+    // Whatever keeps the file from being written had better show before there is no way back.
+    let replacement = Replacement::prepare(Path::new(&status.config))?;
+    let confirmed: view::Confirmed = match client::post(runtime_dir, "/v1/confirm") {
+        Ok(confirmed) => confirmed,
+        Err(ClientError::Unknown(why)) => {
+            let failure = view::Failure { error: why };
+            match json {
+                true => output::json(out, &failure)?,
+                false => writeln!(out, "{}", failure.error)?,
+            }
+            return Ok(Outcome::No);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let previous = replacement
+        .finish(&confirmed.text)
+        .map_err(|source| CtlError::Unwritten {
+            file: confirmed.file.clone(),
+            config: confirmed.config.clone(),
+            source,
+        })?;
+    let answer = Answer {
+        file: confirmed.file,
+        config: confirmed.config,
+        previous: previous.display().to_string(),
+    };
+    if json {
+        output::json(out, &answer)?;
+    } else {
+        writeln!(
+            out,
+            "{} stays in force and is in {} now; what that said before is in {}",
+            answer.file, answer.config, answer.previous
+        )?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// A file that is to take another one's place, with its owner and permissions.
+struct Replacement {
+    target: PathBuf,
+    next: PathBuf,
+    file: File,
+}
+
+impl Replacement {
+    fn prepare(config: &Path) -> Result<Self, CtlError> {
+        // Where it is a link, what it names is replaced.
+        let target = fs::canonicalize(config).map_err(|source| CtlError::File {
+            path: config.to_owned(),
+            source,
+        })?;
+        let next = with_suffix(&target, ".next");
+        let file = create_like(&next, &target).map_err(|source| CtlError::File {
+            path: next.clone(),
+            source,
+        })?;
+        Ok(Self { target, next, file })
+    }
+
+    /// Gives where the old text is.
+    fn finish(mut self, text: &str) -> io::Result<PathBuf> {
+        self.file.write_all(text.as_bytes())?;
+        self.file.sync_all()?;
+        let previous = with_suffix(&self.target, ".previous");
+        fs::copy(&self.target, &previous)?;
+        fs::rename(&self.next, &self.target)?;
+        Ok(previous)
+    }
+}
+
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        // It is gone where it took its place.
+        let _ = fs::remove_file(&self.next);
+    }
+}
+
+fn create_like(path: &Path, like: &Path) -> io::Result<File> {
+    let found = fs::metadata(like)?;
+    let _ = fs::remove_file(path);
+    let file = File::create_new(path)?;
+    file.set_permissions(found.permissions())?;
+    std::os::unix::fs::fchown(&file, Some(found.uid()), Some(found.gid()))?;
+    Ok(file)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
