@@ -107,7 +107,7 @@ enum Purpose {
     /// To stay.
     Stay,
     /// To be tried.
-    Try(Candidate),
+    Try(Box<Candidate>),
     /// To end a trial.
     EndTrial,
 }
@@ -289,12 +289,12 @@ impl Reloads {
                 file,
                 text,
                 patience,
-            } => Purpose::Try(Candidate {
+            } => Purpose::Try(Box::new(Candidate {
                 file: file.clone(),
                 text: text.clone(),
                 before: in_force.config.clone(),
                 patience: *patience,
-            }),
+            })),
             Source::Before(_) => Purpose::EndTrial,
         };
         let loading = tokio::task::spawn_blocking(move || prepare(&order.source, &in_force, &pins));
@@ -363,7 +363,7 @@ impl Reloads {
                 answer.file.clone_from(&candidate.file);
                 if answer.ok {
                     answer.confirm_within_seconds = Some(candidate.patience.as_secs_f64());
-                    self.trial.begin(candidate, clock::now());
+                    self.trial.begin(*candidate, clock::now());
                 }
             }
             Purpose::EndTrial if answer.ok => self.trial.end(),
