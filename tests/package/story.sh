@@ -129,7 +129,8 @@ promise 'members of its group may ask it' setpriv --reuid nobody --regid sipfilt
 promise 'others may not' not setpriv --reuid nobody --regid nogroup --clear-groups sipfilterctl status
 prometheus() { bash -c "exec 3<>/dev/tcp/$1/9760 && printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3 && timeout 3 grep -q sipfilter_ <&3"; }
 promise 'Prometheus on this host is answered' prometheus 127.0.0.1
-systemctl stop sipfilterd
+promise 'it stops' systemctl stop sipfilterd
+promise 'stopped, it filters nothing' not filters
 rights='CAP_BPF CAP_NET_ADMIN CAP_PERFMON'
 for right in $rights; do
 	rest=$(echo "$rights" | sed "s/$right//")
@@ -184,6 +185,20 @@ promise 'it filters after the upgrade' filters
 promise 'it is still enabled' systemctl --quiet is-enabled sipfilterd
 promise 'the upgrade cut no call' calls_are_whole upgraded
 
+# Another configuration, and one with a mistake, without a restart.
+sed -i '/^interfaces/a on_stop = "keep"' $config
+pid=$(property MainPID)
+promise 'it reloads' systemctl reload sipfilterd
+promise 'and says what changed' sh -c 'journalctl --no-pager --unit sipfilterd --lines 20 | grep on_stop'
+echo 'no_such_key = 1' >>$config
+promise 'a reload of a wrong configuration fails' not systemctl reload sipfilterd
+promise 'and says what is wrong' sh -c 'journalctl --no-pager --unit sipfilterd --lines 20 | grep no_such_key'
+systemctl kill --kill-whom=main --signal=HUP sipfilterd
+sleep 1
+promise 'it is the same process, active' sh -c "systemctl --quiet is-active sipfilterd && [ \$(systemctl show -P MainPID sipfilterd) = $pid ]"
+sed -i '/no_such_key/d' $config
+promise 'reloads cut no call' calls_are_whole reloaded
+
 # A mistake in the configuration: the service is down, the filter is not.
 echo 'no_such_key = 1' >>$config
 promise 'a wrong configuration is refused' not systemctl restart sipfilterd
@@ -199,12 +214,8 @@ promise 'left alone, it stays' property_is MainPID "$pid"
 promise 'all calls are known again when they end' calls_end
 promise 'and have ended' within 2 number_of_calls 0
 
-# Stopping: as configured.
-promise 'it stops' systemctl stop sipfilterd
-promise 'stopped, it filters nothing' not filters
-sed -i '/^interfaces/a on_stop = "keep"' $config
-promise 'told to keep the filter, it starts' systemctl start sipfilterd
-promise 'and stops' systemctl stop sipfilterd
+# Stopping, as it was told by the reload.
+promise 'told to keep the filter, it stops' systemctl stop sipfilterd
 promise 'and the filter is kept' filters
 promise 'until it is taken off' sipfilterctl detach
 promise 'which it is' not filters

@@ -11,7 +11,14 @@ use sipfilter_daemon::{arguments::Arguments, ctl::Cli};
 
 /// What the daemon's page says besides its options: section and paragraphs.
 const DAEMON: [(&str, &[&str]); 5] = [
-    ("SIGNALS", &["SIGTERM, SIGINT: end."]),
+    (
+        "SIGNALS",
+        &[
+            "SIGTERM, SIGINT: end, and take the filter off or leave it attached, as `on_stop` says in the configuration.",
+            "SIGUSR2: end and leave the filter attached for the next start, as in a restart or an upgrade: calls in progress go on.",
+            "SIGHUP: read the configuration again, as `sipfilterctl reload` does.",
+        ],
+    ),
     (
         "PRIVILEGES",
         &[
@@ -30,9 +37,11 @@ const DAEMON: [(&str, &[&str]); 5] = [
         "FILES",
         &[
             "/etc/sipfilter/sipfilter.toml: the configuration, see sipfilter.toml(5).",
-            "/run/sipfilter/control.sock: the control socket, HTTP and JSON.",
+            "/run/sipfilter/control.sock: what can be read, HTTP and JSON; for the group sipfilter.",
+            "/run/sipfilter/admin.sock: what changes something; for the service's user and root alone.",
             "/sys/fs/bpf/sipfilter: what the kernel holds, pinned.",
-            "/usr/share/sipfilter: providers and PBX presets as they are built in, to be copied for the key `catalogue`.",
+            "/usr/share/sipfilter: providers and PBX presets as they are built in, to be copied for the key `catalogue`; alerts for \
+             Prometheus and a dashboard for Grafana.",
         ],
     ),
     ("SEE ALSO", &["sipfilterctl(1), sipfilter.toml(5)"]),

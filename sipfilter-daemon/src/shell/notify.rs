@@ -51,6 +51,15 @@ impl Manager {
         }
     }
 
+    /// Another configuration is being loaded; [`Manager::ready`] says when that is over, whatever became of it.
+    pub fn reloading(&self) {
+        // Later managers tell by the time which reload is meant.
+        match NotifyState::monotonic_usec_now() {
+            Ok(time) => tell(&[NotifyState::Reloading, time]),
+            Err(_) => tell(&[NotifyState::Reloading]),
+        }
+    }
+
     /// The daemon ends, because it was asked to.
     pub fn stopping(&self) {
         tell(&[NotifyState::Stopping]);
