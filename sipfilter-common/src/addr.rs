@@ -5,7 +5,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::settings::{Settings, constant};
+use crate::settings::{Protected, Settings, constant};
 
 /// An IP address of one family.
 pub trait Address: Copy + Eq {
@@ -17,6 +17,9 @@ pub trait Address: Copy + Eq {
 
     /// Its number among the protected addresses of both families, if it is one.
     fn index_in(self, settings: &Settings) -> Option<u32>;
+
+    /// The number of a protected address of this family.
+    fn number(settings: &Settings, at: Protected) -> u32;
 
     /// What a sender can be told by, in 128 bits: an IPv4 address, or the /64 that an IPv6 host has all of to send from (RFC 7421 §4.1).
     fn sender(self) -> Ipv6;
@@ -139,6 +142,11 @@ impl Address for Ipv4 {
     }
 
     #[inline(always)]
+    fn number(_: &Settings, at: Protected) -> u32 {
+        at.0
+    }
+
+    #[inline(always)]
     fn mapped(self) -> Ipv6 {
         Ipv6([0, 0, 0x0000_ffff_u32.to_be(), self.0])
     }
@@ -172,6 +180,11 @@ impl Address for Ipv6 {
     #[inline(always)]
     fn index_in(self, settings: &Settings) -> Option<u32> {
         settings.index6(self)
+    }
+
+    #[inline(always)]
+    fn number(settings: &Settings, at: Protected) -> u32 {
+        constant(&settings.protected4_count) + at.0
     }
 
     #[inline(always)]

@@ -28,7 +28,7 @@ pub(super) fn judge_media<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
         port: ports.destination,
     };
     let Some((pinhole, slot)) = tables.pinhole(&local) else {
-        return if provisional::admits(reader, tables, ip, ports, payload) {
+        return if provisional::admits(reader, tables, ip, at, ports, payload) {
             Reason::Provisional
         } else {
             judge_reply(reader, tables, ip, ports, payload)

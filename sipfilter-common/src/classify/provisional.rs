@@ -14,7 +14,7 @@ use crate::{
     parse::{Fragment, Ip, Malformed, Network, Ports, TCP, UDP, parse_ipv4, parse_ipv6, parse_raw},
     reader::Reader,
     sdp_scan::{BLOCK, MAX_BLOCKS, Scan},
-    settings::{Mode, Settings},
+    settings::{Mode, Protected, Settings},
     value::{ProviderRule, Provisional, Shapes},
 };
 
@@ -142,6 +142,7 @@ pub(super) fn admits<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     reader: &R,
     tables: &T,
     ip: &Ip<A>,
+    at: Protected,
     ports: &Ports,
     (start, end): (usize, usize),
 ) -> bool {
@@ -149,15 +150,13 @@ pub(super) fn admits<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     if !settings.modes().has(Mode::Provisional) || !settings.rtp.contains(ports.destination) {
         return false;
     }
-    let Some(address) = ip.destination.index_in(settings) else {
-        return false;
-    };
-    let address = tables.forget(address);
-    let place = PortPlace::new(address, ports.destination);
-    let mut found = tables.provisional(place);
+    let address = A::number(settings, at);
+    // A flood to closed ports gets no further than this load.
+    let mut found = tables.provisional(PortPlace::new(address, ports.destination));
     if found == Provisional::CLOSED {
         return false;
     }
+    let place = PortPlace::new(tables.forget(address), ports.destination);
     let now = tables.now();
     if !found.is_open(now) || start + LEAST > end {
         return false;
