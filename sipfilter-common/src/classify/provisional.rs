@@ -150,13 +150,13 @@ pub(super) fn admits<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     if !settings.modes().has(Mode::Provisional) || !settings.rtp.contains(ports.destination) {
         return false;
     }
-    let address = A::number(settings, at);
-    // A flood to closed ports gets no further than this load.
-    let mut found = tables.provisional(PortPlace::new(address, ports.destination));
+    let address = tables.forget(A::number(settings, at));
+    let place = PortPlace::new(address, ports.destination);
+    let mut found = tables.provisional(place);
+    // A flood to closed ports gets no further.
     if found == Provisional::CLOSED {
         return false;
     }
-    let place = PortPlace::new(tables.forget(address), ports.destination);
     let now = tables.now();
     if !found.is_open(now) || start + LEAST > end {
         return false;
