@@ -161,7 +161,7 @@ fn show(out: &mut dyn Write, status: &view::Status) -> Result<(), CtlError> {
         rows.push(("of earlier runs", status.adopted_pinholes.to_string()));
     }
     if status.routes_changed {
-        let text = "the routes to the PBX have changed since the start, so that its own packets count as forged: restart sipfilterd";
+        let text = "the routes to the PBX have changed since they were asked, so that its own packets count as forged: `sipfilterctl reload`";
         rows.push(("warning", text.to_owned()));
     }
     if status.forged_packets > 0 {
