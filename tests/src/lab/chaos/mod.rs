@@ -302,12 +302,14 @@ impl Siege {
     }
 
     fn look(&self, streams: &Streams) -> Sight {
+        // What arrives between the two looks would be more than was sent.
+        let (arrived, probes_delivered) = (streams.arrived(), streams.probes());
         let fired = self.attack.fired();
         Sight {
             fired: Kind::ALL.map(|kind| Fired::count(&fired, kind)),
-            arrived: streams.arrived(),
+            arrived,
             probes_sent: self.probe.sent(),
-            probes_delivered: streams.probes(),
+            probes_delivered,
             gap: self.probe.take_longest_gap(),
         }
     }

@@ -41,18 +41,21 @@ pub enum Phase {
     ProgramUpgrade,
     /// SIGHUP with another configuration: other programs, and maps of another size.
     Reload,
+    /// `sipfilterctl apply --confirm 5s` of another configuration, which nobody confirms.
+    ApplyRollback,
     /// SIGTERM with `on_stop = "detach"`, a start: a moment without a filter, which a run must notice.
     Gap,
 }
 
 impl Phase {
     /// All that a filter must get through, in their order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Kill,
         Self::Restart,
         Self::BinaryUpgrade,
         Self::ProgramUpgrade,
         Self::Reload,
+        Self::ApplyRollback,
     ];
 
     /// As `--json` and `--phases` name it.
@@ -65,6 +68,7 @@ impl Phase {
             Self::BinaryUpgrade => "binary_upgrade",
             Self::ProgramUpgrade => "program_upgrade",
             Self::Reload => "reload",
+            Self::ApplyRollback => "apply_rollback",
             Self::Gap => "gap",
         }
     }
@@ -79,6 +83,7 @@ impl Phase {
             Self::BinaryUpgrade => "a copy of the binary takes over",
             Self::ProgramUpgrade => "another program, maps of another size",
             Self::Reload => "SIGHUP with another configuration",
+            Self::ApplyRollback => "apply --confirm 5s, which nobody confirms",
             Self::Gap => "SIGTERM that detaches, start",
         }
     }
@@ -149,6 +154,10 @@ impl<'a> Step<'a> {
                 self.reload(&daemon)?;
                 daemon
             }
+            Phase::ApplyRollback => {
+                self.apply_and_forget(&daemon, before)?;
+                daemon
+            }
             Phase::Gap => {
                 daemon.stop(Signal::USR2)?;
                 let config = self.config.replacen("keep", "detach", 1);
@@ -179,33 +188,69 @@ impl<'a> Step<'a> {
         format!("{keys}{}{limits}", self.config)
     }
 
-    /// Whichever of the two configurations is in force, the other one comes.
-    fn reload(&self, daemon: &Daemon) -> Result<()> {
-        let file = self.network.directory.path().join(format!("{NAME}.toml"));
-        let other = match fs::read_to_string(&file)? == self.config {
+    /// The one of the two configurations that is not in the daemon's file.
+    fn another(&self) -> Result<String> {
+        Ok(match fs::read_to_string(self.file())? == self.config {
             true => self.other_config(),
             false => self.config.clone(),
-        };
-        fs::write(&file, other)?;
+        })
+    }
+
+    fn file(&self) -> PathBuf {
+        let directory = self.network.directory.path();
+        directory.join(format!("{NAME}.toml"))
+    }
+
+    fn reload(&self, daemon: &Daemon) -> Result<()> {
+        fs::write(self.file(), self.another()?)?;
         let said = daemon.log().len();
         daemon.signal(Signal::HUP);
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let log = daemon.log();
-            let since = log.get(said..).unwrap_or_default();
-            ensure!(!since.contains("is not in force"), "it is refused: {since}");
-            if since.contains("reloaded") {
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "it was not reloaded: {log}");
-            thread::sleep(Duration::from_millis(10));
-        }
+        wait_for(daemon, said, "reloaded")
+    }
+
+    /// What was applied must be in force at first, and gone in the end.
+    fn apply_and_forget(&self, daemon: &Daemon, before: Program) -> Result<()> {
+        let file = self.file().with_file_name("candidate.toml");
+        fs::write(&file, self.another()?)?;
+        let said = daemon.log().len();
+        let name = file.display().to_string();
+        let answer = daemon.ctl(&["apply", &name, "--confirm", "5s", "--json"])?;
+        let applied = Program::attached(self.network)?;
+        ensure!(
+            applied.id != before.id && applied.bytes != before.bytes,
+            "nothing was applied: {before:?}, {applied:?}; {answer}"
+        );
+        wait_for(daemon, said, "rolled back")?;
+        let after = Program::attached(self.network)?;
+        ensure!(
+            after.id != applied.id && after.bytes == before.bytes,
+            "it was not rolled back: {before:?}, {applied:?}, {after:?}"
+        );
+        Ok(())
     }
 
     fn copy_binary(&self) -> Result<PathBuf> {
         let copy = self.network.directory.path().join("sipfilterd-next");
         fs::copy(find_program("sipfilterd")?, &copy)?;
         Ok(copy)
+    }
+}
+
+/// Waits until the daemon says so after what it has said.
+fn wait_for(daemon: &Daemon, said: usize, words: &str) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let log = daemon.log();
+        let since = log.get(said..).unwrap_or_default();
+        ensure!(!since.contains("is not in force"), "it is refused: {since}");
+        if since.contains(words) {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "nothing is said of `{words}`: {log}"
+        );
+        thread::sleep(Duration::from_millis(10));
     }
 }
 
