@@ -3,7 +3,7 @@
 //! Exit status: 0 it was asked to end, 1 something went wrong that another attempt may mend, 2 a configuration or a command line that no
 //! attempt will mend. The systemd unit restarts it after 1 and not after 2.
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser;
 use sipfilter_daemon::{
@@ -42,6 +42,11 @@ fn main() -> ExitCode {
 }
 
 fn fail(status: u8, error: &anyhow::Error) -> ExitCode {
-    eprintln!("sipfilterd: {}", error_text::with_causes(error.as_ref()));
+    // Where nobody can be told, the status still says it; `eprintln` would end in another one.
+    let _ = writeln!(
+        std::io::stderr(),
+        "sipfilterd: {}",
+        error_text::with_causes(error.as_ref())
+    );
     ExitCode::from(status)
 }

@@ -11,6 +11,10 @@ use std::{
     time::Duration,
 };
 
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::Errno,
+};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -114,6 +118,9 @@ pub(super) fn confirm(
     Ok(Outcome::Done)
 }
 
+/// Room for a configuration, which is hardly ever longer.
+const RESERVED: u64 = 64 * 1024;
+
 /// A file that is to take another one's place, with its owner and permissions.
 struct Replacement {
     target: PathBuf,
@@ -133,15 +140,28 @@ impl Replacement {
             path: next.clone(),
             source,
         })?;
-        Ok(Self { target, next, file })
+        let this = Self { target, next, file };
+        match fallocate(&this.file, FallocateFlags::empty(), 0, RESERVED) {
+            // Not every file system can.
+            Ok(()) | Err(Errno::OPNOTSUPP) => Ok(this),
+            Err(errno) => Err(CtlError::File {
+                path: this.next.clone(),
+                source: errno.into(),
+            }),
+        }
     }
 
     /// Gives where the old text is.
     fn finish(mut self, text: &str) -> io::Result<PathBuf> {
         self.file.write_all(text.as_bytes())?;
+        self.file
+            .set_len(u64::try_from(text.len()).unwrap_or(u64::MAX))?;
         self.file.sync_all()?;
         let previous = with_suffix(&self.target, ".previous");
-        fs::copy(&self.target, &previous)?;
+        let _ = fs::remove_file(&previous);
+        // A second name takes no room; not every file system has them.
+        fs::hard_link(&self.target, &previous)
+            .or_else(|_| fs::copy(&self.target, &previous).map(drop))?;
         fs::rename(&self.next, &self.target)?;
         Ok(previous)
     }

@@ -22,6 +22,8 @@ pub fn start(log: Log) -> LevelSwitch {
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(log.level.to_string()));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // A line that cannot be written (a full disk, a journal that is gone) is lost: saying so on standard error would end the process.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     // Set by systemd where standard error is the journal, which notes the time of each line itself.
     let is_journal = std::env::var_os("JOURNAL_STREAM").is_some();

@@ -101,6 +101,20 @@ impl Daemon {
         Ok(this)
     }
 
+    /// The same, and does not wait: what it says may go somewhere else than into its log.
+    ///
+    /// # Errors
+    /// Where the programs are missing.
+    pub fn begin_program(
+        network: &Network,
+        name: &str,
+        config: &str,
+        wrapper: &[&str],
+        program: &Path,
+    ) -> Result<Self> {
+        Self::spawn(network, name, config, wrapper, program)
+    }
+
     /// Starts it and does not wait: it may be killed before it is ready.
     ///
     /// # Errors

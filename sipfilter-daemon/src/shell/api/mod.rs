@@ -81,10 +81,24 @@ pub struct Sockets {
 
 /// A socket that cannot be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("control socket {}: {source}", path.display())]
+#[error(
+    "control socket {}: {source}{}",
+    path.display(),
+    way_out(source)
+)]
 pub struct BindError {
     path: PathBuf,
     source: io::Error,
+}
+
+fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull => {
+            "; make room there, or give another place with --runtime-dir DIR"
+        }
+        // What is in the way says it itself.
+        _ => "",
+    }
 }
 
 impl Sockets {

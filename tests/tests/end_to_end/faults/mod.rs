@@ -5,6 +5,7 @@
 
 mod control;
 mod deaths;
+mod disk;
 mod full;
 mod reloads;
 mod starts;
@@ -30,6 +31,7 @@ pub fn tests() -> Vec<Test> {
     deaths::tests()
         .into_iter()
         .chain(control::tests())
+        .chain(disk::tests())
         .chain(full::tests())
         .chain(reloads::tests())
         .chain(starts::tests())
