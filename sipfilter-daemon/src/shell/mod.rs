@@ -142,7 +142,6 @@ pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyh
         hash: hash_key(),
         label: datapath.label_key(),
     };
-    let interfaces = config.interfaces.clone();
     let about = About {
         config,
         attached,
@@ -166,7 +165,7 @@ pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyh
     );
     tracing::info!("ready");
 
-    manager.ready(&format!("filtering on {}", interfaces.join(", ")));
+    manager.ready(&filtering(core.config()));
 
     let pace = manager.pace().unwrap_or(LOSS_CHECK);
     let mut losses = tokio::time::interval(LOSS_CHECK.min(pace));
@@ -199,6 +198,7 @@ pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyh
             ending = termination.wait() => break ending,
         }
         manager.turn_ended(clock::now());
+        manager.loading(reloads.is_busy(), || filtering(core.config()));
     };
     manager.stopping();
     api.abort();
@@ -234,6 +234,11 @@ fn take_samples(datapath: &mut Datapath, pins: &Pins, watch: &Watch) -> Option<S
             tracing::warn!(%error, "no samples of what is dropped: `drops` and `strangers` stay empty");
         })
         .ok()
+}
+
+/// What the service manager shows.
+fn filtering(config: &Config) -> String {
+    format!("filtering on {}", config.interfaces.join(", "))
 }
 
 /// The maps stay pinned in any case, for `sipfilterctl stats` and for the next start.

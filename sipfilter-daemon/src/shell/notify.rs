@@ -17,6 +17,8 @@ const SHARE: u32 = 3;
 #[derive(Debug)]
 pub struct Manager {
     heartbeat: Option<Heartbeat>,
+    /// As far as the manager knows.
+    is_loading: bool,
 }
 
 /// Signs of life that are owed.
@@ -31,6 +33,7 @@ impl Manager {
     pub fn of_environment(now: Instant) -> Self {
         Self {
             heartbeat: sd_notify::watchdog_enabled().map(|limit| Heartbeat::within(limit, now)),
+            is_loading: false,
         }
     }
 
@@ -51,13 +54,18 @@ impl Manager {
         }
     }
 
-    /// Another configuration is being loaded; [`Manager::ready`] says when that is over, whatever became of it.
-    pub fn reloading(&self) {
-        // Later managers tell by the time which reload is meant.
-        match NotifyState::monotonic_usec_now() {
-            Ok(time) => tell(&[NotifyState::Reloading, time]),
-            Err(_) => tell(&[NotifyState::Reloading]),
+    /// Whether another configuration is being loaded now; `status` is what is filtered once that is over, whatever became of it.
+    pub fn loading(&mut self, is_loading: bool, status: impl FnOnce() -> String) {
+        match (self.is_loading, is_loading) {
+            (false, true) => match NotifyState::monotonic_usec_now() {
+                // Later managers tell by the time which reload is meant.
+                Ok(time) => tell(&[NotifyState::Reloading, time]),
+                Err(_) => tell(&[NotifyState::Reloading]),
+            },
+            (true, false) => self.ready(&status()),
+            _ => {}
         }
+        self.is_loading = is_loading;
     }
 
     /// The daemon ends, because it was asked to.

@@ -324,6 +324,11 @@ impl Reloads {
         }
     }
 
+    /// Whether something is being loaded.
+    pub fn is_busy(&self) -> bool {
+        self.pending.is_some()
+    }
+
     /// Waits until what was begun can be finished; for ever where nothing was. Cancelling the wait loses nothing.
     pub async fn wait(&mut self) -> Prepare {
         match &mut self.pending {

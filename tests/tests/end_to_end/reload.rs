@@ -1,5 +1,7 @@
 //! Another configuration while calls talk: all of it or nothing, and no packet of a call that goes on is lost.
 
+use std::{os::unix::net::UnixDatagram, time::Duration};
+
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -30,6 +32,7 @@ pub fn tests() -> Vec<Test> {
             refused_configurations,
         ),
         Test::new("a_reload_moves_the_filter_between_interfaces", interfaces),
+        Test::new("the_service_manager_hears_of_a_reload", notifications),
         Test::new(
             "calls_after_a_reload_follow_the_new_policy",
             calls_afterwards,
@@ -297,13 +300,52 @@ fn interfaces() -> Result<()> {
         })?;
         ensure!(is_on(&stage, OUTER)?, "{OUTER} is filtered no more");
         // The kernel lets go of a link a moment after its last name.
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(300));
         ensure!(
             is_on(&stage, SECOND)? == second,
             "{interfaces}: wrong on {SECOND}"
         );
     }
     Ok(())
+}
+
+/// What a service manager shows is what is filtered now, and each reload that it hears of has an end.
+fn notifications() -> Result<()> {
+    let network = Network::build(Topology::Routed, Family::V4, &[])?;
+    join((&network.edge, SECOND), (&network.provider, "spare0"))?;
+    let config = daemon::config(&network, &[OUTER], Mode::Native);
+    let path = network.directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path)?;
+    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut heard = String::new();
+    let mut hear = |wanted: &str| -> Result<()> {
+        loop {
+            let mut message = [0; 1_024];
+            let size = socket
+                .recv(&mut message)
+                .with_context(|| format!("`{wanted}` did not come, but {heard}"))?;
+            let message = String::from_utf8_lossy(&message[..size]);
+            heard.push_str(&message);
+            if message.lines().any(|line| line == wanted) {
+                return Ok(());
+            }
+        }
+    };
+    let address = format!("NOTIFY_SOCKET={}", path.display());
+    let program = daemon::find_program("sipfilterd")?;
+    let wrapper = ["env", address.as_str()];
+    let daemon = Daemon::start_program(&network, "notify", &config, &wrapper, &program)?;
+    hear("STATUS=filtering on outer0")?;
+    let both = config.replacen("\"outer0\"", "\"outer0\", \"outer1\"", 1);
+    ensure!(daemon.reload(&both)?["ok"] == json!(true));
+    hear("RELOADING=1")?;
+    hear("STATUS=filtering on outer0, outer1")?;
+    // One that is refused ends as well, and nothing has changed.
+    ensure!(daemon.reload("scope = 1")?["ok"] == json!(false));
+    hear("RELOADING=1")?;
+    hear("STATUS=filtering on outer0, outer1")?;
+    daemon.stop(Signal::TERM)?;
+    hear("STOPPING=1")
 }
 
 /// A provider that was not there gets calls through once it is.
