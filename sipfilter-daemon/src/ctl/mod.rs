@@ -21,6 +21,7 @@ mod output;
 mod pinholes;
 mod providers;
 mod reload;
+mod report;
 pub mod schema;
 mod simulate;
 mod stats;
@@ -104,6 +105,8 @@ pub enum Command {
     CheckConfig(check_config::Args),
     /// List the providers that a trunk can name, and what is known of them
     Providers(providers::Args),
+    /// Say what enforcing would have broken since the daemon started, call by call; exit status 1 if it is not safe to enforce
+    Report,
     /// Say what would become of a packet, by which rule, and what it would need to pass; exit status 1 if it would be dropped
     Explain(explain::Args),
     /// Run a capture file through the filter: what would have passed and dropped, and why; needs no privileges
@@ -200,6 +203,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Outcome, CtlError> {
         Command::Rollback => apply::roll_back(runtime_dir, json, out),
         Command::CheckConfig(args) => check_config::run(args, json, out),
         Command::Providers(args) => providers::run(args, json, out),
+        Command::Report => report::run(runtime_dir, json, out),
         Command::Explain(args) => explain::run(args, runtime_dir, json, out),
         Command::Simulate(args) => simulate::run(args, json, out),
         Command::Schema(args) => schema::run(args, out),

@@ -36,6 +36,7 @@ const SCHEMAS: &[Entry] = &[
     ("monitor", || schema_for!(view::Event)),
     ("drops", || schema_for!(view::Drops)),
     ("strangers", || schema_for!(view::Strangers)),
+    ("report", || schema_for!(view::Report)),
     ("explain", || schema_for!(view::Explanation)),
     ("simulate", || schema_for!(report::Report)),
 ];

@@ -3,9 +3,13 @@
 //! It decides nothing. Whatever an action leads to goes back into the engine as an input before anything else does.
 
 mod metrics;
+mod report;
 pub mod succession;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use sipfilter_common::reason::{Action, Counter, Reason};
 
@@ -17,6 +21,7 @@ use super::{
     delay::Delays,
     feed::{Feed, Packet},
     fullness::Fullness,
+    harm::{Harm, Hit},
     ledger::Ledger as Drops,
     map_writer::{Inheritance, MapWriter, Traffic},
     pressure::Pressure,
@@ -49,6 +54,7 @@ pub struct Core {
     records: Records,
     counters: Counters,
     ledger: Ledger,
+    harm: Harm,
     settings: Settings,
     about: About,
     reading: Delays,
@@ -129,6 +135,7 @@ impl Core {
             records: Records::telling(watch.feed.clone()),
             counters,
             ledger: Ledger::default(),
+            harm: Harm::default(),
             fullness: Fullness::default(),
             settings,
             about,
@@ -237,6 +244,7 @@ impl Core {
             Question::Calls(asker) => asker.send(self.calls(now)).map_err(drop),
             Question::Metrics(asker) => asker.send(self.metrics(now)).map_err(drop),
             Question::Pinholes(asker) => asker.send(self.pinholes(now)).map_err(drop),
+            Question::Report(asker) => asker.send(Box::new(self.report(now))).map_err(drop),
             Question::Closed(asker) => asker.send(self.closed(now)).map_err(drop),
         };
     }
@@ -283,7 +291,7 @@ impl Core {
         let traffic = match &action {
             PinholeAction::Close { local, .. } => {
                 let last = self.writer.traffic(local);
-                self.ledger.close(local, last, clock::now());
+                self.close_books(local, last);
                 last
             }
             PinholeAction::Open(_) | PinholeAction::Update(_) => None,
@@ -294,6 +302,20 @@ impl Core {
             self.opening.add(at.0.saturating_sub(now.0));
         }
         Done::Pinhole(action, result, traffic, at)
+    }
+
+    /// Writes down what a pinhole had that closes now.
+    fn close_books(&mut self, local: &SocketAddr, last: Option<Traffic>) {
+        let (Some(closed), Some(last)) = (self.ledger.close(local, last, clock::now()), last)
+        else {
+            return;
+        };
+        if let Some(hit) = Hit::new(*local, closed.stream, &closed.sources, &last) {
+            let engine = &self.engine;
+            self.harm.add(closed.call, &closed.provider, hit, || {
+                Some(engine.call(closed.call)?.call_id.to_owned())
+            });
+        }
     }
 
     /// Tells log, records and engine what was done.

@@ -4,6 +4,7 @@
 //! `strangers` who knocks. Invariant: everything is capped, whatever comes: a full table forgets those with fewest packets, and counts
 //! them. A sample stands for what was not sampled at the time, so that a source's packets are an estimate; a reason's are counted.
 
+mod hits;
 mod near;
 mod strangers;
 #[cfg(test)]
@@ -19,7 +20,7 @@ use std::{
 use ipnet::{IpNet, Ipv6Net};
 use sipfilter_common::reason::Reason;
 
-use self::{near::Pinholes, strangers::Knocking};
+use self::{hits::Hits, near::Pinholes, strangers::Knocking};
 use super::sample::Sample;
 use crate::{
     engine::{
@@ -60,6 +61,7 @@ pub struct DropLedger {
     forgotten: u64,
     pinholes: Pinholes,
     knocking: Knocking,
+    hits: Hits,
 }
 
 /// One reason's packets.
@@ -121,6 +123,7 @@ impl DropLedger {
             forgotten: 0,
             pinholes: Pinholes::new(protected),
             knocking: Knocking::new(providers),
+            hits: Hits::default(),
         }
     }
 
@@ -155,6 +158,9 @@ impl DropLedger {
         self.reasons.entry(sample.reason).or_default().samples += 1;
         let ends = sample.ends?;
         let near = self.pinholes.nearest(sample.reason, &ends, sample.at);
+        if let Some(near) = &near {
+            self.hits.handle(sample.reason, &ends, near, packets, wall);
+        }
         if sample.reason == Reason::UnknownSource {
             let source = ends.source.ip();
             self.knocking
@@ -227,6 +233,16 @@ impl DropLedger {
             strangers,
             more_strangers,
         }
+    }
+
+    /// The calls whose ports were hit, or nearly.
+    pub fn hit_calls(&self) -> impl Iterator<Item = u64> {
+        self.hits.calls()
+    }
+
+    /// Who hit one of them, most packets first. `is_own`: what this address sends is the call's.
+    pub fn hits(&self, call: u64, is_own: impl Fn(IpAddr) -> bool) -> Vec<view::ReportedSource> {
+        self.hits.of(call, is_own)
     }
 
     /// What nearly belonged to a call: the sources whose last near miss was one of its pinholes, most first.

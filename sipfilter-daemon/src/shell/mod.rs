@@ -13,6 +13,7 @@ pub mod delay;
 pub mod ephemeral;
 pub mod feed;
 pub mod fullness;
+pub mod harm;
 pub mod interface;
 pub mod ledger;
 pub mod logging;

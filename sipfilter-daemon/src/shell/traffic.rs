@@ -84,6 +84,8 @@ pub struct Closed {
     pub call: CallNumber,
     /// Its provider's name.
     pub provider: String,
+    /// What it was for.
+    pub stream: Stream,
     /// Who was allowed to send.
     pub sources: Vec<Source>,
     /// When it closed.
@@ -108,14 +110,17 @@ impl Ledger {
         }
     }
 
-    /// A pinhole closes, and this is what it had; `None` where that cannot be told any more.
-    pub fn close(&mut self, local: &SocketAddr, last: Option<Traffic>, at: Instant) {
+    /// A pinhole closes, and this is what it had; `None` where that cannot be told any more. Tells what it was.
+    pub fn close(
+        &mut self,
+        local: &SocketAddr,
+        last: Option<Traffic>,
+        at: Instant,
+    ) -> Option<&Closed> {
         if let Some(traffic) = last {
             self.count(local, &traffic);
         }
-        let Some(entry) = self.open.remove(local) else {
-            return;
-        };
+        let entry = self.open.remove(local)?;
         if self.closed.len() >= CLOSED {
             self.closed.pop_front();
         }
@@ -123,9 +128,26 @@ impl Ledger {
             local: *local,
             call: entry.call,
             provider: entry.provider,
+            stream: entry.stream,
             sources: entry.sources,
             at,
         });
+        self.closed.back()
+    }
+
+    /// The open pinholes to which something came that was dropped, as far as it has been counted: where, whose, and whose provider's.
+    pub fn hit(&self) -> impl Iterator<Item = (&SocketAddr, CallNumber, &str)> {
+        let hit = self
+            .open
+            .iter()
+            .filter(|(_, entry)| entry.counted.dropped > 0);
+        hit.map(|(local, entry)| (local, entry.call, entry.provider.as_str()))
+    }
+
+    /// What an open pinhole is for, and who may send.
+    pub fn terms(&self, local: &SocketAddr) -> Option<(Stream, &[Source])> {
+        let entry = self.open.get(local)?;
+        Some((entry.stream, &entry.sources))
     }
 
     /// The pinholes that closed last, in that order.

@@ -12,6 +12,7 @@ mod event;
 mod explanation;
 mod pinhole;
 mod reload;
+mod report;
 mod status;
 
 use schemars::JsonSchema;
@@ -26,6 +27,7 @@ pub use event::{DroppedPacket, Event, Occurrence, SipClaims};
 pub use explanation::{ExplainedCall, Explanation, NearestMiss};
 pub use pinhole::{ClosedPinhole, Pinhole, Source, payload_types, source_text, sources_text};
 pub use reload::{Apply, Change, Confirmed, Problem, ProblemPlace, Reload};
+pub use report::{Report, ReportedCall, ReportedPinhole, ReportedSignalling, ReportedSource};
 pub use status::{Delays, Interface, LimitedSource, Status, Unconfirmed};
 
 /// An error that the control socket answers with.

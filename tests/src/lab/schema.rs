@@ -5,7 +5,7 @@ use jsonschema::Validator;
 use serde_json::Value;
 use sipfilter_daemon::ctl;
 
-/// Checks one answer to the command that these arguments begin with.
+/// Checks one answer to the command that these arguments begin with, after options that take no value.
 ///
 /// # Errors
 /// Where the command has no schema, or the answer is not what it says.
@@ -13,6 +13,7 @@ pub fn check(arguments: &[&str], answer: &Value) -> Result<()> {
     let words: Vec<&str> = arguments
         .iter()
         .copied()
+        .skip_while(|word| word.starts_with('-'))
         .take_while(|word| !word.starts_with('-'))
         .collect();
     let schema = (1..=words.len())

@@ -23,6 +23,7 @@ mod promises;
 mod provisional;
 mod reasons;
 mod reload;
+mod report;
 mod rights;
 mod stories;
 mod terms;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         .chain(doctor::tests())
         .chain(eyes::tests())
         .chain(reload::tests())
+        .chain(report::tests())
         .chain(drops::tests())
         .chain(apply::tests())
         .chain(chaos::tests())

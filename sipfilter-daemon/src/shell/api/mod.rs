@@ -52,6 +52,8 @@ pub enum Question {
     Metrics(oneshot::Sender<Snapshot>),
     /// Which pinholes are open?
     Pinholes(oneshot::Sender<Vec<view::Pinhole>>),
+    /// What would enforcing have broken?
+    Report(oneshot::Sender<Box<view::Report>>),
     /// Which ones closed last?
     Closed(oneshot::Sender<Vec<view::ClosedPinhole>>),
 }

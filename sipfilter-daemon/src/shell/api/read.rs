@@ -28,13 +28,17 @@ pub fn routes(questions: mpsc::Sender<Question>) -> Router {
             get(async |State(questions)| ask(questions, Question::Pinholes).await),
         )
         .route(
+            "/v1/report",
+            get(async |State(questions)| ask(questions, Question::Report).await),
+        )
+        .route(
             "/v1/pinholes/closed",
             get(async |State(questions)| ask(questions, Question::Closed).await),
         )
         .fallback(async || {
             failure(
                 StatusCode::NOT_FOUND,
-                "no such resource; there are /v1/status, /v1/calls, /v1/calls/{id}, /v1/pinholes, /v1/pinholes/closed, /v1/drops, /v1/strangers and /v1/events",
+                "no such resource; there are /v1/status, /v1/calls, /v1/calls/{id}, /v1/pinholes, /v1/pinholes/closed, /v1/report, /v1/drops, /v1/strangers and /v1/events",
             )
         })
         .with_state(questions)

@@ -1,0 +1,319 @@
+//! What enforcing would have broken, over the whole run: the kernel's counts of each call's pinholes, and the samples of who sent it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::SystemTime,
+};
+
+use ipnet::IpNet;
+
+use super::{Core, seconds_since, source_view, stream_name};
+use crate::{
+    engine::{CallNumber, Instant, settings::Enforcement},
+    shell::harm::{Harmed, Hit},
+    view,
+};
+
+/// Calls that are told one by one.
+const CALLS: usize = 1_000;
+/// Sources of the rest that are told.
+const SOURCES: usize = 100;
+
+impl Core {
+    pub(super) fn report(&self, now: Instant) -> view::Report {
+        let drops = self.watch.drops.lock();
+        let mut calls = self.harmed();
+        for number in drops.hit_calls() {
+            calls.entry(CallNumber(number)).or_default();
+        }
+        let mut calls: Vec<view::ReportedCall> = calls
+            .into_iter()
+            .map(|(number, harmed)| {
+                let nets = self.own_nets(number, &harmed);
+                let is_own = |ip: IpAddr| nets.iter().any(|net| net.contains(&ip));
+                self.reported(number, harmed, drops.hits(number.0, is_own))
+            })
+            .collect();
+        let all = drops.drops(usize::MAX);
+        let strangers = drops.strangers(usize::MAX);
+        drop(drops);
+
+        calls.sort_by_key(|call| (!call.loses_media, call.number));
+        let beyond = calls.len().saturating_sub(CALLS) as u64;
+        let losers = calls.iter().filter(|call| call.loses_media).count();
+        calls.truncate(CALLS);
+        // Where egress is only counted, what leaves is sampled and passes all the same.
+        let ruled_out: BTreeSet<&str> = all.reasons.iter().map(|row| row.reason.as_str()).collect();
+        let is_ruled_out =
+            |source: &view::DroppedSource| ruled_out.contains(source.reason.as_str());
+        let is_sip = |source: &view::DroppedSource| self.signals(source.source.addr());
+        let is_calls = |source: &view::DroppedSource| {
+            source
+                .near
+                .as_ref()
+                .is_some_and(|near| near.how != "closed")
+        };
+        let (providers, others): (Vec<_>, Vec<_>) = all
+            .sources
+            .into_iter()
+            .filter(|source| is_ruled_out(source) && !is_calls(source))
+            .partition(is_sip);
+        let signalling = view::ReportedSignalling {
+            providers,
+            limited: self.limited_sources(),
+            claims: strangers
+                .strangers
+                .into_iter()
+                .filter(|stranger| stranger.is_trunk)
+                .collect(),
+        };
+        let hidden = others.len().saturating_sub(SOURCES) as u64;
+        let more_calls = self.harm.more() + beyond;
+        let calls_answered = self.engine.counters().calls_confirmed;
+        let objections = objections(calls_answered, losers, self.harm.more(), &signalling);
+        let seconds = seconds_since(self.about.started, now);
+        view::Report {
+            since: humantime::format_rfc3339_millis(
+                SystemTime::now()
+                    .checked_sub(now.0.saturating_sub(self.about.started.0))
+                    .unwrap_or(SystemTime::UNIX_EPOCH),
+            )
+            .to_string(),
+            seconds,
+            enforcement: match self.settings.filtering.enforcement {
+                Enforcement::Observe => "observe",
+                Enforcement::Enforce => "enforce",
+            }
+            .to_owned(),
+            safe_to_enforce: objections.is_empty(),
+            objections,
+            calls_answered,
+            calls,
+            more_calls,
+            signalling,
+            rest: others.into_iter().take(SOURCES).collect(),
+            more_sources: all.more_sources + hidden,
+            reasons: all.reasons,
+        }
+    }
+
+    /// Calls whose pinholes were hit: closed ones, and open ones as they are now.
+    fn harmed(&self) -> BTreeMap<CallNumber, Harmed> {
+        let mut calls = self.harm.calls().clone();
+        for (local, call, provider) in self.ledger.hit() {
+            let Some(hit) = self.hit(local) else {
+                continue;
+            };
+            let harmed = calls.entry(call).or_default();
+            provider.clone_into(&mut harmed.provider);
+            harmed.pinholes.push(hit);
+        }
+        calls
+    }
+
+    fn hit(&self, local: &SocketAddr) -> Option<Hit> {
+        let (stream, sources) = self.ledger.terms(local)?;
+        Hit::new(*local, stream, sources, &self.writer.traffic(local)?)
+    }
+
+    /// Where a call's own media comes from: whoever may send, and its provider.
+    fn own_nets(&self, number: CallNumber, harmed: &Harmed) -> BTreeSet<IpNet> {
+        let hit = harmed.pinholes.iter().flat_map(|hit| &hit.sources);
+        let mut nets: BTreeSet<IpNet> = hit.map(|source| source.net).collect();
+        if let Some(call) = self.engine.call(number) {
+            let terms = call.pinholes.iter().filter_map(|at| self.ledger.terms(at));
+            nets.extend(terms.flat_map(|(_, sources)| sources.iter().map(|source| source.net)));
+        }
+        for provider in &self.settings.providers {
+            nets.extend(provider.signalling.iter().chain(&provider.media.prefixes));
+        }
+        // A whole family is nobody's own.
+        nets.retain(|net| net.prefix_len() > 0);
+        nets
+    }
+
+    fn reported(
+        &self,
+        number: CallNumber,
+        harmed: Harmed,
+        sources: Vec<view::ReportedSource>,
+    ) -> view::ReportedCall {
+        let record = self.records.find(&number.0.to_string()).ok();
+        let (loses_media, because) = judge(&harmed.pinholes, &sources);
+        view::ReportedCall {
+            number: number.0,
+            call_id: harmed.call_id.or_else(|| Some(record?.call_id.clone())),
+            provider: match record {
+                Some(record) if harmed.provider.is_empty() => {
+                    self.provider_name(record.provider).to_owned()
+                }
+                _ => harmed.provider,
+            },
+            loses_media,
+            because,
+            pinholes: harmed.pinholes.iter().map(pinhole_view).collect(),
+            sources,
+        }
+    }
+
+    fn signals(&self, address: IpAddr) -> bool {
+        let providers = self.settings.providers.iter();
+        providers
+            .flat_map(|provider| &provider.signalling)
+            .any(|net| net.contains(&address))
+    }
+}
+
+fn pinhole_view(hit: &Hit) -> view::ReportedPinhole {
+    view::ReportedPinhole {
+        local: hit.local,
+        stream: stream_name(hit.stream).to_owned(),
+        sources: hit.sources.iter().map(source_view).collect(),
+        ingress_packets: hit.ingress,
+        egress_packets: hit.egress,
+        dropped_packets: hit.dropped,
+    }
+}
+
+/// Whether a call would have lost media of its own, and why that is thought. What is not known speaks against it.
+fn judge(pinholes: &[Hit], sources: &[view::ReportedSource]) -> (bool, String) {
+    let dropped: u64 = pinholes.iter().map(|hit| hit.dropped).sum();
+    if let Some(own) = sources.iter().find(|source| source.is_own) {
+        let because = format!(
+            "{} is its own or its provider's, and what it sends there is {}",
+            SocketAddr::new(own.source, own.port),
+            own.reason
+        );
+        return (true, because);
+    }
+    if let Some(hit) = pinholes.iter().find(|hit| hit.is_all_lost()) {
+        let because = format!(
+            "of what came to {}, nothing passes and {} packets are to be dropped",
+            hit.local, hit.dropped
+        );
+        return (true, because);
+    }
+    if sources.is_empty() {
+        let because =
+            format!("{dropped} packets are to be dropped, and none of them was looked at");
+        return (true, because);
+    }
+    let because = "it has its media; whoever else sent to its ports is no part of it".to_owned();
+    (false, because)
+}
+
+fn objections(
+    answered: u64,
+    losers: usize,
+    more_calls: u64,
+    signalling: &view::ReportedSignalling,
+) -> Vec<String> {
+    let claims: Vec<_> = signalling
+        .claims
+        .iter()
+        .filter_map(|stranger| {
+            Some(format!(
+                "{} for {}",
+                stranger.network,
+                stranger.claims.as_ref()?
+            ))
+        })
+        .collect();
+    let limited = signalling.limited.iter().map(|limited| &limited.provider);
+    let limited: BTreeSet<_> = limited.map(String::as_str).collect();
+    let all = [
+        (answered == 0).then(|| "no call was answered, so that nothing is known of media".to_owned()),
+        match losers {
+            0 => None,
+            1 => Some("a call loses media of its own".to_owned()),
+            more => Some(format!("{more} calls lose media of their own")),
+        },
+        (more_calls > 0).then(|| format!("{more_calls} more calls were hit than are remembered")),
+        (!signalling.providers.is_empty())
+            .then(|| "packets from providers' signalling addresses are to be dropped".to_owned()),
+        (!limited.is_empty()).then(|| {
+            let names: Vec<&str> = limited.into_iter().collect();
+            format!("{} send more signalling than they may", names.join(", "))
+        }),
+        (!claims.is_empty()).then(|| {
+            format!(
+                "SIP in the name of your providers comes from elsewhere ({}): theirs or forged, `sipfilterctl strangers` tells more",
+                claims.join(", ")
+            )
+        }),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::pinhole::Stream;
+
+    fn hit(ingress: u64) -> Hit {
+        Hit {
+            local: SocketAddr::from(([203, 0, 113, 10], 10_000)),
+            stream: Stream::Rtp,
+            sources: Vec::new(),
+            ingress,
+            egress: 0,
+            dropped: 4,
+        }
+    }
+
+    fn source(is_own: bool) -> view::ReportedSource {
+        view::ReportedSource {
+            source: IpAddr::from([192, 0, 2, 66]),
+            port: 4_000,
+            reason: "wrong_source".to_owned(),
+            destination: hit(0).local,
+            how: "same_port".to_owned(),
+            is_own,
+            packets: 4,
+            samples: 4,
+            first_seen: String::new(),
+            last_seen: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_call_loses_media_unless_all_that_hit_it_is_somebody_elses() {
+        #[track_caller]
+        fn check(pinholes: &[Hit], sources: &[view::ReportedSource], expect: bool) {
+            let (loses, because) = judge(pinholes, sources);
+            assert_eq!(loses, expect, "{because}");
+        }
+        check(&[hit(100)], &[source(false)], false);
+        check(&[hit(100)], &[source(false), source(true)], true);
+        check(&[], &[source(true)], true);
+        check(&[], &[source(false)], false);
+        check(&[hit(0)], &[source(false)], true);
+        check(&[hit(100)], &[], true);
+    }
+
+    #[test]
+    fn nothing_speaks_against_a_quiet_run_with_calls() {
+        let quiet = || view::ReportedSignalling {
+            providers: Vec::new(),
+            limited: Vec::new(),
+            claims: Vec::new(),
+        };
+        assert!(objections(1, 0, 0, &quiet()).is_empty());
+        for (answered, losers, more) in [(0, 0, 0), (1, 1, 0), (1, 0, 1)] {
+            assert_eq!(objections(answered, losers, more, &quiet()).len(), 1);
+        }
+        let limited = view::ReportedSignalling {
+            limited: vec![view::LimitedSource {
+                source: IpAddr::from([198, 51, 100, 10]).into(),
+                provider: "lab".to_owned(),
+                requests: 1,
+                messages: 0,
+                segments: 0,
+            }],
+            ..quiet()
+        };
+        let found = objections(1, 0, 0, &limited);
+        assert_eq!(found, ["lab send more signalling than they may"]);
+    }
+}
