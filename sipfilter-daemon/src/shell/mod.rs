@@ -176,8 +176,15 @@ pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyh
         tokio::select! {
             read = capture.read(|time, input| core.handle(time, input)) => read.context("the ring buffers of signalling copies")?,
             () = sleep_until(deadline) => core.handle_timeout(clock::now()),
-            Some(question) = asked.recv() => core.answer(question),
-            Some(order) = ordered.recv() => core.obey(order),
+            // Which of what is ready comes first is chance. Whoever asks about a step of a call has seen it, so the daemon looks first, too.
+            Some(question) = asked.recv() => {
+                capture.read_ready(|time, input| core.handle(time, input));
+                core.answer(question);
+            }
+            Some(order) = ordered.recv() => {
+                capture.read_ready(|time, input| core.handle(time, input));
+                core.obey(order);
+            }
             _ = losses.tick() => core.check_losses(),
             () = hangup.wait() => reloads.obey(Command::Load(Order { source: Source::File, asker: None }), &mut core),
             Some(command) = configurations.recv() => reloads.obey(command, &mut core),
