@@ -9,8 +9,9 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-use crate::project::{Project, step};
-use crate::setup::{self, Purpose};
+use crate::lab;
+use crate::project::Project;
+use crate::setup::Purpose;
 
 /// Measure what sipfilter costs; without a name, everything but `engine` (needs root).
 #[derive(Debug, clap::Args)]
@@ -65,26 +66,6 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
         }
         return engine(project, *json);
     }
-    if !project.is_root {
-        bail!(
-            "the benches load eBPF programs and make network namespaces, which needs root: run `sudo -E env PATH=\"$PATH\" \
-             cargo xtask bench`, or use a root shell (`cargo xtask bench engine` needs none)"
-        );
-    }
-    setup::ensure(project, &[Purpose::Build, Purpose::Lab, Purpose::Bench])?;
-    step("building the programs and the benches", || {
-        let packages = [
-            "--package",
-            "sipfilter-daemon",
-            "--package",
-            "sipfilter-tests",
-        ];
-        Ok(project
-            .cargo("build")
-            .args(["--release", "--bins"])
-            .args(packages)
-            .run()?)
-    })?;
     let names = benches
         .iter()
         .filter_map(clap::ValueEnum::to_possible_value);
@@ -102,21 +83,12 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
         options.push("--report".into());
         options.push(report.into());
     }
-    let bin = project.target.join("release");
-    let command = project
-        .shell
-        .cmd(bin.join("bench"))
-        .args(options)
-        .env("SIPFILTER_BIN_DIR", &bin)
-        .quiet()
-        .ignore_status();
-    let status = std::process::Command::from(command).status()?;
-    // A bench that was ended by a signal has no code, and has not measured anything.
-    let code = status
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(2);
-    Ok(ExitCode::from(code))
+    lab::run(
+        project,
+        "bench",
+        &[Purpose::Build, Purpose::Lab, Purpose::Bench],
+        &options,
+    )
 }
 
 /// The daemon's own bench target, optimised.

@@ -1,61 +1,25 @@
 //! `cargo xtask demo`: calls through a real filter, in network namespaces made for the purpose.
-//!
-//! The demonstration itself is the program `demo` of the lab; this verb builds it and the daemon and gets out of the way, so
-//! that its arguments, its standard output and its exit code are the demo's own.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use crate::project::{Project, step};
-use crate::setup::{self, Purpose};
+use crate::lab;
+use crate::project::Project;
+use crate::setup::Purpose;
 
 /// Show calls keep their audio through sipfilter while strangers get nothing (needs root).
 #[derive(Debug, clap::Args)]
-// The demo explains its own options.
+// The program explains its own options.
 #[command(disable_help_flag = true)]
 pub struct Arguments {
-    /// Passed to the demo as they are; --help lists them.
+    /// Passed to the program as they are; --help lists them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }
 
-/// Builds what is needed and runs the demo.
+/// Builds what is needed and runs it.
 pub fn run(project: &Project, Arguments { arguments }: &Arguments) -> Result<ExitCode> {
-    if !project.is_root {
-        bail!(
-            "the demo makes network namespaces and loads eBPF programs, which needs root: run `sudo -E env PATH=\"$PATH\" \
-             cargo xtask demo`, or use a root shell"
-        );
-    }
-    setup::ensure(project, &[Purpose::Build, Purpose::Lab])?;
-    step("building the programs and the demo", || {
-        let packages = [
-            "--package",
-            "sipfilter-daemon",
-            "--package",
-            "sipfilter-tests",
-        ];
-        Ok(project
-            .cargo("build")
-            .args(["--release", "--bins"])
-            .args(packages)
-            .run()?)
-    })?;
-    let bin = project.target.join("release");
-    let output = project
-        .shell
-        .cmd(bin.join("demo"))
-        .args(arguments)
-        .env("SIPFILTER_BIN_DIR", &bin)
-        .quiet()
-        .ignore_status();
-    let status = std::process::Command::from(output).status()?;
-    // A demo that was ended by a signal has no code, and has not shown anything.
-    let code = status
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(2);
-    Ok(ExitCode::from(code))
+    lab::run(project, "demo", &[Purpose::Build, Purpose::Lab], arguments)
 }

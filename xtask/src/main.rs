@@ -9,6 +9,7 @@ mod chaos;
 mod demo;
 mod fuzz;
 mod kernels;
+mod lab;
 mod lint;
 mod package;
 mod project;
