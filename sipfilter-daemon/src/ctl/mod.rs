@@ -27,6 +27,7 @@ mod simulate;
 mod stats;
 mod status;
 mod strangers;
+mod top;
 
 use std::{
     io::{self, Write},
@@ -90,6 +91,8 @@ pub enum Command {
     ///
     /// Calls in progress go on; those of a provider that is not configured any more end. SIGHUP does the same, and says it in the log.
     Reload,
+    /// Watch calls, pinholes and reasons with their rates in the terminal, until q is pressed; with --json, one reading
+    Top(top::Args),
     /// Look at kernel, interfaces, routes, sockets, the PBX's ports and the daemon, and say what to do; exit status 1 if something is wrong
     Doctor(doctor::Args),
     /// Try another configuration, which goes by itself unless it is confirmed; exit status 1 if it was refused
@@ -197,6 +200,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Outcome, CtlError> {
         Command::Maps(args) => maps::run(args, runtime_dir, json, out),
         Command::Detach => detach::run(runtime_dir, json, out),
         Command::Reload => reload::run(runtime_dir, json, out),
+        Command::Top(args) => top::run(args, runtime_dir, json, out),
         Command::Doctor(args) => doctor::run(args, runtime_dir, json, out),
         Command::Apply(args) => apply::run(args, runtime_dir, json, out),
         Command::Confirm => apply::confirm(runtime_dir, json, out),

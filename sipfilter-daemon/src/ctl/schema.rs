@@ -24,6 +24,7 @@ const SCHEMAS: &[Entry] = &[
     ("stats", || schema_for!(super::stats::Answer)),
     ("maps dump", || schema_for!(super::maps::Dump)),
     ("detach", || schema_for!(super::detach::Answer)),
+    ("top", || schema_for!(view::Top)),
     ("doctor", || schema_for!(view::Checkup)),
     ("check-config", || {
         schema_for!(super::check_config::Answer<'_>)

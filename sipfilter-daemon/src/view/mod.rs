@@ -14,6 +14,7 @@ mod pinhole;
 mod reload;
 mod report;
 mod status;
+mod top;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,7 @@ pub use pinhole::{ClosedPinhole, Pinhole, Source, payload_types, source_text, so
 pub use reload::{Apply, Change, Confirmed, Problem, ProblemPlace, Reload};
 pub use report::{Report, ReportedCall, ReportedPinhole, ReportedSignalling, ReportedSource};
 pub use status::{Delays, Interface, LimitedSource, Status, Unconfirmed};
+pub use top::{Top, TopCall, TopPinhole, TopReason};
 
 /// An error that the control socket answers with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

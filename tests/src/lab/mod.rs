@@ -27,5 +27,6 @@ pub mod sipp;
 pub mod sniffer;
 pub mod stage;
 pub mod tagger;
+pub mod terminal;
 pub mod topology;
 pub mod trace;

@@ -27,6 +27,7 @@ mod report;
 mod rights;
 mod stories;
 mod terms;
+mod top;
 
 use std::process::ExitCode;
 
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         .chain(modes::tests())
         .chain(provisional::tests())
         .chain(doctor::tests())
+        .chain(top::tests())
         .chain(eyes::tests())
         .chain(reload::tests())
         .chain(report::tests())
