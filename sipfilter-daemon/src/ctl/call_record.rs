@@ -22,6 +22,12 @@ pub(super) fn show(
     print(answer, list, json, out)
 }
 
+/// The number of the call that a text means.
+pub(super) fn number(id: &str, runtime_dir: &Path) -> Result<u64, ClientError> {
+    let record: CallRecord = client::get(runtime_dir, &format!("/v1/calls/{}", segment(id)))?;
+    Ok(record.number)
+}
+
 /// Ends the call, and shows what is known of it then.
 pub(super) fn close(
     id: &str,

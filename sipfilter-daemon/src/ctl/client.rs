@@ -143,6 +143,7 @@ pub enum Ended {
 /// [`ClientError`] where the stream does not even begin, or what `take` says.
 pub fn follow<E: From<ClientError>>(
     runtime_dir: &Path,
+    socket: &str,
     resource: &str,
     limit: Option<Duration>,
     mut take: impl FnMut(&[u8]) -> Result<ControlFlow<()>, E>,
@@ -158,13 +159,7 @@ pub fn follow<E: From<ClientError>>(
     runtime.block_on(async {
         let mut terminated = signal(SignalKind::terminate()).map_err(down)?;
         let mut interrupted = signal(SignalKind::interrupt()).map_err(down)?;
-        let opening = open(
-            runtime_dir,
-            api::CONTROL.0,
-            Method::GET,
-            resource,
-            Bytes::new(),
-        );
+        let opening = open(runtime_dir, socket, Method::GET, resource, Bytes::new());
         let response = tokio::time::timeout(PATIENCE, opening)
             .await
             .map_err(|_| ClientError::Timeout)??;

@@ -8,6 +8,7 @@
 mod apply;
 mod call_record;
 mod calls;
+mod capture;
 mod check_config;
 mod client;
 mod detach;
@@ -44,6 +45,7 @@ use crate::{
         runtime_dir::{self, RuntimeDirError},
     },
 };
+pub use capture::CaptureError;
 use client::ClientError;
 pub use simulate::SimulateError;
 
@@ -83,6 +85,9 @@ pub enum Command {
     Drops(drops::Args),
     /// Show who sends SIP and is no provider, with what it claims; those that claim a provider's domain come first
     Strangers(strangers::Args),
+    /// Write dropped packets, signalling or one call's into a pcapng file, with verdict and reason as comments; for root alone. Exit
+    /// status 1 if there is no such call
+    Capture(capture::Args),
     /// Look into the pinned kernel maps; works without the daemon
     Maps(maps::Args),
     /// Take the programs of a daemon that does not run any more off their interfaces; exit status 1 if there are none
@@ -175,6 +180,9 @@ pub enum CtlError {
         /// Where to.
         destination: SocketAddr,
     },
+    /// A capture cannot be written.
+    #[error("{0}")]
+    Capture(#[from] CaptureError),
     /// A capture cannot be simulated, or not to its end.
     #[error("{0}")]
     Simulate(#[from] SimulateError),
@@ -197,6 +205,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Outcome, CtlError> {
         Command::Monitor(args) => monitor::run(args, runtime_dir, json, out),
         Command::Drops(args) => drops::run(args, runtime_dir, json, out),
         Command::Strangers(args) => strangers::run(args, runtime_dir, json, out),
+        Command::Capture(args) => capture::run(args, runtime_dir, json, out),
         Command::Maps(args) => maps::run(args, runtime_dir, json, out),
         Command::Detach => detach::run(runtime_dir, json, out),
         Command::Reload => reload::run(runtime_dir, json, out),

@@ -17,7 +17,10 @@ use super::{
     client::{self, ClientError, Ended},
     output,
 };
-use crate::view::{DroppedPacket, Event, Happening, Near, Occurrence};
+use crate::{
+    shell::api,
+    view::{DroppedPacket, Event, Happening, Near, Occurrence},
+};
 
 /// A line of the stream is never longer.
 const MAX_LINE: usize = 1024 * 1024;
@@ -44,7 +47,7 @@ pub(super) fn run(
 ) -> Result<Outcome, CtlError> {
     let mut pending = Vec::new();
     let mut choice = Choice::new(args);
-    let ended = client::follow(runtime_dir, "/v1/events", None, |bytes| {
+    let ended = client::follow(runtime_dir, api::CONTROL.0, "/v1/events", None, |bytes| {
         pending.extend_from_slice(bytes);
         if pending.len() > MAX_LINE {
             let error = ClientError::Answer(format!("a line of more than {MAX_LINE} bytes"));

@@ -38,6 +38,7 @@ const SCHEMAS: &[Entry] = &[
     ("drops", || schema_for!(view::Drops)),
     ("strangers", || schema_for!(view::Strangers)),
     ("report", || schema_for!(view::Report)),
+    ("capture", || schema_for!(OrFailure<view::Captured>)),
     ("explain", || schema_for!(view::Explanation)),
     ("simulate", || schema_for!(report::Report)),
 ];

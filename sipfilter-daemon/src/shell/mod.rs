@@ -21,6 +21,7 @@ pub mod map_writer;
 pub mod metrics;
 pub mod notify;
 pub mod outer;
+pub mod pcapng;
 pub mod pins;
 pub mod policy;
 pub mod pressure;

@@ -4,6 +4,7 @@
 //! since the pinhole opened. Each type derives its JSON schema, which `sipfilterctl schema` prints.
 
 mod call;
+mod capture;
 mod checkup;
 mod counter;
 mod diagnosis;
@@ -20,6 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use call::{Call, CallEnd, CallLink, CallRecord, Happening, Moment, Terms};
+pub use capture::Captured;
 pub use checkup::{Check, Checkup};
 pub use counter::Counter;
 pub use diagnosis::{Finding, MediaRecord, Stray};

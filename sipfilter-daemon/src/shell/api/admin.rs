@@ -33,7 +33,7 @@ pub fn routes(orders: mpsc::Sender<CallOrder>, configuring: mpsc::Sender<Command
         .fallback(async || {
             failure(
                 StatusCode::NOT_FOUND,
-                "no such verb; there are POST /v1/calls/{id}/close, /v1/reload, /v1/apply, /v1/confirm and /v1/rollback",
+                "no such verb; there are POST /v1/calls/{id}/close, /v1/reload, /v1/apply, /v1/confirm, /v1/rollback, and GET /v1/capture",
             )
         })
 }

@@ -6,6 +6,7 @@
 //! the connections and `rate` the requests.
 
 mod admin;
+mod capture;
 mod rate;
 mod read;
 mod server;
@@ -127,10 +128,11 @@ impl Sockets {
         configuring: mpsc::Sender<super::reload::Command>,
         watch: Watch,
     ) {
-        let read = read::routes(questions).merge(watch::routes(watch));
+        let read = read::routes(questions).merge(watch::routes(watch.clone()));
+        let admin = admin::routes(orders, configuring).merge(capture::routes(watch));
         tokio::join!(
             server::serve(self.control, limited(read)),
-            server::serve(self.admin, limited(admin::routes(orders, configuring))),
+            server::serve(self.admin, limited(admin)),
         );
     }
 }

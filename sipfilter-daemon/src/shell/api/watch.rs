@@ -85,7 +85,7 @@ fn line(value: &impl Serialize) -> Result<Bytes, serde_json::Error> {
     Ok(line.into())
 }
 
-fn too_many_readers() -> Response {
+pub(super) fn too_many_readers() -> Response {
     failure(
         StatusCode::SERVICE_UNAVAILABLE,
         &format!("{MAX_READERS} readers follow already; end one of them"),
