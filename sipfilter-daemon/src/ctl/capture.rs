@@ -1,13 +1,14 @@
 //! `sipfilterctl capture`: packets into a pcapng file, each with verdict and reason in its comment.
 //!
-//! The daemon makes the blocks, this program counts them and writes whole ones only. Invariant: however it ends (limits, Ctrl-C, a full
-//! disk, the end of the daemon), what is in the file by then is a valid capture.
+//! The daemon makes the blocks, without credentials; this program counts them and writes whole ones only. Invariants: however it ends
+//! (limits, Ctrl-C, a full disk, the end of the daemon), what is in the file by then is a valid capture; no file is lost by a slip of
+//! the fingers.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Seek, Write},
+    fs::{self, File, OpenOptions},
+    io::{self, IsTerminal, Seek, Write},
     ops::ControlFlow,
-    os::unix::fs::OpenOptionsExt,
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -35,9 +36,12 @@ pub struct Args {
     /// One call's signalling, and drops that nearly belonged to it; by its number, its Call-ID or the beginning of that
     #[arg(long, value_name = "ID", group = "subject")]
     call: Option<String>,
-    /// The file to write, readable for its owner alone; one that is there is overwritten
+    /// The file to write, readable for its owner alone; `-` is standard output, and what is said then goes to standard error
     #[arg(short, long, value_name = "FILE")]
     write: PathBuf,
+    /// Replace the file if there is one, instead of refusing
+    #[arg(long)]
+    force: bool,
     /// End after so many packets
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     count: u64,
@@ -52,6 +56,12 @@ pub struct Args {
 /// Why a capture cannot be written on.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
+    /// There is one already.
+    #[error("{} is there already; name another file, or replace it with --force", .0.display())]
+    Exists(PathBuf),
+    /// Nobody reads a capture on a screen.
+    #[error("standard output is a terminal; pipe it (... -w - | tshark -r -), or name a file")]
+    Terminal,
     /// The file cannot be made.
     #[error("cannot write {}: {source}", path.display())]
     Open {
@@ -109,6 +119,7 @@ pub(super) fn run(
         Ended::Daemon => "daemon",
         Ended::Signal => "signal",
         Ended::Time => "seconds",
+        Ended::Reader if file.is_unread => "reader",
         Ended::Reader if file.packets >= args.count => "count",
         Ended::Reader => "size",
     };
@@ -121,6 +132,13 @@ pub(super) fn run(
         ended: ended.to_owned(),
         dropped_packets: after.0.saturating_sub(before.0),
         dropped_samples: after.1.saturating_sub(before.1),
+    };
+    // Among the packets there is no place for words.
+    let mut stderr = io::stderr();
+    let out = if is_stdout(&args.write) {
+        &mut stderr
+    } else {
+        out
     };
     if json {
         output::json(out, &captured)?;
@@ -136,11 +154,14 @@ fn text(captured: &Captured, args: &Args) -> String {
         "seconds" => "the time is up (--seconds)",
         "size" => "the file is as large as it may be (--size)",
         "daemon" => "sipfilterd has ended",
+        "reader" => "its reader has had enough",
         _ => "ended by a signal",
     };
     let mut text = format!(
         "{}: {} packets, {} bytes; {why}",
-        captured.file, captured.packets, captured.bytes
+        name(&args.write),
+        captured.packets,
+        captured.bytes
     );
     if !args.signalling {
         text.push_str(&format!(
@@ -167,6 +188,8 @@ struct Blocks<'a> {
     pending: Vec<u8>,
     packets: u64,
     bytes: u64,
+    /// It is a pipe without a reader.
+    is_unread: bool,
 }
 
 /// An Enhanced Packet Block (pcapng §4.3).
@@ -178,20 +201,13 @@ const MAX_BLOCK: u32 = 128 * 1024;
 
 impl<'a> Blocks<'a> {
     fn create(args: &'a Args) -> Result<Self, CaptureError> {
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let file = options
-            .open(&args.write)
-            .map_err(|source| CaptureError::Open {
-                path: args.write.clone(),
-                source,
-            })?;
         Ok(Self {
             args,
-            file,
+            file: open(args)?,
             pending: Vec::new(),
             packets: 0,
             bytes: 0,
+            is_unread: false,
         })
     }
 
@@ -207,6 +223,11 @@ impl<'a> Blocks<'a> {
                 return Ok(ControlFlow::Break(()));
             }
             if let Err(source) = self.file.write_all(block) {
+                // Whoever reads the pipe has had enough.
+                if source.kind() == io::ErrorKind::BrokenPipe {
+                    self.is_unread = true;
+                    return Ok(ControlFlow::Break(()));
+                }
                 // Half a block would be no capture any more.
                 let _ = self.file.set_len(self.bytes);
                 let _ = self.file.seek(io::SeekFrom::Start(self.bytes));
@@ -225,6 +246,51 @@ impl<'a> Blocks<'a> {
         }
         Ok(ControlFlow::Continue(()))
     }
+}
+
+/// The file to write. A pipe or a device that is there is written to; a file that is there is somebody's, and a link may lead to one.
+fn open(args: &Args) -> Result<File, CaptureError> {
+    let path = &args.write;
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AlreadyExists => CaptureError::Exists(path.clone()),
+        _ => CaptureError::Open {
+            path: path.clone(),
+            source,
+        },
+    };
+    if is_stdout(path) {
+        let stdout = io::stdout();
+        if stdout.is_terminal() {
+            return Err(CaptureError::Terminal);
+        }
+        let stdout = stdout.as_fd().try_clone_to_owned();
+        return stdout.map(File::from).map_err(failed);
+    }
+    let mut options = OpenOptions::new();
+    options.write(true);
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() && !found.is_symlink() => {}
+        Ok(_) if args.force => {
+            fs::remove_file(path).map_err(failed)?;
+            options.create_new(true).mode(0o600);
+        }
+        // What is wrong with one that cannot be looked at, opening it tells.
+        Ok(_) | Err(_) => {
+            options.create_new(true).mode(0o600);
+        }
+    }
+    options.open(path).map_err(failed)
+}
+
+fn name(path: &Path) -> String {
+    match path {
+        path if is_stdout(path) => "standard output".to_owned(),
+        path => path.display().to_string(),
+    }
+}
+
+fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-")
 }
 
 /// A block's type and length; `None` where its head is not there yet. The daemon writes little-endian.
@@ -264,6 +330,7 @@ mod tests {
             signalling: false,
             call: None,
             write: directory.join("file"),
+            force: true,
             count,
             seconds: 1,
             size,
@@ -316,6 +383,29 @@ mod tests {
         args.write = directory.path().join("no/such/directory");
         let error = Blocks::create(&args).err().expect("no directory");
         assert!(error.to_string().contains("no/such/directory"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_not_lost() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut args = args(directory.path(), 9, 1_000);
+        let (file, link) = (args.write.clone(), directory.path().join("link"));
+        std::os::unix::fs::symlink(&file, &link).expect("a link");
+        fs::write(&file, "mine").expect("a file");
+        args.force = false;
+        for path in [&link, &file] {
+            args.write.clone_from(path);
+            let error = Blocks::create(&args).err().expect("it is there");
+            assert!(error.to_string().contains("--force"), "{error}");
+        }
+        // What the link leads to stays, even then.
+        args.force = true;
+        args.write.clone_from(&link);
+        Blocks::create(&args).expect("a new file");
+        assert_eq!(fs::read(&file).expect("the file"), b"mine");
+        args.write.clone_from(&file);
+        Blocks::create(&args).expect("a new file");
+        assert_eq!(fs::read(&file).expect("the file"), b"");
     }
 
     #[test]

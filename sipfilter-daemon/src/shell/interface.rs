@@ -27,7 +27,8 @@ pub fn index(name: &str) -> Option<Index> {
 /// The name of the interface of this index, if there is one.
 pub fn name(index: Index) -> Option<String> {
     let name = nix::net::if_::if_indextoname(index.0).ok()?;
-    name.into_string().ok()
+    // Where there is none, nix 0.30 takes the null pointer for a name and gives an empty one.
+    name.into_string().ok().filter(|name| !name.is_empty())
 }
 
 /// Link types with an Ethernet header in front of each packet (`linux/if_arp.h`).

@@ -8,6 +8,7 @@ pub mod capture;
 pub mod clock;
 pub mod core;
 pub mod counters;
+pub mod credentials;
 pub mod datapath;
 pub mod delay;
 pub mod ephemeral;

@@ -1,7 +1,7 @@
 //! Packets of the feed as blocks of a pcapng file, each with the verdict and its reason in its comment.
 //!
-//! It makes bytes and writes them nowhere. Invariant: what it gives is whole blocks, so that a file that ends behind any of them is
-//! valid. Times are in nanoseconds since 1970.
+//! It makes bytes and writes them nowhere. Invariants: what it gives is whole blocks, so that a file that ends behind any of them is
+//! valid; no block holds credentials. Times are in nanoseconds since 1970.
 
 use std::{
     borrow::Cow,
@@ -19,9 +19,9 @@ use pcap_file::{
         },
     },
 };
-use sipfilter_common::record::{MAX_COPY, MAX_SAMPLE};
+use sipfilter_common::record::MAX_COPY;
 
-use super::{feed::Packet, interface, ledger::verdict_name};
+use super::{credentials, feed::Packet, interface, ledger::verdict_name};
 use crate::{
     engine::{CallNumber, Direction},
     view,
@@ -29,6 +29,8 @@ use crate::{
 
 /// Nanoseconds: ten to the minus this.
 const NANOSECONDS: u8 = 9;
+/// The longest packet: a copy of signalling behind an Ethernet header.
+const SNAPLEN: u32 = MAX_COPY as u32 + 14;
 /// `epb_flags`: which way the packet went.
 const INBOUND: u32 = 1;
 const OUTBOUND: u32 = 2;
@@ -65,8 +67,7 @@ impl Subject {
 }
 
 impl Pcapng {
-    /// The beginning of a file: the section, and an "interface" for each kind of packet, because a sample begins with its Ethernet
-    /// header and a copy of signalling with its IP header.
+    /// The beginning of a file: the section, and an "interface" for each kind of packet.
     ///
     /// # Errors
     /// None, as long as memory can be written to.
@@ -80,23 +81,16 @@ impl Pcapng {
             ..SectionHeaderBlock::default()
         };
         let mut writer = PcapNgWriter::with_section_header(Vec::new(), section)?;
-        for (linktype, snaplen, name, description) in [
+        for (name, description) in [
+            ("drops", "samples of dropped packets"),
             (
-                DataLink::ETHERNET,
-                MAX_SAMPLE,
-                "drops",
-                "samples of dropped packets",
-            ),
-            (
-                DataLink::RAW,
-                MAX_COPY,
                 "signalling",
-                "signalling, from its IP header on",
+                "copies of signalling; their Ethernet headers are made up",
             ),
         ] {
             writer.write_pcapng_block(InterfaceDescriptionBlock {
-                linktype,
-                snaplen: u32::try_from(snaplen).unwrap_or(u32::MAX),
+                linktype: DataLink::ETHERNET,
+                snaplen: SNAPLEN,
                 options: vec![
                     InterfaceDescriptionOption::IfName(Cow::Borrowed(name)),
                     InterfaceDescriptionOption::IfDescription(Cow::Borrowed(description)),
@@ -112,9 +106,10 @@ impl Pcapng {
     /// # Errors
     /// None, as long as memory can be written to.
     pub fn add(&mut self, packet: &Packet, missed: u64) -> Result<(), PcapError> {
-        let (interface_id, at, direction, original_len, data) = match packet {
+        let (interface_id, at, direction, original_len, mut data) = match packet {
             Packet::Dropped { at, sample, .. } => {
-                (0, *at, sample.direction, sample.original, &sample.bytes)
+                let data = sample.bytes.clone();
+                (0, *at, sample.direction, sample.original, data)
             }
             Packet::Signalling {
                 at,
@@ -123,17 +118,24 @@ impl Pcapng {
                 truncated,
                 ..
             } => {
-                // How long it was, the kernel said only to whom it gave the copy.
-                let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                (1, *at, *direction, length + u32::from(*truncated), bytes)
+                let data = framed(bytes);
+                // One that was cut was longer; by how much, is not told here.
+                let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+                let length = length.saturating_add(u32::from(*truncated));
+                (1, *at, *direction, length, data)
             }
         };
         let flags = match direction {
             Direction::Ingress => INBOUND,
             Direction::Egress => OUTBOUND,
         };
+        let mut comment = comment(packet);
+        match credentials::blank(&mut data) {
+            0 => {}
+            blanked => comment.push_str(&format!("; {blanked} bytes of credentials blanked")),
+        }
         let mut options = vec![
-            EnhancedPacketOption::Comment(Cow::Owned(comment(packet))),
+            EnhancedPacketOption::Comment(Cow::Owned(comment)),
             EnhancedPacketOption::Flags(flags),
         ];
         if missed > 0 {
@@ -143,7 +145,7 @@ impl Pcapng {
             interface_id,
             timestamp: since_1970(at),
             original_len,
-            data: Cow::Borrowed(data),
+            data: Cow::Owned(data),
             options,
         })?;
         Ok(())
@@ -153,6 +155,16 @@ impl Pcapng {
     pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(self.writer.get_mut())
     }
+}
+
+/// A copy of signalling begins with its IP header. tcpdump reads no file with more than one link type, so it gets an Ethernet header,
+/// without addresses.
+fn framed(packet: &[u8]) -> Vec<u8> {
+    let ethertype: [u8; 2] = match packet.first().map(|byte| byte >> 4) {
+        Some(6) => [0x86, 0xdd],
+        _ => [0x08, 0x00],
+    };
+    [&[0; 12], ethertype.as_slice(), packet].concat()
 }
 
 fn since_1970(at: SystemTime) -> Duration {
@@ -204,7 +216,7 @@ mod tests {
     use std::io::Cursor;
 
     use pcap_file::pcapng::{Block, PcapNgReader};
-    use sipfilter_common::reason::Reason;
+    use sipfilter_common::{reason::Reason, record::MAX_SAMPLE};
 
     use super::*;
     use crate::shell::sample::{Sample, tests::record};
@@ -212,9 +224,12 @@ mod tests {
     fn dropped() -> Packet {
         let ends = ("192.0.2.66:4000", "203.0.113.10:10001");
         let record = record(Reason::NoPinhole, ends, &[0x80; 1_400], MAX_SAMPLE);
+        let mut sample = Sample::read(&record).expect("a sample");
+        // No interface has this number.
+        sample.interface = interface::Index(i32::MAX.unsigned_abs());
         Packet::Dropped {
             at: SystemTime::UNIX_EPOCH + Duration::from_nanos(1_800_000_000_123_456_789),
-            sample: Box::new(Sample::read(&record).expect("a sample")),
+            sample: Box::new(sample),
             near: Some(view::Near {
                 call: 2,
                 pinhole: "203.0.113.10:10000".parse().expect("a place"),
@@ -227,7 +242,7 @@ mod tests {
         Packet::Signalling {
             at: SystemTime::UNIX_EPOCH,
             direction: Direction::Egress,
-            bytes: b"E\0\0\x15 odd".to_vec(),
+            bytes: b"E\0\0\x15 o\0\0\nAuthorization:secret".to_vec(),
             truncated: false,
             calls: calls.iter().copied().map(CallNumber).collect(),
         }
@@ -254,7 +269,8 @@ mod tests {
         assert_eq!(drop.timestamp.as_nanos(), 1_800_000_000_123_456_789);
         assert_eq!((drop.interface_id, drop.original_len), (0, 1_442));
         assert_eq!(drop.data.len(), MAX_SAMPLE);
-        let comment = "drop: no_pinhole, in by 3, near call 2: next_port 203.0.113.10:10000";
+        let comment =
+            "drop: no_pinhole, in by 2147483647, near call 2: next_port 203.0.113.10:10000";
         assert_eq!(
             drop.options,
             [
@@ -262,11 +278,16 @@ mod tests {
                 EnhancedPacketOption::Flags(INBOUND)
             ]
         );
-        assert_eq!(&*message.data, b"E\0\0\x15 odd");
+        assert_eq!(
+            &message.data[12..],
+            b"\x08\0E\0\0\x15 o\0\0\nAuthorization:XXXXXX"
+        );
         assert_eq!(
             message.options,
             [
-                EnhancedPacketOption::Comment("pass: egress_signalling, call 7".into()),
+                EnhancedPacketOption::Comment(
+                    "pass: egress_signalling, call 7; 6 bytes of credentials blanked".into()
+                ),
                 EnhancedPacketOption::Flags(OUTBOUND),
                 EnhancedPacketOption::DropCount(3)
             ]

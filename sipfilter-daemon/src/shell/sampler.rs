@@ -92,29 +92,68 @@ impl Sources {
 
     /// Looks once. `is_sweep` looks also at reasons of which there is no sample.
     pub fn look(&mut self, is_sweep: bool) {
-        let mut samples: BTreeMap<Reason, Vec<Sample>> = BTreeMap::new();
+        let mut samples = Vec::new();
         // Whoever looks seldom finds no more than was granted; the bound is for a kernel that grants itself.
         let bound = GRANT as usize * Reason::ALL.len();
         for _ in 0..bound {
             let Some(record) = self.ring.next() else {
                 break;
             };
-            if let Some(sample) = Sample::read(&record) {
-                samples.entry(sample.reason).or_default().push(sample);
-            }
+            samples.extend(Sample::read(&record));
+        }
+        let mut taken: BTreeMap<Reason, u64> = BTreeMap::new();
+        for sample in &samples {
+            *taken.entry(sample.reason).or_default() += 1;
         }
         let wall = (SystemTime::now(), clock::now());
+        let mut counted = BTreeMap::new();
         for reason in sampled() {
-            let samples = samples.remove(&reason).unwrap_or_default();
-            if samples.is_empty() && !is_sweep {
-                continue;
-            }
-            let packets = self.count(reason);
-            if is_sweep || !samples.is_empty() {
+            if taken.contains_key(&reason) || is_sweep {
+                counted.insert(reason, self.handle_count(reason));
                 self.grant(reason);
             }
-            self.handle(reason, packets, &samples, wall);
         }
+        for sample in &samples {
+            let packets = counted.get(&sample.reason).copied().unwrap_or_default();
+            let samples = taken.get(&sample.reason).copied().unwrap_or(1);
+            // A packet may be counted after its sample was read, and before.
+            self.handle_sample(sample, (packets as f64 / samples as f64).max(1.0), wall);
+        }
+        for (reason, packets) in counted {
+            let samples = taken.get(&reason).copied().unwrap_or_default();
+            if packets > samples {
+                self.feed.publish(wall.0, || view::Occurrence::Counted {
+                    reason: reason.name().to_owned(),
+                    packets,
+                    samples,
+                });
+            }
+        }
+    }
+
+    /// Has the ledger know of a reason's packets since the last look.
+    fn handle_count(&mut self, reason: Reason) -> u64 {
+        let packets = self.count(reason);
+        let passes = self.modes.action(reason) == Action::Pass;
+        if packets > 0 && self.modes.ruling(reason) == Action::Drop {
+            self.ledger.lock().handle_count(reason, packets, passes);
+        }
+        packets
+    }
+
+    /// A sample stands for `weight` packets.
+    fn handle_sample(&self, sample: &Sample, weight: f64, (wall, now): (SystemTime, Instant)) {
+        let age = now.0.saturating_sub(sample.at.0);
+        let at = wall.checked_sub(age).unwrap_or(wall);
+        let near = self.ledger.lock().handle_sample(sample, weight, at);
+        self.feed.publish(at, || {
+            view::Occurrence::Drop(Box::new(packet(sample, near.clone())))
+        });
+        self.feed.publish_packet(|| Packet::Dropped {
+            at,
+            sample: Box::new(sample.clone()),
+            near,
+        });
     }
 
     /// Packets of a reason since the last look.
@@ -131,41 +170,6 @@ impl Sources {
         let place = Counter::Reason(reason).index();
         if let Err(error) = self.grants.set(place, GRANT, 0) {
             tracing::debug!(%error, reason = reason.name(), "no samples");
-        }
-    }
-
-    fn handle(
-        &self,
-        reason: Reason,
-        packets: u64,
-        samples: &[Sample],
-        (wall, now): (SystemTime, Instant),
-    ) {
-        let passes = self.modes.action(reason) == Action::Pass;
-        if packets > 0 && self.modes.ruling(reason) == Action::Drop {
-            self.ledger.lock().handle_count(reason, packets, passes);
-        }
-        // A packet may be counted after its sample was read, and before.
-        let weight = (packets as f64 / samples.len().max(1) as f64).max(1.0);
-        for sample in samples {
-            let age = now.0.saturating_sub(sample.at.0);
-            let at = wall.checked_sub(age).unwrap_or(wall);
-            let near = self.ledger.lock().handle_sample(sample, weight, at);
-            self.feed.publish(at, || {
-                view::Occurrence::Drop(Box::new(packet(sample, near.clone())))
-            });
-            self.feed.publish_packet(|| Packet::Dropped {
-                at,
-                sample: Box::new(sample.clone()),
-                near,
-            });
-        }
-        if packets > samples.len() as u64 {
-            self.feed.publish(wall, || view::Occurrence::Counted {
-                reason: reason.name().to_owned(),
-                packets,
-                samples: samples.len() as u64,
-            });
         }
     }
 }

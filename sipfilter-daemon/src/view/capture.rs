@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 /// `sipfilterctl capture`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Captured {
-    /// The file.
+    /// The file; `-` for standard output.
     pub file: String,
     /// Packets in it.
     pub packets: u64,
     /// Its length in bytes.
     pub bytes: u64,
-    /// Why it ended: `count`, `seconds`, `size`, `signal` or `daemon`.
+    /// Why it ended: `count`, `seconds`, `size`, `signal`, `daemon`, or `reader` if nobody reads the pipe any more.
     pub ended: String,
     /// Packets that were dropped meanwhile, whether or not they are in it.
     pub dropped_packets: u64,

@@ -5,6 +5,7 @@
 
 mod agents;
 mod apply;
+mod captures;
 mod chaos;
 mod cleanup;
 mod diagnosis;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         .chain(report::tests())
         .chain(drops::tests())
         .chain(apply::tests())
+        .chain(captures::tests())
         .chain(chaos::tests())
         .chain(faults::tests())
         .map(|test| {
