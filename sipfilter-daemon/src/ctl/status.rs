@@ -117,9 +117,19 @@ fn show(out: &mut dyn Write, status: &view::Status) -> Result<(), CtlError> {
     let interfaces: Vec<_> = status
         .interfaces
         .iter()
-        .map(|interface| match &interface.fallback {
-            Some(why) => format!("{} ({}: {why})", interface.name, interface.mode),
-            None => format!("{} ({})", interface.name, interface.mode),
+        .map(|interface| {
+            let (name, mode) = (&interface.name, &interface.mode);
+            match (
+                interface.state.as_str(),
+                &interface.now_called,
+                &interface.fallback,
+            ) {
+                ("gone", ..) => format!("{name} (GONE)"),
+                ("refused", ..) => format!("{name} (NOT FILTERED)"),
+                (_, Some(other), _) => format!("{name} ({mode}; NOW CALLED {other})"),
+                (_, None, Some(why)) => format!("{name} ({mode}: {why})"),
+                (_, None, None) => format!("{name} ({mode})"),
+            }
         })
         .collect();
     let protected: Vec<_> = status.protected.iter().map(ToString::to_string).collect();
@@ -159,6 +169,27 @@ fn show(out: &mut dyn Write, status: &view::Status) -> Result<(), CtlError> {
     ];
     if status.adopted_pinholes > 0 {
         rows.push(("of earlier runs", status.adopted_pinholes.to_string()));
+    }
+    for interface in &status.interfaces {
+        let name = &interface.name;
+        let text = match (
+            interface.state.as_str(),
+            &interface.now_called,
+            &interface.refusal,
+        ) {
+            ("gone", ..) => format!(
+                "interface {name} is gone; one of this name is filtered as soon as it is there"
+            ),
+            (_, Some(other), _) => format!(
+                "interface {name} is called {other} now, and filtered: write that under `interfaces` and reload"
+            ),
+            (_, _, Some(why)) => format!(
+                "interface {name} is not filtered: {}",
+                output::printable(why)
+            ),
+            _ => continue,
+        };
+        rows.push(("warning", text));
     }
     if status.routes_changed {
         let text = "the routes to the PBX have changed since they were asked, so that its own packets count as forged: `sipfilterctl reload`";

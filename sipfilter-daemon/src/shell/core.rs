@@ -7,6 +7,7 @@ mod report;
 pub mod succession;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     time::{Duration, SystemTime},
 };
@@ -27,6 +28,7 @@ use super::{
     pressure::Pressure,
     provisional::Provisionals,
     record::{LookupError, Records},
+    reload::places::Place,
     scope::modes,
     traffic::Ledger,
 };
@@ -115,6 +117,8 @@ pub struct About {
     pub started: Instant,
     /// What was applied and waits to be confirmed, and until when it does.
     pub unconfirmed: Option<(String, Instant)>,
+    /// Where the interfaces are by now; those of which nothing is said are where they were.
+    pub places: BTreeMap<String, Place>,
 }
 
 impl Core {
@@ -450,19 +454,7 @@ impl Core {
                 }
             }),
             uptime_seconds: seconds_since(self.about.started, now),
-            interfaces: self
-                .about
-                .attached
-                .iter()
-                .map(|(name, attached)| view::Interface {
-                    name: name.clone(),
-                    mode: attached.to_string(),
-                    fallback: match attached {
-                        Attached::Fallback { why } => Some(why.clone()),
-                        Attached::Native | Attached::Generic => None,
-                    },
-                })
-                .collect(),
+            interfaces: self.interfaces(),
             protected: pbx.addresses.clone(),
             rtp_ports: format!("{}-{}", pbx.rtp_ports.start(), pbx.rtp_ports.end()),
             enforcement: summary.enforcement.to_owned(),
@@ -490,6 +482,31 @@ impl Core {
                 .map(|reading| (counter_name(&reading), reading.value))
                 .collect(),
         }
+    }
+
+    fn interfaces(&self) -> Vec<view::Interface> {
+        let attached = self.about.attached.iter();
+        attached
+            .map(|(name, attached)| {
+                let (state, now_called, why) = match self.about.places.get(name) {
+                    None | Some(Place::Filtered) => ("filtered", None, None),
+                    Some(Place::Renamed(other)) => ("renamed", Some(other.clone()), None),
+                    Some(Place::Gone) => ("gone", None, None),
+                    Some(Place::Refused(why)) => ("refused", None, Some(why.clone())),
+                };
+                view::Interface {
+                    name: name.clone(),
+                    mode: attached.to_string(),
+                    fallback: match attached {
+                        Attached::Fallback { why } => Some(why.clone()),
+                        Attached::Native | Attached::Generic => None,
+                    },
+                    state: state.to_owned(),
+                    now_called,
+                    refusal: why,
+                }
+            })
+            .collect()
     }
 
     fn limited_sources(&self) -> Vec<view::LimitedSource> {

@@ -45,3 +45,16 @@ fn link_type(interface: &str) -> Option<u16> {
         Some(address.as_link_addr()?.hatype())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_there_has_a_name() {
+        let loopback = index("lo").unwrap();
+        assert_eq!(name(loopback).as_deref(), Some("lo"));
+        assert_eq!(name(Index(0x7fff_0000)), None);
+        assert_eq!(index("there is none"), None);
+    }
+}

@@ -29,8 +29,9 @@ pub mod pressure;
 pub mod privileges;
 pub mod provisional;
 pub mod record;
-mod reload;
+pub mod reload;
 mod reread;
+pub mod rtnetlink;
 pub mod runtime_dir;
 pub mod sample;
 pub mod sampler;
@@ -42,6 +43,7 @@ pub mod traffic;
 pub mod watch;
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
     path::Path,
@@ -60,6 +62,7 @@ use self::{
     counters::Counters,
     datapath::{Attached, Attachment, Datapath, Found},
     feed::Feed,
+    interface::Index,
     ledger::Ledger,
     logging::LevelSwitch,
     map_writer::MapWriter,
@@ -70,6 +73,7 @@ use self::{
     pressure::Pressure,
     provisional::Provisionals,
     reload::{Command, Order, Reloads, Source, Trial},
+    rtnetlink::{Changes, LinkEvents},
     runtime_dir::RuntimeDir,
     sampler::Sampler,
     signals::{Ending, Hangup, Termination},
@@ -139,7 +143,7 @@ pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyh
         }
     })?;
     datapath.commit(&pins)?;
-    detach_others(&pins, &config);
+    detach_others(&pins, &config, &[]);
     let mut sampler = take_samples(&mut datapath, &pins, &watch);
     let keys = Keys {
         hash: hash_key(),
@@ -150,6 +154,7 @@ pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyh
         attached,
         started,
         unconfirmed: None,
+        places: BTreeMap::new(),
     };
     let kernel = Kernel {
         writer,
@@ -165,7 +170,13 @@ pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyh
         datapath,
         level,
         Trial::after_start(runtime_dir.path()),
+        &core.config().interfaces,
     );
+    let mut links = LinkEvents::new()
+        .inspect_err(|error| {
+            tracing::warn!(%error, "interfaces that come back are seen once a second only");
+        })
+        .ok();
     tracing::info!("ready");
 
     manager.ready(&filtering(core.config()));
@@ -187,7 +198,11 @@ pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyh
                 capture.read_ready(|time, input| core.handle(time, input));
                 core.obey(order);
             }
-            _ = losses.tick() => core.check_losses(),
+            _ = losses.tick() => {
+                core.check_losses();
+                reloads.check_interfaces(&Changes::default(), &mut core);
+            }
+            changes = changed(&mut links) => reloads.check_interfaces(&changes, &mut core),
             () = hangup.wait() => reloads.obey(Command::Load(Order { source: Source::File, asker: None }), &mut core),
             Some(command) = configurations.recv() => reloads.obey(command, &mut core),
             () = sleep_until(reloads.poll_timeout()) => reloads.handle_timeout(clock::now(), &core),
@@ -218,6 +233,13 @@ pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyh
     end(ending, core.config().on_stop, &pins);
     api::unlink(runtime_dir.path());
     Ok(())
+}
+
+async fn changed(links: &mut Option<LinkEvents>) -> Changes {
+    match links {
+        Some(links) => links.wait().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The ledger of drops and the feed of what happens.
@@ -278,20 +300,20 @@ pub fn detach_all(pins: &Pins) {
     }
 }
 
-/// What an earlier run was told to filter, and this one is not.
-fn detach_others(pins: &Pins, config: &Config) {
+/// What was to be filtered before, and is not now; `kept` is filtered all the same.
+fn detach_others(pins: &Pins, config: &Config, kept: &[Index]) {
     let ours: Vec<_> = config
         .interfaces
         .iter()
         .filter_map(|name| interface::index(name))
         .collect();
     for Attachment { index } in datapath::attachments(pins) {
-        if !ours.contains(&index) {
+        if !ours.contains(&index) && !kept.contains(&index) {
             let name = interface::name(index);
             tracing::info!(
                 interface = name,
                 index = index.0,
-                "not configured any more: detached"
+                "not configured, or gone: detached"
             );
             datapath::detach(pins, index);
         }

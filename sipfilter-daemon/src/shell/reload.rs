@@ -5,30 +5,35 @@
 //! the programs on every interface, and only then tells the engine. Invariant: until the programs are exchanged nothing has changed, and
 //! whatever fails leaves it so; a packet meets either the old policy or the new one.
 
+pub mod places;
 mod trial;
 
 use std::{collections::VecDeque, path::Path, time::Duration};
 
 use tokio::{sync::oneshot, task::JoinHandle};
 
+use places::Places;
 use trial::Candidate;
 pub use trial::Trial;
 
 use super::{
     clock,
     core::{Core, succession::Next},
-    datapath::{Datapath, DatapathError, Provisional},
-    ephemeral, interface, interface_addresses,
+    datapath::{self, Attached, Attachment, Datapath, DatapathError, Provisional},
+    ephemeral,
+    interface::{self, Index},
+    interface_addresses,
     logging::LevelSwitch,
     outer::Outer,
     pins::Pins,
     policy::KernelPolicy,
+    rtnetlink::Changes,
     sessions,
 };
 use crate::{
-    config::{Change, Config, Diagnostic, LoadError, ResolveError, changes},
+    config::{Change, Config, Diagnostic, LoadError, ResolveError, XdpMode, changes},
     engine::{Instant, settings::Settings},
-    view,
+    error_text, view,
 };
 
 /// Where another configuration comes from.
@@ -47,6 +52,8 @@ pub enum Source {
     },
     /// What was in force before the one that waits to be confirmed.
     Before(Box<Config>),
+    /// What is in force, whose interfaces are others by now.
+    Again,
 }
 
 /// An order to load another configuration. `asker` hears what became of it, unless it has gone.
@@ -92,6 +99,7 @@ pub struct Reloads {
     level: LevelSwitch,
     pending: Option<Pending>,
     trial: Trial,
+    places: Places,
     /// What was ordered meanwhile, the oldest first.
     waiting: VecDeque<Order>,
 }
@@ -129,6 +137,7 @@ struct Prepared {
     datapath: Datapath,
     changes: Vec<Change>,
     warnings: Vec<view::Problem>,
+    is_again: bool,
 }
 
 /// A configuration that cannot.
@@ -181,6 +190,7 @@ impl Reloads {
         datapath: Datapath,
         level: LevelSwitch,
         trial: Trial,
+        interfaces: &[String],
     ) -> Self {
         Self {
             pins,
@@ -189,6 +199,7 @@ impl Reloads {
             level,
             pending: None,
             trial,
+            places: Places::of(interfaces),
             waiting: VecDeque::new(),
         }
     }
@@ -253,14 +264,71 @@ impl Reloads {
         }
     }
 
+    /// Looks whether the configured interfaces are those that are filtered. One that was deleted and made again gets the programs that run
+    /// at once; whatever else follows from it for them, another load brings.
+    pub fn check_interfaces(&mut self, changes: &Changes, core: &mut Core) {
+        let before = self.places.all();
+        self.places.forget(changes);
+        let mut is_anew = false;
+        for name in self.places.look() {
+            match self.filter_anew(&name, core.config().xdp) {
+                Ok((index, attached)) => {
+                    self.places.attached(&name, index);
+                    core.set_attached(&name, attached);
+                    is_anew = true;
+                }
+                Err(error) => self.places.refused(&name, error_text::with_causes(&error)),
+            }
+        }
+        let places = self.places.all();
+        if is_anew || places != before {
+            for Attachment { index } in datapath::attachments(&self.pins) {
+                if interface::name(index).is_none() {
+                    datapath::detach(&self.pins, index);
+                }
+            }
+            core.set_places(places);
+        }
+        if is_anew {
+            let config = core.config();
+            let outer = Outer::find(&core.settings().pbx.addresses, &present(&config.interfaces));
+            if outer.indices() != self.policy.settings.outer {
+                self.order(
+                    Order {
+                        source: Source::Again,
+                        asker: None,
+                    },
+                    core,
+                );
+            }
+        }
+    }
+
+    fn filter_anew(
+        &mut self,
+        name: &str,
+        mode: XdpMode,
+    ) -> Result<(Index, Attached), DatapathError> {
+        let index = interface::check(name)?;
+        // A link of an earlier one of this number is dead, and says so.
+        let attached = self.datapath.attach_pinned(&self.pins, name, mode)?;
+        Ok((index, attached))
+    }
+
     /// Begins to prepare another configuration, or remembers the order where one is being prepared. What is in force stays so until
     /// [`Self::finish`].
     fn order(&mut self, order: Order, core: &Core) {
         if self.pending.is_none() {
             self.begin(order, core);
-        } else if order.asker.is_some() || !self.waiting.iter().any(|order| order.asker.is_none()) {
+        } else {
             // Several that nobody waits for are one.
-            self.waiting.push_back(order);
+            let is_again = matches!(order.source, Source::Again);
+            let is_there = self.waiting.iter().any(|waiting| {
+                waiting.asker.is_none() && matches!(waiting.source, Source::Again) == is_again
+            });
+            if order.asker.is_some() || !is_there {
+                self.waiting.push_back(order);
+            }
         }
     }
 
@@ -296,6 +364,7 @@ impl Reloads {
                 patience: *patience,
             })),
             Source::Before(_) => Purpose::EndTrial,
+            Source::Again => Purpose::Stay,
         };
         let loading = tokio::task::spawn_blocking(move || prepare(&order.source, &in_force, &pins));
         self.pending = Some(Pending {
@@ -397,9 +466,22 @@ impl Reloads {
             mut datapath,
             changes,
             warnings,
+            is_again,
         } = prepared;
         let (old, pins) = (&mut self.datapath, &self.pins);
-        let (interfaces, mode, level) = (config.interfaces.clone(), config.xdp, config.log.level);
+        // Nobody has ordered that something is not filtered any more.
+        let kept: Vec<Index> = match is_again {
+            true => datapath::attachments(pins)
+                .iter()
+                .map(|attachment| attachment.index)
+                .collect(),
+            false => self.places.renamed(),
+        };
+        let mut interfaces = present(&config.interfaces);
+        interfaces.extend(kept.iter().filter_map(|index| interface::name(*index)));
+        interfaces.sort_unstable();
+        interfaces.dedup();
+        let (mode, level) = (config.xdp, config.log.level);
         let path = config.path.clone();
         let next = Next {
             config,
@@ -427,7 +509,9 @@ impl Reloads {
         if let Err(error) = datapath.commit(pins) {
             tracing::error!(%error, "the next start will not find what is in force now");
         }
-        super::detach_others(pins, core.config());
+        super::detach_others(pins, core.config(), &kept);
+        self.places.settle(&core.config().interfaces);
+        core.set_places(self.places.all());
         self.level.set(level);
         self.datapath = datapath;
         self.policy = policy;
@@ -468,6 +552,7 @@ fn prepare(source: &Source, in_force: &InForce, pins: &Pins) -> Result<Loaded, R
         Source::File => Config::load(path),
         Source::Text { file, text, .. } => Config::parse_for(Path::new(file), path, text),
         Source::Before(config) => Ok(Config::clone(config)),
+        Source::Again => Ok(in_force.config.clone()),
     };
     let config = config.map_err(|error| Refused {
         errors: problems(&error),
@@ -481,7 +566,18 @@ fn prepare(source: &Source, in_force: &InForce, pins: &Pins) -> Result<Loaded, R
         warnings: warnings.to_vec(),
         changes: changes.to_vec(),
     };
-    let checked = check(&config, in_force);
+    warnings.extend(
+        config
+            .interfaces
+            .iter()
+            .filter(|name| interface::index(name).is_none())
+            .map(|name| {
+                spoken(&format!(
+                    "interface {name:?} is not there; it is filtered as soon as it is"
+                ))
+            }),
+    );
+    let checked = check(&config, in_force, source);
     let Checked {
         settings,
         policy,
@@ -507,7 +603,9 @@ fn prepare(source: &Source, in_force: &InForce, pins: &Pins) -> Result<Loaded, R
         let (before, after) = (written(&in_force.settings), written(&settings));
         changes.extend(Change::of_lists(ADDRESSES, &before, &after));
     }
-    if changes.is_empty() && settings == in_force.settings && policy == in_force.policy {
+    let is_again = matches!(source, Source::Again);
+    if !is_again && changes.is_empty() && settings == in_force.settings && policy == in_force.policy
+    {
         return Ok(Loaded::Same { warnings });
     }
     let provisional = if keeps_numbers(&in_force.settings, &settings) {
@@ -526,6 +624,7 @@ fn prepare(source: &Source, in_force: &InForce, pins: &Pins) -> Result<Loaded, R
         datapath,
         changes,
         warnings,
+        is_again,
     })))
 }
 
@@ -539,7 +638,8 @@ struct Checked {
     capacity: u32,
 }
 
-fn check(config: &Config, in_force: &InForce) -> Result<Checked, ReloadError> {
+/// Interfaces that are not there are waited for only where they were before, so that no misspelt name goes unnoticed.
+fn check(config: &Config, in_force: &InForce, source: &Source) -> Result<Checked, ReloadError> {
     let before = &in_force.config;
     for (key, is_same) in [
         ("log.format", config.log.format == before.log.format),
@@ -550,11 +650,24 @@ fn check(config: &Config, in_force: &InForce) -> Result<Checked, ReloadError> {
         }
     }
     for name in &config.interfaces {
-        interface::check(name)?;
+        match interface::check(name) {
+            Err(DatapathError::NoInterface(_))
+                if before.interfaces.contains(name) || matches!(source, Source::Before(_)) => {}
+            checked => {
+                checked?;
+            }
+        }
     }
-    let settings = config.resolve(interface_addresses)?;
+    let settings = match source {
+        // Those of an interface that has just been made may not be there yet.
+        Source::Again => in_force.settings.clone(),
+        _ => config.resolve(|name| match interface::index(name) {
+            Some(_) => interface_addresses(name),
+            None => Ok(Vec::new()),
+        })?,
+    };
     let mut policy = KernelPolicy::new(&settings);
-    let outer = Outer::find(&settings.pbx.addresses, &config.interfaces);
+    let outer = Outer::find(&settings.pbx.addresses, &present(&config.interfaces));
     policy.settings.outer = outer.indices();
     let capacity = u32::try_from(settings.limits.pinholes).map_err(|_| ReloadError::Pinholes)?;
     Ok(Checked {
@@ -563,6 +676,11 @@ fn check(config: &Config, in_force: &InForce) -> Result<Checked, ReloadError> {
         outer,
         capacity,
     })
+}
+
+fn present(interfaces: &[String]) -> Vec<String> {
+    let is_there = |name: &&String| interface::index(name).is_some();
+    interfaces.iter().filter(is_there).cloned().collect()
 }
 
 /// Whether protected addresses and providers have the numbers that they had. More providers behind them do no harm.
@@ -657,7 +775,7 @@ fn problem(diagnostic: &Diagnostic) -> view::Problem {
 }
 
 fn unplaced(error: &(dyn std::error::Error + 'static)) -> view::Problem {
-    spoken(&crate::error_text::with_causes(error))
+    spoken(&error_text::with_causes(error))
 }
 
 fn spoken(message: &str) -> view::Problem {

@@ -104,6 +104,16 @@ pub struct Interface {
     /// Why generic, where native was wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
+    /// `filtered`; `renamed`: filtered, under another name than the configuration says; `gone`: there is none of this name, and one is
+    /// filtered as soon as it is there; `refused`: it is there and cannot be filtered.
+    #[serde(default)]
+    pub state: String,
+    /// Its name, where that is another by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now_called: Option<String>,
+    /// Why it cannot be filtered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
 }
 
 /// A configuration that was applied and not confirmed yet.

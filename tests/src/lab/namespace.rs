@@ -128,12 +128,20 @@ pub fn join(one: (&Namespace, &str), other: (&Namespace, &str)) -> Result<()> {
         other.0.name(),
     ]))?;
     for (namespace, interface) in [one, other] {
-        run(namespace.command("ethtool").args([
-            "-K", interface, "rx", "off", "tx", "off", "gso", "off", "tso", "off", "gro", "off",
-        ]))?;
-        namespace.ip(&format!("link set {interface} up"))?;
+        bare(namespace, interface)?;
     }
     Ok(())
+}
+
+/// Takes every offload off an interface, and brings it up.
+///
+/// # Errors
+/// Where `ip` or `ethtool` fails.
+pub fn bare(namespace: &Namespace, interface: &str) -> Result<()> {
+    run(namespace.command("ethtool").args([
+        "-K", interface, "rx", "off", "tx", "off", "gso", "off", "tso", "off", "gro", "off",
+    ]))?;
+    namespace.ip(&format!("link set {interface} up"))
 }
 
 /// Runs a command to its end and gives its standard output.

@@ -11,7 +11,7 @@ use aya::programs::tc::{SchedClassifier, TcAttachType};
 use super::{
     address::{Family, PBX_RTP_FIRST, PBX_RTP_LAST, Place, SIP_PORT},
     cleanup::{self, Directory},
-    namespace::{Namespace, join, run},
+    namespace::{Namespace, bare, join, run},
     service,
     tagger::Tagger,
 };
@@ -194,15 +194,12 @@ impl Network {
         }
         self.switch.ip("link set br0 up")?;
         self.tag_outer_link()?;
-        let outer = self.outer_stack();
+        self.address_outer()?;
         for family in [Family::V4, Family::V6] {
             for place in Place::provider() {
                 add(&self.provider, UPLINK, place, family, Mask::Net)?;
             }
             add(&self.stranger, UPLINK, Place::Stranger, family, Mask::Net)?;
-            for place in [Place::ProviderGateway, Place::StrangerGateway] {
-                add(&self.edge, outer, place, family, Mask::Net)?;
-            }
             for (namespace, gateway) in [
                 (&self.provider, Place::ProviderGateway),
                 (&self.stranger, Place::StrangerGateway),
@@ -214,6 +211,51 @@ impl Network {
             }
         }
         Ok(())
+    }
+
+    fn address_outer(&self) -> Result<()> {
+        for family in [Family::V4, Family::V6] {
+            for place in [Place::ProviderGateway, Place::StrangerGateway] {
+                add(&self.edge, self.outer_stack(), place, family, Mask::Net)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the edge's outer interface away, as when a network card is pulled.
+    ///
+    /// # Errors
+    /// Where it is not there.
+    pub fn delete_outer(&self) -> Result<()> {
+        self.edge.ip(&format!("link delete {OUTER}"))
+    }
+
+    /// Makes it again after [`Network::delete_outer`], of this index or any. Its addresses come later:
+    /// [`Network::connect_outer`].
+    ///
+    /// # Errors
+    /// Where it is there, or another has its index.
+    pub fn make_outer(&self, index: Option<u32>) -> Result<()> {
+        let index = index
+            .map(|index| format!("index {index}"))
+            .unwrap_or_default();
+        self.edge.ip(&format!(
+            "link add {OUTER} {index} type veth peer name {OUTER_PEER} netns {}",
+            self.switch.name()
+        ))
+    }
+
+    /// Connects it as it was: offloads off, up, with its addresses.
+    ///
+    /// # Errors
+    /// Where a step fails.
+    pub fn connect_outer(&self) -> Result<()> {
+        for (namespace, interface) in [(&self.edge, OUTER), (&self.switch, OUTER_PEER)] {
+            bare(namespace, interface)?;
+        }
+        self.switch
+            .ip(&format!("link set {OUTER_PEER} master br0"))?;
+        self.address_outer()
     }
 
     fn build_inside(&self) -> Result<()> {

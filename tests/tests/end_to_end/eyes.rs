@@ -38,7 +38,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// What the edge's own Prometheus would get.
-fn scrape(edge: &Namespace) -> Result<String> {
+pub fn scrape(edge: &Namespace) -> Result<String> {
     let answer = edge.enter(|| -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&METRICS, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;

@@ -15,6 +15,7 @@ mod eyes;
 mod faults;
 mod floods;
 mod identity;
+mod interfaces;
 mod jumbo;
 mod lifecycle;
 mod modes;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         .into_iter()
         .chain(stories::tests())
         .chain(identity::tests())
+        .chain(interfaces::tests())
         .chain(jumbo::tests())
         .chain(lifecycle::tests())
         .chain(cleanup::tests())

@@ -63,6 +63,14 @@ impl Core {
                 .iter()
                 .map(|(name, how)| (name.clone(), how.to_string()))
                 .collect(),
+            filtered: self
+                .interfaces()
+                .into_iter()
+                .map(|interface| {
+                    let is_filtered = matches!(interface.state.as_str(), "filtered" | "renamed");
+                    (interface.name, is_filtered)
+                })
+                .collect(),
             // What cannot be read is left out, as if the scrape had failed for it.
             packets: self
                 .counters

@@ -2,6 +2,8 @@
 //!
 //! It neither loads nor attaches. Invariant: nothing is said to the engine or written to a pinhole before the new programs run.
 
+use std::collections::BTreeMap;
+
 use super::{About, Core};
 use crate::{
     config::Config,
@@ -12,6 +14,7 @@ use crate::{
         outer::Outer,
         policy::KernelPolicy,
         provisional::Provisionals,
+        reload::places::Place,
     },
 };
 
@@ -52,7 +55,15 @@ impl Core {
     ) -> Result<Effect, DatapathError> {
         let succession = self.writer.succession(datapath, next.capacity)?;
         let provisionals = Provisionals::new(datapath, next.policy)?;
-        let attached = attach(datapath)?;
+        let mut attached = attach(datapath)?;
+        attached.retain(|(name, _)| next.config.interfaces.contains(name));
+        // Those that are not there by their names are as they were last.
+        for (name, how) in &self.about.attached {
+            let is_meant = next.config.interfaces.contains(name);
+            if is_meant && !attached.iter().any(|(other, _)| other == name) {
+                attached.push((name.clone(), how.clone()));
+            }
+        }
 
         let now = clock::now();
         let before = (
@@ -68,6 +79,7 @@ impl Core {
             attached,
             started: self.about.started,
             unconfirmed: self.about.unconfirmed.take(),
+            places: std::mem::take(&mut self.about.places),
         };
         self.engine.reconfigure(now, next.settings);
         self.drain(now);
@@ -83,6 +95,24 @@ impl Core {
     /// The configuration in force.
     pub fn config(&self) -> &Config {
         &self.about.config
+    }
+
+    /// The programs were put on an interface of it.
+    pub fn set_attached(&mut self, name: &str, how: Attached) {
+        match self
+            .about
+            .attached
+            .iter_mut()
+            .find(|(known, _)| known == name)
+        {
+            Some((_, known)) => *known = how,
+            None => self.about.attached.push((name.to_owned(), how)),
+        }
+    }
+
+    /// What `status` tells of where its interfaces are.
+    pub fn set_places(&mut self, places: BTreeMap<String, Place>) {
+        self.about.places = places;
     }
 
     /// What `status` tells of a configuration that waits to be confirmed.

@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub is_enforcing: bool,
     /// Interfaces and how the program is attached to each.
     pub interfaces: Vec<(String, String)>,
+    /// Interfaces of the configuration, and whether they are filtered now.
+    pub filtered: Vec<(String, bool)>,
     /// The kernel's counters.
     pub packets: Vec<view::Counter>,
     /// The engine's counters, those of one name together.
@@ -103,6 +105,13 @@ impl Snapshot {
             "interface_info",
             "Where the filter is attached, and how: native or generic; always 1",
             interfaces,
+        )?;
+        families.gauges(
+            "interface_filtered",
+            "1 where an interface of the configuration is filtered, 0 where it is gone or cannot be",
+            self.filtered.iter().map(|(name, is_filtered)| {
+                ([("interface", name.as_str())], f64::from(u8::from(*is_filtered)))
+            }),
         )?;
         let tables = |value: fn(&(&'static str, u64, u64)) -> u64| {
             self.tables

@@ -37,6 +37,7 @@ fn snapshot() -> Snapshot {
         uptime_seconds: 1.5,
         is_enforcing: true,
         interfaces: vec![("eth0".to_owned(), "native".to_owned())],
+        filtered: vec![("eth0".to_owned(), true)],
         // Under both modes, so that every verdict is there.
         packets: [Modes::DEFAULT, Modes::DEFAULT.with(Mode::Observe)]
             .into_iter()

@@ -1,0 +1,282 @@
+//! Interfaces that go down, are called otherwise, vanish and come back, while calls talk over them.
+
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use sipfilter_daemon::shell::interface;
+use sipfilter_tests::lab::{
+    address::Family,
+    call::{Direction, Role},
+    daemon::{self, Daemon, Filter, Mode},
+    namespace::join,
+    sipp::{Answer, Cue, Progress},
+    stage::Stage,
+    topology::{Attachments, Network, OUTER, Topology},
+};
+
+use crate::Test;
+
+const SECOND: &str = "outer1";
+const OTHER: &str = "wan0";
+const PATIENCE: Duration = Duration::from_secs(20);
+/// An interface that is there again is filtered within that time; on an idle machine it takes milliseconds.
+const UNFILTERED: Duration = Duration::from_secs(2);
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new("interfaces::down_and_up_costs_no_call", down_and_up),
+        Test::new(
+            "interfaces::one_that_is_renamed_stays_filtered_until_the_configuration_says_otherwise",
+            renamed,
+        ),
+        Test::new(
+            "interfaces::one_that_is_made_again_is_filtered_at_once",
+            made_again,
+        ),
+        Test::new(
+            "interfaces::one_that_is_made_again_with_the_same_number_is_filtered",
+            made_again_alike,
+        ),
+        Test::new(
+            "interfaces::one_that_is_gone_keeps_no_other_from_being_filtered",
+            several,
+        ),
+    ]
+}
+
+fn stage() -> Result<(Stage, String)> {
+    let network = Network::build(Topology::Routed, Family::V4, &[])?;
+    let mut stage = Stage::set(network, Filter::Sipfilter(Mode::Native), 2, 2)?;
+    let config = daemon::config(&stage.network, &[OUTER], Mode::Native);
+    stage.place(Direction::Inbound, Answer::AtOnce, Progress::Established)?;
+    Ok((stage, config))
+}
+
+fn down_and_up() -> Result<()> {
+    let (mut stage, _) = stage()?;
+    for _ in 0..3 {
+        stage.network.edge.ip(&format!("link set {OUTER} down"))?;
+        is_filtered(&stage.network, OUTER)?;
+        sleep(Duration::from_millis(300));
+        stage.network.edge.ip(&format!("link set {OUTER} up"))?;
+        is_filtered(&stage.network, OUTER)?;
+    }
+    works(&mut stage, OUTER)?;
+    ensure!(shown(&stage, OUTER)?["state"] == json!("filtered"));
+    end(&mut stage)
+}
+
+fn renamed() -> Result<()> {
+    let (mut stage, config) = stage()?;
+    stage.place(Direction::Outbound, Answer::AtOnce, Progress::Established)?;
+    let before = stage.pinholes()?;
+    for (from, to) in [(OUTER, OTHER), (OTHER, OUTER), (OUTER, OTHER)] {
+        stage
+            .talk_through(|network, daemon| {
+                let daemon = daemon.context("no daemon")?;
+                let said = daemon.log().len();
+                network.edge.ip(&format!("link set {from} name {to}"))?;
+                let words = match to {
+                    OTHER => "stays filtered",
+                    _ => "was filtered all the time",
+                };
+                wait_for(&daemon, said, words)?;
+                Ok(daemon)
+            })
+            .with_context(|| format!("{from} renamed {to}"))?;
+        is_filtered(&stage.network, to)?;
+    }
+    let now = shown(&stage, OUTER)?;
+    ensure!(
+        now["state"] == json!("renamed") && now["now_called"] == json!(OTHER),
+        "{now}"
+    );
+    let metrics = crate::eyes::scrape(&stage.network.edge)?;
+    ensure!(
+        metrics.contains("sipfilter_interface_filtered{interface=\"outer0\"} 1"),
+        "{metrics}"
+    );
+    // What is reloaded reaches the one that it no longer names by its name, in maps of another size.
+    let other_size = config.replacen("[xdp]", "[limits]\npinholes = 1000\n\n[xdp]", 1);
+    let other_name = other_size.replacen("\"outer0\"", "\"wan0\"", 1);
+    for changed in [&other_size, &other_name] {
+        stage.talk_through(|_, daemon| {
+            let daemon = daemon.context("no daemon")?;
+            let answer = daemon.reload(changed)?;
+            ensure!(answer["ok"] == json!(true), "{answer}");
+            Ok(daemon)
+        })?;
+        is_filtered(&stage.network, OTHER)?;
+        ensure!(stage.pinholes()? == before, "pinholes were lost");
+    }
+    ensure!(shown(&stage, OTHER)?["state"] == json!("filtered"));
+    end(&mut stage)
+}
+
+fn made_again() -> Result<()> {
+    let (mut stage, _) = stage()?;
+    let before = stage.pinholes()?;
+    for _ in 0..2 {
+        let daemon = stage.daemon.as_ref().context("no daemon")?;
+        let said = daemon.log().len();
+        stage.network.delete_outer()?;
+        wait_for(daemon, said, "the interface is gone")?;
+        ensure!(shown(&stage, OUTER)?["state"] == json!("gone"));
+        let metrics = crate::eyes::scrape(&stage.network.edge)?;
+        ensure!(
+            metrics.contains("sipfilter_interface_filtered{interface=\"outer0\"} 0"),
+            "{metrics}"
+        );
+        stage.network.make_outer(None)?;
+        soon_filtered(&stage.network, OUTER)?;
+        wait_for(daemon, said, "there again")?;
+        // The programs know the interface's number, so that others are loaded.
+        wait_for(daemon, said, "reloaded")?;
+        stage.network.connect_outer()?;
+        ensure!(stage.pinholes()? == before, "pinholes were lost");
+        let status = stage
+            .daemon
+            .as_ref()
+            .context("no daemon")?
+            .ctl(&["status", "--json"])?;
+        ensure!(
+            status["daemon"]["routes_changed"] == json!(false)
+                && status["daemon"]["interfaces"][0]["state"] == json!("filtered"),
+            "{status}"
+        );
+    }
+    works(&mut stage, OUTER)?;
+    end(&mut stage)
+}
+
+/// Nothing that is asked for afterwards tells the new one from the old one.
+fn made_again_alike() -> Result<()> {
+    let (mut stage, _) = stage()?;
+    let index = stage
+        .network
+        .edge
+        .enter(|| interface::index(OUTER))?
+        .context("no index")?
+        .0;
+    stage.network.delete_outer()?;
+    stage.network.make_outer(Some(index))?;
+    soon_filtered(&stage.network, OUTER)?;
+    stage.network.connect_outer()?;
+    works(&mut stage, OUTER)?;
+    end(&mut stage)
+}
+
+fn several() -> Result<()> {
+    let (mut stage, config) = stage()?;
+    join(
+        (&stage.network.edge, SECOND),
+        (&stage.network.provider, "spare0"),
+    )?;
+    let both = config.replacen("\"outer0\"", "\"outer0\", \"outer1\"", 1);
+    let answer = stage.daemon.as_ref().context("no daemon")?.reload(&both)?;
+    ensure!(answer["ok"] == json!(true), "{answer}");
+    let daemon = stage.daemon.as_ref().context("no daemon")?;
+    let said = daemon.log().len();
+    stage.network.edge.ip(&format!("link delete {SECOND}"))?;
+    wait_for(daemon, said, "the interface is gone")?;
+    stage.network.delete_outer()?;
+    stage.network.make_outer(None)?;
+    soon_filtered(&stage.network, OUTER)?;
+    stage.network.connect_outer()?;
+    works(&mut stage, OUTER)?;
+    // One that was there is waited for; one that never was is a mistake.
+    let daemon = stage.daemon.as_ref().context("no daemon")?;
+    let answer = daemon.reload(&format!("{both}\n[limits]\ncalls = 77\n"))?;
+    ensure!(
+        answer["ok"] == json!(true) && answer["warnings"].to_string().contains(SECOND),
+        "{answer}"
+    );
+    let wrong = daemon.reload(&both.replacen(SECOND, "outer9", 1))?;
+    ensure!(
+        wrong["ok"] == json!(false) && wrong["errors"].to_string().contains("outer9"),
+        "{wrong}"
+    );
+    ensure!(shown(&stage, SECOND)?["state"] == json!("gone"));
+    join(
+        (&stage.network.edge, SECOND),
+        (&stage.network.provider, "spare0"),
+    )?;
+    soon_filtered(&stage.network, SECOND)?;
+    end(&mut stage)
+}
+
+/// Calls in progress are heard, strangers are not, and another call comes about.
+fn works(stage: &mut Stage, name: &str) -> Result<()> {
+    is_filtered(&stage.network, name)?;
+    // Neighbours and bridge ports need a moment.
+    sleep(Duration::from_secs(1));
+    stage.place(Direction::Outbound, Answer::AtOnce, Progress::Established)?;
+    let through = stage.talk_through(|_, daemon| {
+        sleep(Duration::from_millis(300));
+        daemon.context("no daemon")
+    })?;
+    ensure!(
+        through.sent > 0 && through.strangers_sent > 0,
+        "nobody sent anything"
+    );
+    Ok(())
+}
+
+fn end(stage: &mut Stage) -> Result<()> {
+    let chosen: fn(&sipfilter_tests::lab::call::Call) -> bool = |_| true;
+    stage.cue(chosen, Role::Caller, Cue::Proceed, Progress::Ended)?;
+    let (sent, arrived) = stage.talk_after_the_end(chosen)?;
+    ensure!(
+        sent > 0 && arrived == 0,
+        "{arrived} of {sent} packets after BYE arrived"
+    );
+    ensure!(stage.pinholes()? == 0, "pinholes outlive their calls");
+    Ok(())
+}
+
+fn shown(stage: &Stage, name: &str) -> Result<Value> {
+    let daemon = stage.daemon.as_ref().context("no daemon")?;
+    let status = daemon.ctl(&["status", "--json"])?;
+    let interfaces = status["daemon"]["interfaces"].as_array();
+    let found = interfaces.and_then(|all| all.iter().find(|shown| shown["name"] == json!(name)));
+    found
+        .cloned()
+        .with_context(|| format!("no {name} in {status}"))
+}
+
+fn is_filtered(network: &Network, name: &str) -> Result<()> {
+    let attached = Attachments::on(&network.edge, name)?;
+    ensure!(
+        attached.xdp.len() == 1 && attached.egress == 1,
+        "one program of each kind belongs on {name}: {attached:?}"
+    );
+    Ok(())
+}
+
+fn soon_filtered(network: &Network, name: &str) -> Result<()> {
+    let deadline = Instant::now() + UNFILTERED;
+    while is_filtered(network, name).is_err() && Instant::now() < deadline {
+        sleep(Duration::from_millis(5));
+    }
+    is_filtered(network, name)
+}
+
+/// Waits until the daemon says so after what it has said.
+fn wait_for(daemon: &Daemon, said: usize, words: &str) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if daemon
+            .log()
+            .get(said..)
+            .is_some_and(|log| log.contains(words))
+        {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(20));
+    }
+    anyhow::bail!("nothing is said of `{words}`:\n{}", daemon.log())
+}
