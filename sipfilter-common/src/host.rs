@@ -225,6 +225,10 @@ impl FamilyTables<Ipv4> for HostTables {
         Some((pinhole, self.slot(pinhole.slot)?))
     }
 
+    fn may_be_provider(&self, address: Ipv4) -> bool {
+        self.provider(address).is_some()
+    }
+
     fn provider(&self, address: Ipv4) -> Option<&ProviderRule> {
         longest_match(&self.providers4, address, Ipv4::mask)
     }
@@ -259,6 +263,10 @@ impl FamilyTables<Ipv6> for HostTables {
         let key = PinholeKey::new(local.address, local.port);
         let pinhole = self.pinholes6.get(&key)?;
         Some((pinhole, self.slot(pinhole.slot)?))
+    }
+
+    fn may_be_provider(&self, address: Ipv6) -> bool {
+        self.provider(address).is_some()
     }
 
     fn provider(&self, address: Ipv6) -> Option<&ProviderRule> {

@@ -121,6 +121,102 @@ pub fn parse_ethernet<R: Reader>(reader: &R) -> Result<Network, Malformed> {
     })
 }
 
+/// A whole UDP datagram in a frame without tags, over IP without options or extension headers: nearly everything that comes to a PBX.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plain {
+    /// Over IPv4.
+    V4(Datagram<Ipv4>),
+    /// Over IPv6.
+    V6(Datagram<Ipv6>),
+}
+
+/// All that the rules need of a UDP datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Datagram<A> {
+    /// The IP packet.
+    pub ip: Ip<A>,
+    /// The ports.
+    pub ports: Ports,
+    /// Where the payload begins and ends.
+    pub payload: (usize, usize),
+}
+
+/// Reads a plain datagram, whose headers all lie at fixed offsets, in a fraction of the time that [`parse_ethernet`] and what follows it
+/// take. They would read the same. `None` for everything else, and for what is malformed.
+#[inline(always)]
+pub fn parse_plain<R: Reader>(reader: &R) -> Option<Plain> {
+    match reader.be16(ETHERNET_HEADER - 2)? {
+        ETHERTYPE_IPV4 => plain4(reader).map(Plain::V4),
+        ETHERTYPE_IPV6 => plain6(reader).map(Plain::V6),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn plain4<R: Reader>(reader: &R) -> Option<Datagram<Ipv4>> {
+    const VERSION_AND_LENGTH: u32 = 0x45;
+    let [first, second, third, source, destination, ports, length] =
+        reader.words::<{ (IPV4_HEADER + UDP_HEADER) / 4 }>(ETHERNET_HEADER)?;
+    let (first, second, third) = (
+        u32::from_be(first),
+        u32::from_be(second),
+        u32::from_be(third),
+    );
+    if first >> 24 != VERSION_AND_LENGTH || second & 0x3fff != 0 || (third >> 16) as u8 != UDP {
+        return None;
+    }
+    let ip = Ip {
+        source: Ipv4::from_word(source),
+        destination: Ipv4::from_word(destination),
+        protocol: UDP,
+        fragment: Fragment::Whole,
+        start: ETHERNET_HEADER,
+        transport: ETHERNET_HEADER + IPV4_HEADER,
+        end: ETHERNET_HEADER + (first & 0xffff) as usize,
+    };
+    datagram(reader, ip, [ports, length])
+}
+
+#[inline(always)]
+fn plain6<R: Reader>(reader: &R) -> Option<Datagram<Ipv6>> {
+    const TRANSPORT: usize = ETHERNET_HEADER + IPV6_HEADER;
+    let [first, second, s0, s1, s2, s3, d0, d1, d2, d3, ports, length] =
+        reader.words::<{ (IPV6_HEADER + UDP_HEADER) / 4 }>(ETHERNET_HEADER)?;
+    let (first, second) = (u32::from_be(first), u32::from_be(second));
+    if first >> 28 != 6 || (second >> 8) as u8 != UDP {
+        return None;
+    }
+    let ip = Ip {
+        source: Ipv6::from_words([s0, s1, s2, s3]),
+        destination: Ipv6::from_words([d0, d1, d2, d3]),
+        protocol: UDP,
+        fragment: Fragment::Whole,
+        start: ETHERNET_HEADER,
+        transport: TRANSPORT,
+        end: TRANSPORT + (second >> 16) as usize,
+    };
+    datagram(reader, ip, [ports, length])
+}
+
+/// `header`: the words of the UDP header (RFC 768).
+#[inline(always)]
+fn datagram<A, R: Reader>(reader: &R, ip: Ip<A>, header: [u32; 2]) -> Option<Datagram<A>> {
+    let [ports, length] = header.map(u32::from_be);
+    let length = (length >> 16) as usize;
+    let payload_end = ip.transport + length;
+    if length < UDP_HEADER || payload_end > ip.end || ip.end > reader.length() {
+        return None;
+    }
+    Some(Datagram {
+        ports: Ports {
+            source: (ports >> 16) as u16,
+            destination: ports as u16,
+        },
+        payload: (ip.transport + UDP_HEADER, payload_end),
+        ip,
+    })
+}
+
 /// Reads the IP version of a packet that has no link-layer header.
 ///
 /// # Errors

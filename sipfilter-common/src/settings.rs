@@ -287,7 +287,15 @@ impl Ports {
 
 #[inline(always)]
 fn place_of<A: Copy + Eq>(list: &[A; MAX_PROTECTED], count: u32, address: A) -> Option<Protected> {
-    for (index, protected) in (0..).zip(list) {
+    let [first, others @ ..] = list;
+    if count == 0 {
+        return None;
+    }
+    // Most hosts have one, whose packets shall not pay for a loop.
+    if constant(first) == address {
+        return Some(Protected(0));
+    }
+    for (index, protected) in (1..).zip(others) {
         if index >= count {
             return None;
         }

@@ -8,7 +8,7 @@ use crate::{
     parse::{Ip, Ports as TransportPorts},
     reader::Reader,
     reason::Reason,
-    settings::Protected,
+    settings::{Mode, Protected},
     value::{Flags, Latch, Latching, Pinhole, Shapes, Slot},
 };
 
@@ -22,17 +22,35 @@ pub(super) fn judge_media<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     ports: &TransportPorts,
     payload: (usize, usize),
 ) -> Reason {
+    if let Some(reason) = judge_known_media(reader, tables, ip, at, ports, payload) {
+        return reason;
+    }
+    if provisional::admits(reader, tables, ip, at, ports, payload) {
+        Reason::Provisional
+    } else {
+        judge_reply(reader, tables, ip, ports, payload)
+    }
+}
+
+/// The same, but `None` where there is no pinhole and something else may let the packet in.
+#[inline(always)]
+pub(super) fn judge_known_media<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
+    reader: &R,
+    tables: &T,
+    ip: &Ip<A>,
+    at: Protected,
+    ports: &TransportPorts,
+    payload: (usize, usize),
+) -> Option<Reason> {
     let local = LocalEnd {
         address: ip.destination,
         at,
         port: ports.destination,
     };
     let Some((pinhole, slot)) = tables.pinhole(&local) else {
-        return if provisional::admits(reader, tables, ip, at, ports, payload) {
-            Reason::Provisional
-        } else {
-            judge_reply(reader, tables, ip, ports, payload)
-        };
+        let may_pass = tables.settings().modes().has(Mode::Replies)
+            || provisional::may_admit(tables, ip, at, ports);
+        return (!may_pass).then_some(Reason::NoPinhole);
     };
     let now = tables.now();
     let source = Source {
@@ -44,7 +62,7 @@ pub(super) fn judge_media<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
         Reason::Media => slot.count_ingress(ip.length(), now),
         _ => slot.count_dropped(),
     }
-    reason
+    Some(reason)
 }
 
 /// Where a packet came from.

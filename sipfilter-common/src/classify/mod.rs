@@ -8,6 +8,7 @@ mod egress;
 mod flow;
 mod ingress;
 mod media;
+mod plain;
 pub mod provisional;
 mod scope;
 mod signalling;
@@ -27,6 +28,7 @@ use self::provisional::Opening;
 
 pub use self::{
     egress::classify_egress, flow::REPLY_LIFETIME, ingress::classify_ingress, media::is_expired,
+    plain::classify_plain,
 };
 
 /// A protected address and a port of it.
@@ -44,6 +46,9 @@ pub struct LocalEnd<A> {
 pub trait FamilyTables<A: Address> {
     /// The pinhole on a protected address and port, and its slot.
     fn pinhole(&self, local: &LocalEnd<A>) -> Option<(&Pinhole<A>, &Slot)>;
+
+    /// Whether [`Self::provider`] may have a rule for the address: a cheap answer, which need not be right where it is yes.
+    fn may_be_provider(&self, address: A) -> bool;
 
     /// The rule of the longest signalling prefix that holds the address.
     fn provider(&self, address: A) -> Option<&ProviderRule>;

@@ -136,6 +136,33 @@ const LEAST: usize = 8;
 /// How often a place is looked at again after another CPU has changed it meanwhile.
 const TRIES: usize = 4;
 
+/// Whether [`admits`] has to be asked: a flood to closed ports gets no further than this.
+#[inline(always)]
+pub(super) fn may_admit<A: Address, T: Tables>(
+    tables: &T,
+    _: &Ip<A>,
+    at: Protected,
+    ports: &Ports,
+) -> bool {
+    place_of_packet::<A, T>(tables, at, ports)
+        .is_some_and(|place| tables.provisional(place) != Provisional::CLOSED)
+}
+
+/// The place that a packet comes to, if ports like its own have one.
+#[inline(always)]
+fn place_of_packet<A: Address, T: Tables>(
+    tables: &T,
+    at: Protected,
+    ports: &Ports,
+) -> Option<PortPlace> {
+    let settings = tables.settings();
+    if !settings.modes().has(Mode::Provisional) || !settings.rtp.contains(ports.destination) {
+        return None;
+    }
+    let address = tables.forget(A::number(settings, at));
+    Some(PortPlace::new(address, ports.destination))
+}
+
 /// Whether a packet to a media port without a pinhole may pass all the same. It is one of the few that do.
 #[inline(always)]
 pub(super) fn admits<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
@@ -146,17 +173,10 @@ pub(super) fn admits<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     ports: &Ports,
     (start, end): (usize, usize),
 ) -> bool {
-    let settings = tables.settings();
-    if !settings.modes().has(Mode::Provisional) || !settings.rtp.contains(ports.destination) {
+    let Some(place) = place_of_packet::<A, T>(tables, at, ports) else {
         return false;
-    }
-    let address = tables.forget(A::number(settings, at));
-    let place = PortPlace::new(address, ports.destination);
+    };
     let mut found = tables.provisional(place);
-    // A flood to closed ports gets no further.
-    if found == Provisional::CLOSED {
-        return false;
-    }
     let now = tables.now();
     if !found.is_open(now) || start + LEAST > end {
         return false;

@@ -148,8 +148,15 @@ impl FamilyTables<Ipv4> for KernelTables {
     }
 
     #[inline(always)]
+    fn may_be_provider(&self, address: Ipv4) -> bool {
+        may_hold(&SOURCE_FILTER, FilterPlace::of_source(address))
+    }
+
+    #[inline(always)]
     fn provider(&self, address: Ipv4) -> Option<&ProviderRule> {
-        may_hold(&SOURCE_FILTER, FilterPlace::of_source(address))?;
+        if !self.may_be_provider(address) {
+            return None;
+        }
         PROVIDERS4.get(Key::new(32, address))
     }
 
@@ -195,8 +202,15 @@ impl FamilyTables<Ipv6> for KernelTables {
     }
 
     #[inline(always)]
+    fn may_be_provider(&self, address: Ipv6) -> bool {
+        may_hold(&SOURCE_FILTER, FilterPlace::of_source(address))
+    }
+
+    #[inline(always)]
     fn provider(&self, address: Ipv6) -> Option<&ProviderRule> {
-        may_hold(&SOURCE_FILTER, FilterPlace::of_source(address))?;
+        if !self.may_be_provider(address) {
+            return None;
+        }
         PROVIDERS6.get(Key::new(128, address))
     }
 
@@ -339,9 +353,10 @@ pub fn scan_place() -> Option<*mut Scanned> {
 
 /// Whether the table behind a filter may have something to find.
 #[inline(always)]
-fn may_hold(filter: &Array<u64>, place: FilterPlace) -> Option<()> {
-    let word = filter.get(place.word())?;
-    (word & place.bit() != 0).then_some(())
+fn may_hold(filter: &Array<u64>, place: FilterPlace) -> bool {
+    filter
+        .get(place.word())
+        .is_some_and(|word| word & place.bit() != 0)
 }
 
 /// Where a packet finds its pinhole.

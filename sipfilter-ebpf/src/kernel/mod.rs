@@ -6,12 +6,12 @@ mod packet;
 mod sample;
 
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action, xdp_md},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
 use sipfilter_common::{
-    classify::{Verdict, classify_egress, classify_ingress},
+    classify::{Verdict, classify_egress, classify_ingress, classify_plain},
     reader::Reader,
     reason::{Action, Counter},
     record::{EGRESS, INGRESS},
@@ -27,11 +27,30 @@ use crate::kernel::{
 /// Judges every packet from outside before the kernel allocates anything for it. `frags`: without it, drivers refuse the program
 /// on links whose frames do not fit into one buffer (jumbo frames).
 #[xdp(frags)]
+#[inline(always)]
 pub fn sipfilter_ingress(context: XdpContext) -> u32 {
+    let packet = XdpPacket::new(&context);
+    let Some(verdict) = classify_plain(&packet, &KernelTables) else {
+        return ingress(context.ctx);
+    };
+    finish(&packet, &verdict, INGRESS);
+    xdp_code(verdict.action)
+}
+
+/// The long way, out of line: its many variables would have the short one's in memory. The context is handed over as it is, for the same
+/// reason.
+#[inline(never)]
+fn ingress(context: *mut xdp_md) -> u32 {
+    let context = XdpContext::new(context);
     let packet = XdpPacket::new(&context);
     let verdict = classify_ingress(&packet, &KernelTables);
     finish(&packet, &verdict, INGRESS);
-    match verdict.action {
+    xdp_code(verdict.action)
+}
+
+#[inline(always)]
+const fn xdp_code(action: Action) -> u32 {
+    match action {
         Action::Pass => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,
     }

@@ -9,7 +9,7 @@ use std::{
 use sipfilter_common::{
     addr::{Address, Ipv4, Ipv6},
     budget::Budgets,
-    classify::{Verdict, classify_egress, classify_ingress},
+    classify::{Verdict, classify_egress, classify_ingress, classify_plain},
     host::HostTables,
     key::PinholeKey,
     parse::{Fragment, Ip, Network, parse_ethernet, parse_ipv4, parse_ipv6, parse_raw},
@@ -30,6 +30,9 @@ const PROVIDER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 0);
 
 /// Judges the bytes as a frame in both directions.
 pub fn run(bytes: &[u8]) {
+    if let Some(short) = classify_plain(&bytes, &tables()) {
+        assert_eq!(short, classify_ingress(&bytes, &tables()));
+    }
     let tables = tables();
     let ingress = classify_ingress(&bytes, &tables);
     justify(bytes, &tables, ingress);

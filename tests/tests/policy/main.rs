@@ -12,11 +12,12 @@ use aya::{
 };
 use sipfilter_common::{
     abi::{RESTING_PINHOLES, RING_BYTES, map},
-    classify::{classify_egress, classify_ingress},
+    classify::{classify_egress, classify_ingress, classify_plain},
     host::HostTables,
     reason::{Action, Counter, Note, Reason},
     record::{HEADER, RecordHeader},
     settings::Settings as Constants,
+    value::{Slot, SlotCounts},
 };
 use sipfilter_daemon::{
     engine::{
@@ -92,6 +93,46 @@ fn the_host_gives_every_case_its_verdict() {
             );
         }
     }
+}
+
+#[test]
+fn the_short_way_leads_where_the_long_one_does() {
+    let mut decided = BTreeSet::new();
+    for scene in scenes() {
+        let (short, long) = (host_tables(&scene.settings), host_tables(&scene.settings));
+        for case in &scene.cases {
+            if case.way == Way::Out {
+                classify_egress(case, &short);
+                classify_egress(case, &long);
+                continue;
+            }
+            for length in 0..=case.frame.len() {
+                let frame = &case.frame[..length];
+                let quick = classify_plain(&frame, &short);
+                decided.extend(quick.map(|verdict| verdict.reason));
+                let verdict = quick.unwrap_or_else(|| classify_ingress(&frame, &short));
+                let name = || format!("{}: {} cut to {length} bytes", scene.name, case.name);
+                assert_eq!(verdict, classify_ingress(&frame, &long), "{}", name());
+                let counts = |tables: &HostTables| -> Vec<SlotCounts> {
+                    tables.slots.iter().map(Slot::counts).collect()
+                };
+                assert_eq!(counts(&short), counts(&long), "{}", name());
+            }
+        }
+    }
+    assert_eq!(
+        decided,
+        BTreeSet::from([
+            Reason::UnknownSource,
+            Reason::Media,
+            Reason::NoPinhole,
+            Reason::PinholeExpired,
+            Reason::WrongSource,
+            Reason::NotMedia,
+            Reason::PayloadType,
+            Reason::RateLimited,
+        ])
+    );
 }
 
 #[test]
