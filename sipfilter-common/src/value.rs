@@ -290,10 +290,13 @@ impl Shapes {
     /// What a datagram with this first byte is.
     #[inline(always)]
     pub const fn of(first: u8) -> Self {
+        // Apart from the others, so that the most frequent one takes one comparison.
+        if first >> 6 == 2 {
+            return Self::RTP;
+        }
         match first {
             0..=3 => Self::STUN,
             20..=63 => Self::DTLS,
-            128..=191 => Self::RTP,
             _ => Self::OTHER,
         }
     }

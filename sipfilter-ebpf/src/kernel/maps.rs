@@ -4,7 +4,7 @@ use core::arch::asm;
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
-    helpers::bpf_ktime_get_coarse_ns,
+    helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns},
     macros::map,
     maps::{
         Array, LruHashMap, PerCpuArray, RingBuf,
@@ -35,6 +35,15 @@ static SETTINGS: Settings = Settings::EMPTY;
 /// Always zero, which the verifier does not know: other than [`SETTINGS`] it lies where programs may write.
 #[unsafe(no_mangle)]
 static mut NOTHING: u32 = 0;
+
+/// The coarse clock as it stood at a tick: asking it takes a call, counting ticks a load. It moves with the ticks and only with them.
+struct Clock {
+    tick: u64,
+    now: u64,
+}
+
+#[unsafe(no_mangle)]
+static mut CLOCK: Clock = Clock { tick: 0, now: 0 };
 
 #[map]
 static STAMP: Array<Stamp> = Array::with_max_entries(1, 0);
@@ -252,8 +261,20 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn now(&self) -> u64 {
-        // SAFETY: the helper takes nothing and returns a number.
-        unsafe { bpf_ktime_get_coarse_ns() }
+        // SAFETY: the helpers take nothing and return numbers; the words are valid and aligned. Several CPUs may write them at once: the
+        // time is written first, so that whoever finds this tick finds its time, or one that another CPU read a moment before.
+        unsafe {
+            let clock = &raw mut CLOCK;
+            let (tick, now) = (&raw mut (*clock).tick, &raw mut (*clock).now);
+            let current = bpf_jiffies64();
+            if tick.read_volatile() == current {
+                return now.read_volatile();
+            }
+            let read = bpf_ktime_get_coarse_ns();
+            now.write_volatile(read);
+            tick.write_volatile(current);
+            read
+        }
     }
 
     #[inline(always)]
