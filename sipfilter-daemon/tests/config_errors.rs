@@ -226,7 +226,7 @@ preset = "asterisk"
 provider = "vapi-us"
 "#,
         &[
-            "error 1:1 interface: unknown key `interface` => did you mean `interfaces`? the keys here are: `interfaces`, `catalogue`, `enforcement`, `scope`, `egress`, `provisional`, `on_stop`, `strict`, `pbx`, `trunk`, `provider`, `limits`, `timers`, `log`, `metrics`, `xdp`",
+            "error 1:1 interface: unknown key `interface` => did you mean `interfaces`? the keys here are: `interfaces`, `catalogue`, `enforcement`, `scope`, `egress`, `provisional`, `on_stop`, `strict`, `pbx`, `trunk`, `provider`, `limits`, `timers`, `log`, `metrics`, `privacy`, `xdp`",
         ],
     ),
     (
@@ -240,7 +240,7 @@ provider = "vapi-us"
 port = 1
 "#,
         &[
-            "error 6:2 reports: unknown key `reports` => the keys here are: `interfaces`, `catalogue`, `enforcement`, `scope`, `egress`, `provisional`, `on_stop`, `strict`, `pbx`, `trunk`, `provider`, `limits`, `timers`, `log`, `metrics`, `xdp`",
+            "error 6:2 reports: unknown key `reports` => the keys here are: `interfaces`, `catalogue`, `enforcement`, `scope`, `egress`, `provisional`, `on_stop`, `strict`, `pbx`, `trunk`, `provider`, `limits`, `timers`, `log`, `metrics`, `privacy`, `xdp`",
         ],
     ),
     (

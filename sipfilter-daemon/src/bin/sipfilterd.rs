@@ -10,7 +10,7 @@ use sipfilter_daemon::{
     arguments::Arguments,
     config::Config,
     error_text,
-    shell::{self, logging},
+    shell::{self, logging, privacy::Redactor},
 };
 
 /// Something went wrong.
@@ -24,7 +24,8 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(WRONG_CONFIG, &error.into()),
     };
-    let level = logging::start(config.log);
+    let redactor = Redactor::new(shell::hash_key(), config.privacy.redact);
+    let level = logging::start(config.log, redactor.clone());
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(FAILED, &error.into()),
     };
-    match runtime.block_on(shell::run(config, &arguments.runtime_dir, level)) {
+    match runtime.block_on(shell::run(config, &arguments.runtime_dir, level, redactor)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(FAILED, &error),
     }

@@ -35,7 +35,7 @@ pub use changes::{Change, changes};
 pub use diagnostic::{Diagnostic, Severity, SourceFile};
 pub use resolve::ResolveError;
 pub use summary::{AllowSummary, ProviderSummary, SignallingLimits, Summary, providers};
-pub use tuning::{DEFAULT_METRICS, Log, LogFormat, LogLevel, OnStop, XdpMode};
+pub use tuning::{DEFAULT_METRICS, Log, LogFormat, LogLevel, OnStop, Privacy, Redact, XdpMode};
 
 use catalogue::{Catalogue, Profile};
 use diagnostic::suggestion;
@@ -76,6 +76,8 @@ pub struct Config {
     pub log: Log,
     /// Where Prometheus finds the metrics, if it does.
     pub metrics: Option<SocketAddr>,
+    /// Whom log, control sockets and captures do not name.
+    pub privacy: Privacy,
     /// What the operator probably did not mean. All are warnings.
     pub warnings: Vec<Diagnostic>,
 }
@@ -181,6 +183,7 @@ fn check(doc: &mut Document, path: &Path, raw: &RawConfig) -> Option<Config> {
     let timers = tuning::timers(doc, &raw.timers);
     let log = tuning::log(doc, &raw.log);
     let metrics = tuning::metrics(doc, &raw.metrics);
+    let privacy = tuning::privacy(doc, &raw.privacy);
     let xdp = tuning::xdp(doc, &raw.xdp);
     let on_stop = tuning::on_stop(doc, &raw.on_stop);
     let (pbx, preset) = pbx?;
@@ -202,6 +205,7 @@ fn check(doc: &mut Document, path: &Path, raw: &RawConfig) -> Option<Config> {
         on_stop,
         log,
         metrics,
+        privacy,
         warnings: Vec::new(),
     })
 }

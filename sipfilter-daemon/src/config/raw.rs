@@ -33,6 +33,7 @@ pub(super) struct RawConfig {
     pub timers: RawTimers,
     pub log: RawLog,
     pub metrics: RawMetrics,
+    pub privacy: RawPrivacy,
     pub xdp: RawXdp,
 }
 
@@ -143,6 +144,12 @@ pub(super) struct RawLog {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawMetrics {
     pub listen: Option<Text>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawPrivacy {
+    pub redact: Option<Text>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -154,6 +154,8 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("log.level", "level = \"info\""),
     ("metrics", "a section of its own, [metrics]"),
     ("metrics.listen", "listen = \"127.0.0.1:9760\""),
+    ("privacy", "a section of its own, [privacy]"),
+    ("privacy.redact", "redact = \"users\""),
     ("xdp", "a section of its own, [xdp]"),
     ("xdp.mode", "mode = \"auto\""),
 ];
@@ -249,6 +251,7 @@ mod tests {
             keys_of::<raw::RawTimers>("timers."),
             keys_of::<raw::RawLog>("log."),
             keys_of::<raw::RawMetrics>("metrics."),
+            keys_of::<raw::RawPrivacy>("privacy."),
             keys_of::<raw::RawXdp>("xdp."),
         ]
         .into_iter()

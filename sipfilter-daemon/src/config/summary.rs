@@ -62,6 +62,8 @@ pub struct Summary {
     pub log: super::Log,
     /// Where Prometheus finds the metrics; `null` where they are off.
     pub metrics: Option<String>,
+    /// Whom log, control sockets and captures do not name.
+    pub privacy: super::Privacy,
 }
 
 /// One line of the allow-list of strict scope.
@@ -276,6 +278,7 @@ impl Config {
                 .map(|directory| directory.display().to_string()),
             log: self.log,
             metrics: self.metrics.map(|address| address.to_string()),
+            privacy: self.privacy,
         }
     }
 }

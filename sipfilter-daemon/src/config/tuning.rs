@@ -1,4 +1,4 @@
-//! `[limits]`, `[timers]`, `[log]`, `[metrics]` and `[xdp]`: numbers and words with bounds, all with defaults.
+//! `[limits]`, `[timers]`, `[log]`, `[metrics]`, `[privacy]` and `[xdp]`: numbers and words with bounds, all with defaults.
 //!
 //! It does not decide what a limit does when it is reached; the engine and the kernel do.
 
@@ -15,7 +15,7 @@ use sipfilter_common::abi::MAX_PINHOLES;
 
 use super::{
     document::Document,
-    raw::{RawLimits, RawLog, RawMetrics, RawTimers, RawXdp, Text},
+    raw::{RawLimits, RawLog, RawMetrics, RawPrivacy, RawTimers, RawXdp, Text},
     values,
 };
 use crate::engine::settings::{Limits, Timers};
@@ -92,6 +92,26 @@ pub enum LogLevel {
     Trace,
 }
 
+/// Whom those who read are not told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
+pub struct Privacy {
+    /// In log, control sockets and captures alike.
+    pub redact: Redact,
+}
+
+/// What a token stands for instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Redact {
+    /// Nothing.
+    #[default]
+    None,
+    /// Telephone numbers, user parts and names.
+    Users,
+    /// These, and addresses of anybody but the PBX.
+    UsersAndAddresses,
+}
+
 const LEVELS: [(&str, LogLevel); 5] = [
     ("error", LogLevel::Error),
     ("warn", LogLevel::Warn),
@@ -100,6 +120,11 @@ const LEVELS: [(&str, LogLevel); 5] = [
     ("trace", LogLevel::Trace),
 ];
 const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+const REDACTIONS: [(&str, Redact); 3] = [
+    ("none", Redact::None),
+    ("users", Redact::Users),
+    ("users-and-addresses", Redact::UsersAndAddresses),
+];
 const STOPS: [(&str, OnStop); 2] = [("detach", OnStop::Detach), ("keep", OnStop::Keep)];
 const MODES: [(&str, XdpMode); 3] = [
     ("auto", XdpMode::Auto),
@@ -123,6 +148,12 @@ impl fmt::Display for LogLevel {
 impl fmt::Display for LogFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(as_word(&FORMATS, self))
+    }
+}
+
+impl fmt::Display for Redact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(as_word(&REDACTIONS, self))
     }
 }
 
@@ -240,6 +271,12 @@ pub(super) fn log(doc: &mut Document, raw: &RawLog) -> Log {
     Log {
         format: choice(doc, &raw.format, &FORMATS),
         level: choice(doc, &raw.level, &LEVELS),
+    }
+}
+
+pub(super) fn privacy(doc: &mut Document, raw: &RawPrivacy) -> Privacy {
+    Privacy {
+        redact: choice(doc, &raw.redact, &REDACTIONS),
     }
 }
 

@@ -179,6 +179,7 @@ fn summary(out: &mut dyn Write, summary: &Summary) -> Result<(), CtlError> {
         .chain(timers)
         .chain([
             ("log".to_owned(), log),
+            ("redacted".to_owned(), summary.privacy.redact.to_string()),
             (
                 "metrics".to_owned(),
                 summary.metrics.clone().unwrap_or_else(|| "off".to_owned()),

@@ -26,6 +26,7 @@ use super::{
     ledger::Ledger as Drops,
     map_writer::{Inheritance, MapWriter, Traffic},
     pressure::Pressure,
+    privacy::Redactor,
     provisional::Provisionals,
     record::{LookupError, Records},
     reload::places::Place,
@@ -77,6 +78,8 @@ pub struct Watch {
     pub feed: Feed,
     /// Who was dropped, and what they missed.
     pub drops: Drops,
+    /// What all of it passes before it is told.
+    pub redactor: Redactor,
 }
 
 /// An output of the engine that has been carried out, and what is still to be told of it.

@@ -2,6 +2,7 @@
 
 use tracing_subscriber::EnvFilter;
 
+use super::privacy::Redactor;
 use crate::config::{Log, LogFormat, LogLevel};
 
 /// Another level from now on.
@@ -16,15 +17,15 @@ impl LevelSwitch {
     }
 }
 
-/// Begins to log to standard error. `RUST_LOG` overrides the configured level, so that one run can be looked at more closely.
-pub fn start(log: Log) -> LevelSwitch {
+/// Begins to log to standard error, through what redacts. `RUST_LOG` overrides the configured level, so that one run can be looked at more closely.
+pub fn start(log: Log, redactor: Redactor) -> LevelSwitch {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(log.level.to_string()));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // A line that cannot be written (a full disk, a journal that is gone) is lost: saying so on standard error would end the process.
         .log_internal_errors(false)
-        .with_writer(std::io::stderr);
+        .with_writer(redactor);
     // Set by systemd where standard error is the journal, which notes the time of each line itself.
     let is_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     match log.format {

@@ -26,6 +26,7 @@ pub mod pcapng;
 pub mod pins;
 pub mod policy;
 pub mod pressure;
+pub mod privacy;
 pub mod privileges;
 pub mod provisional;
 pub mod record;
@@ -71,6 +72,7 @@ use self::{
     pins::Pins,
     policy::KernelPolicy,
     pressure::Pressure,
+    privacy::Redactor,
     provisional::Provisionals,
     reload::{Command, Order, Reloads, Source, Trial},
     rtnetlink::{Changes, LinkEvents},
@@ -90,13 +92,19 @@ const LOSS_CHECK: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// Whatever keeps the daemon from filtering; the text says what to do. What an earlier run has left attached still is.
-pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    runtime_dir: &Path,
+    level: LevelSwitch,
+    redactor: Redactor,
+) -> anyhow::Result<()> {
     let started = clock::now();
     let mut manager = Manager::of_environment(started);
     for interface in &config.interfaces {
         interface::check(interface)?;
     }
     let settings = config.resolve(interface_addresses)?;
+    redactor.configure(config.privacy.redact, &settings.pbx.addresses);
     let mut policy = KernelPolicy::new(&settings);
     let outer = Outer::find(&settings.pbx.addresses, &config.interfaces);
     policy.settings.outer = outer.indices();
@@ -132,7 +140,7 @@ pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyh
     let (orders, mut ordered) = mpsc::channel(api::QUEUE);
     let sockets = Sockets::bind(runtime_dir.path())?;
     let (configuring, mut configurations) = mpsc::channel(api::QUEUE);
-    let watch = watch(&settings);
+    let watch = watch(&settings, redactor.clone());
     let metrics = serve_metrics(config.metrics, questions.clone()).await;
     let api = tokio::spawn(sockets.serve(questions, orders, configuring, watch.clone()));
 
@@ -169,6 +177,7 @@ pub async fn run(config: Config, runtime_dir: &Path, level: LevelSwitch) -> anyh
         policy,
         datapath,
         level,
+        redactor,
         Trial::after_start(runtime_dir.path()),
         &core.config().interfaces,
     );
@@ -243,8 +252,9 @@ async fn changed(links: &mut Option<LinkEvents>) -> Changes {
 }
 
 /// The ledger of drops and the feed of what happens.
-fn watch(settings: &Settings) -> Watch {
+fn watch(settings: &Settings, redactor: Redactor) -> Watch {
     Watch {
+        redactor,
         feed: Feed::default(),
         drops: Ledger::new(settings, SystemTime::now()),
     }
@@ -445,7 +455,7 @@ pub(crate) fn interface_addresses(interface: &str) -> Result<Vec<IpAddr>, io::Er
 }
 
 /// Keys the tables that peers could otherwise fill with colliding names.
-pub(crate) fn hash_key() -> [u64; 2] {
+pub fn hash_key() -> [u64; 2] {
     let mut bytes = [0; 16];
     if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).is_err() {
         // Before the kernel has entropy, the time and the process are better than a constant.

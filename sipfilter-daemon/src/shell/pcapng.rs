@@ -21,7 +21,7 @@ use pcap_file::{
 };
 use sipfilter_common::record::MAX_COPY;
 
-use super::{credentials, feed::Packet, interface, ledger::verdict_name};
+use super::{credentials, feed::Packet, interface, ledger::verdict_name, privacy::Redactor};
 use crate::{
     engine::{CallNumber, Direction},
     view,
@@ -38,6 +38,7 @@ const OUTBOUND: u32 = 2;
 /// A file in the making.
 pub struct Pcapng {
     writer: PcapNgWriter<Vec<u8>>,
+    redactor: Redactor,
 }
 
 /// What a capture is of.
@@ -71,7 +72,7 @@ impl Pcapng {
     ///
     /// # Errors
     /// None, as long as memory can be written to.
-    pub fn new() -> Result<Self, PcapError> {
+    pub fn new(redactor: Redactor) -> Result<Self, PcapError> {
         let application = concat!("sipfilter ", env!("CARGO_PKG_VERSION"));
         let section = SectionHeaderBlock {
             endianness: pcap_file::Endianness::Little,
@@ -98,7 +99,7 @@ impl Pcapng {
                 ],
             })?;
         }
-        Ok(Self { writer })
+        Ok(Self { writer, redactor })
     }
 
     /// Adds a packet. `missed` were lost before it, because the reader was too slow.
@@ -134,6 +135,8 @@ impl Pcapng {
             0 => {}
             blanked => comment.push_str(&format!("; {blanked} bytes of credentials blanked")),
         }
+        self.redactor.packet(&mut data);
+        let comment = self.redactor.text(&comment).into_owned();
         let mut options = vec![
             EnhancedPacketOption::Comment(Cow::Owned(comment)),
             EnhancedPacketOption::Flags(flags),
@@ -219,6 +222,7 @@ mod tests {
     use sipfilter_common::{reason::Reason, record::MAX_SAMPLE};
 
     use super::*;
+    use crate::config::Redact;
     use crate::shell::sample::{Sample, tests::record};
 
     fn dropped() -> Packet {
@@ -250,7 +254,7 @@ mod tests {
 
     #[test]
     fn what_is_written_can_be_read_with_verdict_and_reason() {
-        let mut file = Pcapng::new().expect("memory");
+        let mut file = Pcapng::new(Redactor::new([1, 2], Redact::None)).expect("memory");
         let mut bytes = file.take();
         for (packet, missed) in [(dropped(), 0), (signalling(&[7, 7]), 3)] {
             file.add(&packet, missed).expect("memory");

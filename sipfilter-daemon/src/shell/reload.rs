@@ -27,6 +27,7 @@ use super::{
     outer::Outer,
     pins::Pins,
     policy::KernelPolicy,
+    privacy::Redactor,
     rtnetlink::Changes,
     sessions,
 };
@@ -97,6 +98,7 @@ pub struct Reloads {
     policy: KernelPolicy,
     datapath: Datapath,
     level: LevelSwitch,
+    redactor: Redactor,
     pending: Option<Pending>,
     trial: Trial,
     places: Places,
@@ -189,6 +191,7 @@ impl Reloads {
         policy: KernelPolicy,
         datapath: Datapath,
         level: LevelSwitch,
+        redactor: Redactor,
         trial: Trial,
         interfaces: &[String],
     ) -> Self {
@@ -197,6 +200,7 @@ impl Reloads {
             policy,
             datapath,
             level,
+            redactor,
             pending: None,
             trial,
             places: Places::of(interfaces),
@@ -481,7 +485,8 @@ impl Reloads {
         interfaces.extend(kept.iter().filter_map(|index| interface::name(*index)));
         interfaces.sort_unstable();
         interfaces.dedup();
-        let (mode, level) = (config.xdp, config.log.level);
+        let mode = config.xdp;
+        let (level, redact) = (config.log.level, config.privacy.redact);
         let path = config.path.clone();
         let next = Next {
             config,
@@ -513,6 +518,8 @@ impl Reloads {
         self.places.settle(&core.config().interfaces);
         core.set_places(self.places.all());
         self.level.set(level);
+        self.redactor
+            .configure(redact, &core.settings().pbx.addresses);
         self.datapath = datapath;
         self.policy = policy;
         Ok(view::Reload {

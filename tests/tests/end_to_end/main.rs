@@ -21,6 +21,7 @@ mod lifecycle;
 mod modes;
 mod offer_cases;
 mod offers;
+mod privacy;
 mod promises;
 mod provisional;
 mod reasons;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         .chain(reasons::tests())
         .chain(rights::tests())
         .chain(modes::tests())
+        .chain(privacy::tests())
         .chain(provisional::tests())
         .chain(doctor::tests())
         .chain(top::tests())

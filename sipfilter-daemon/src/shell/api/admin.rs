@@ -6,6 +6,7 @@ use axum::{
     Json, Router,
     extract::{Path as Segment, State},
     http::StatusCode,
+    middleware,
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -13,7 +14,10 @@ use tokio::sync::mpsc;
 
 use super::{Order as CallOrder, answer, ask, failure, no_answer, record};
 use crate::{
-    shell::reload::{Command, Order, Source},
+    shell::{
+        privacy::{self, Redactor},
+        reload::{Command, Order, Source},
+    },
     view,
 };
 
@@ -21,9 +25,18 @@ use crate::{
 const PATIENCE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
 /// Everything under `/v1/` that is done.
-pub fn routes(orders: mpsc::Sender<CallOrder>, configuring: mpsc::Sender<Command>) -> Router {
+pub fn routes(
+    orders: mpsc::Sender<CallOrder>,
+    configuring: mpsc::Sender<Command>,
+    redactor: Redactor,
+) -> Router {
     Router::new()
         .route("/v1/calls/{id}/close", post(close))
+        // What follows tells of configurations, and the operator wrote those.
+        .layer(middleware::from_fn_with_state(
+            redactor,
+            privacy::api::redact,
+        ))
         .with_state(orders)
         .route("/v1/reload", post(reload))
         .route("/v1/apply", post(apply))

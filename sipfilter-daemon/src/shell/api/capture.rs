@@ -62,7 +62,7 @@ async fn capture(State(watch): State<Watch>, Query(wanted): Query<Wanted>) -> Re
     let Some(packets) = watch.feed.packets() else {
         return too_many_readers();
     };
-    let Ok(file) = Pcapng::new() else {
+    let Ok(file) = Pcapng::new(watch.redactor.clone()) else {
         return failure(StatusCode::INTERNAL_SERVER_ERROR, "no memory for a file");
     };
     let stream = Stream {

@@ -29,7 +29,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::{core::Watch, metrics::Snapshot, record::LookupError};
+use super::{core::Watch, metrics::Snapshot, privacy, record::LookupError};
 use crate::view;
 
 /// The socket to read from, by its name in the runtime directory; its group may, too.
@@ -128,8 +128,13 @@ impl Sockets {
         configuring: mpsc::Sender<super::reload::Command>,
         watch: Watch,
     ) {
+        let redactor = watch.redactor.clone();
         let read = read::routes(questions).merge(watch::routes(watch.clone()));
-        let admin = admin::routes(orders, configuring).merge(capture::routes(watch));
+        let read = read.layer(middleware::from_fn_with_state(
+            redactor.clone(),
+            privacy::api::redact,
+        ));
+        let admin = admin::routes(orders, configuring, redactor).merge(capture::routes(watch));
         tokio::join!(
             server::serve(self.control, limited(read)),
             server::serve(self.admin, limited(admin)),
