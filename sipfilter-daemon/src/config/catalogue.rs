@@ -67,6 +67,8 @@ pub(super) struct Profile {
     pub verified: String,
     /// Where the operator finds the addresses that the provider does not publish.
     pub unpublished: Option<String>,
+    /// The host names that the provider documents. They say nothing about addresses that may signal; an operator can have them compared.
+    pub names: Vec<String>,
 }
 
 /// A PBX preset.
@@ -206,12 +208,18 @@ fn parse_profile(path: &Path, name: &str, text: &str) -> (Option<Profile>, Docum
             "add signalling = [\"198.51.100.10/32\"]",
         );
     }
+    let names = raw
+        .names
+        .as_ref()
+        .map(|texts| values::list(&mut doc, texts, values::host_name))
+        .unwrap_or_default();
     let owned = |text: &Option<Text>| text.as_ref().map(|text| text.get_ref().clone());
     let profile = Profile {
         facts,
         source: owned(&raw.source).unwrap_or_default(),
         verified: owned(&raw.verified).unwrap_or_default(),
         unpublished: owned(&raw.unpublished),
+        names,
     };
     ((!doc.has_errors()).then_some(profile), doc)
 }
@@ -367,6 +375,10 @@ mod tests {
             (
                 "name = \"a\"\nsource = \"x\"\nverified = \"2026-11-21\"",
                 "a profile needs signalling addresses, or `unpublished` to say where an operator gets them",
+            ),
+            (
+                "name = \"a\"\nsource = \"x\"\nverified = \"2026-11-21\"\nsignalling = [\"192.0.2.1/32\"]\nnames = [\"sip:a.example\"]",
+                "\"sip:a.example\" is not a host name",
             ),
         ] {
             let (profile, doc) = parse_profile(Path::new("a.toml"), "a", text);

@@ -97,9 +97,10 @@ fn key_of(path: &str, name: &str) -> Option<String> {
         ("", "preset" | "addresses" | "rtp_ports" | "udptl_ports" | "signalling" | "nat") => {
             ("pbx", name)
         }
-        (provider, "name" | "configured" | "loadable" | "missing" | "source" | "verified")
-            if !provider.is_empty() =>
-        {
+        (
+            provider,
+            "name" | "configured" | "loadable" | "missing" | "names" | "source" | "verified",
+        ) if !provider.is_empty() => {
             return None;
         }
         (section, name) => (section, name),

@@ -36,6 +36,7 @@ pub use diagnostic::{Diagnostic, Severity, SourceFile};
 pub use resolve::ResolveError;
 pub use summary::{AllowSummary, ProviderSummary, SignallingLimits, Summary, providers};
 pub use tuning::{DEFAULT_METRICS, Log, LogFormat, LogLevel, OnStop, Privacy, Redact, XdpMode};
+pub use values::as_host_name;
 
 use catalogue::{Catalogue, Profile};
 use diagnostic::suggestion;

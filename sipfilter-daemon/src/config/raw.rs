@@ -166,6 +166,7 @@ pub(super) struct RawProfile {
     pub source: Option<Text>,
     pub verified: Option<Text>,
     pub unpublished: Option<Text>,
+    pub names: Option<Texts>,
     pub signalling: Option<Texts>,
     pub transports: Option<Texts>,
     pub signalling_ports: RawSignallingPorts,

@@ -118,6 +118,8 @@ pub struct ProviderSummary {
     pub media_packets_per_second: Option<u32>,
     /// When early media is let in.
     pub early_media: Option<&'static str>,
+    /// The host names that the provider documents; no address is allowed for being one of theirs.
+    pub names: Vec<String>,
     /// Where the facts are from.
     pub source: Option<String>,
     /// When they were last checked.
@@ -162,6 +164,7 @@ impl ProviderSummary {
             media_replies: Vec::new(),
             media_packets_per_second: None,
             early_media: None,
+            names: Vec::new(),
             source: None,
             verified: None,
         }
@@ -216,9 +219,11 @@ impl Config {
                         .provider(&provider.name)
                         .and_then(|(profile, ..)| profile),
                 };
-                let (source, verified) =
-                    profile.map_or((None, None), |it| (Some(it.source), Some(it.verified)));
+                let (names, source, verified) = profile.map_or_else(Default::default, |it| {
+                    (it.names, Some(it.source), Some(it.verified))
+                });
                 ProviderSummary {
+                    names,
                     source,
                     verified,
                     ..ProviderSummary::new(provider, origin, true)
@@ -342,6 +347,7 @@ fn of_catalogue(catalogue: &Catalogue, name: &str) -> ProviderSummary {
         }
     };
     ProviderSummary {
+        names: profile.names,
         source: Some(profile.source),
         verified: Some(profile.verified),
         ..summary

@@ -169,6 +169,36 @@ pub(super) fn list<T: PartialEq>(
     values
 }
 
+/// A host name as DNS has it (RFC 1123 §2.1), in lower case and without the last dot.
+pub(super) fn host_name(doc: &mut Document, text: &Text) -> Option<String> {
+    let name = as_host_name(text.get_ref());
+    if name.is_none() {
+        doc.error(
+            text.span(),
+            format!("{:?} is not a host name", text.get_ref()),
+            "write a name that DNS knows, without scheme, port or path, for example \"sip.provider.example\"",
+        );
+    }
+    name
+}
+
+/// The same for a word of the command line; `None` where it is no host name. An address is none.
+pub fn as_host_name(text: &str) -> Option<String> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let is_label = |label: &str| {
+        let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        (1..=63).contains(&label.len())
+            && label.bytes().all(is_inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_name = name.len() <= 253
+        && name.contains('.')
+        && name.split('.').all(is_label)
+        && name.parse::<IpAddr>().is_err();
+    is_name.then(|| name.to_ascii_lowercase())
+}
+
 /// A range of UDP ports, `"first-last"`.
 pub(super) fn port_range(doc: &mut Document, text: &Text) -> Option<RangeInclusive<u16>> {
     let given = text.get_ref().trim();
@@ -317,6 +347,36 @@ pub(super) fn count(
                 format!("write a number from {} to {}", limits.start(), limits.end()),
             );
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_name_is_what_dns_can_be_asked_for() {
+        let long = format!("{}.example", "a".repeat(64));
+        for (text, expect) in [
+            ("sip.provider.example", Some("sip.provider.example")),
+            ("SIP.Provider.Example.", Some("sip.provider.example")),
+            ("a-1.example", Some("a-1.example")),
+            ("localhost", None),
+            ("", None),
+            (".", None),
+            ("a..example", None),
+            ("-a.example", None),
+            ("a-.example", None),
+            ("sip:a.example", None),
+            ("a.example:5060", None),
+            ("*.example", None),
+            ("_sip._udp.a.example", None),
+            ("192.0.2.1", None),
+            ("2001:db8::1", None),
+            (&long, None),
+        ] {
+            assert_eq!(as_host_name(text).as_deref(), expect, "{text:?}");
         }
     }
 }

@@ -111,7 +111,7 @@ pub enum Command {
     Rollback,
     /// Check a configuration file and show what it means; exit status 1 if it has errors
     CheckConfig(check_config::Args),
-    /// List the providers that a trunk can name, and what is known of them
+    /// List the providers that a trunk can name, and what is known of them; or compare them with DNS
     Providers(providers::Args),
     /// Say what enforcing would have broken since the daemon started, call by call; exit status 1 if it is not safe to enforce
     Report,
@@ -183,6 +183,27 @@ pub enum CtlError {
     /// A capture cannot be written.
     #[error("{0}")]
     Capture(#[from] CaptureError),
+    /// Nobody of this name is known.
+    #[error("no provider is called {0:?}; `sipfilterctl providers` lists them")]
+    UnknownProvider(String),
+    /// Host names were given, and more than one provider.
+    #[error(
+        "--host is for one provider; name it: sipfilterctl providers check PROVIDER --host NAME"
+    )]
+    WhoseName,
+    /// There is nothing to ask for.
+    #[error(
+        "{0}: no host name is documented; name yours: sipfilterctl providers check PROVIDER --host NAME"
+    )]
+    NoNames(String),
+    /// The system's resolvers cannot be told.
+    #[error("no resolver: {0}; name one with --resolver ADDRESS:PORT")]
+    Resolver(String),
+    /// DNS did not answer.
+    #[error(
+        "the resolver ({0}) did not answer every question; ask again, or another one with --resolver ADDRESS:PORT"
+    )]
+    NoAnswer(String),
     /// A capture cannot be simulated, or not to its end.
     #[error("{0}")]
     Simulate(#[from] SimulateError),

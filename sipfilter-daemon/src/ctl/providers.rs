@@ -1,6 +1,9 @@
 //! `sipfilterctl providers`: every provider that a trunk can name, what is known of it, and whether it can be used as it stands.
 //!
-//! It reads files only; the daemon need not run, and nothing is asked of DNS.
+//! It reads files only; the daemon need not run, and nothing is asked of DNS but by `check`.
+
+mod ask;
+mod check;
 
 use std::{io::Write, path::Path, path::PathBuf};
 
@@ -14,8 +17,19 @@ use crate::config::{self, Config, ProviderSummary};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The configuration file whose trunks and own providers are shown too [default: the usual one, if it exists]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Compare what DNS says of the providers' documented names with what is let in; exit status 1 if they differ
+    ///
+    /// A hint and nothing else: no file is changed, and no address is let in for what DNS says, because a provider's names need not lead to the
+    /// addresses that it signals from. A, AAAA and SRV records (_sip._udp, _sip._tcp, _sips._tcp) are asked for, for 20 seconds at most.
+    Check(check::Args),
 }
 
 /// The JSON answer.
@@ -33,6 +47,9 @@ pub(super) fn run(args: &Args, json: bool, out: &mut dyn Write) -> Result<Outcom
     };
     let config = path.map(Config::load).transpose()?;
     let providers = config::providers(config.as_ref());
+    if let Some(Command::Check(args)) = &args.command {
+        return check::run(args, providers, json, out);
+    }
     if json {
         output::json(out, &Answer { providers })?;
         return Ok(Outcome::Done);

@@ -34,6 +34,7 @@ const SCHEMAS: &[Entry] = &[
     ("rollback", || schema_for!(view::Reload)),
     ("reload", || schema_for!(view::Reload)),
     ("providers", || schema_for!(super::providers::Answer)),
+    ("providers check", || schema_for!(view::NameCheck)),
     ("monitor", || schema_for!(view::Event)),
     ("drops", || schema_for!(view::Drops)),
     ("strangers", || schema_for!(view::Strangers)),

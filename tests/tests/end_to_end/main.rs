@@ -19,6 +19,7 @@ mod interfaces;
 mod jumbo;
 mod lifecycle;
 mod modes;
+mod names;
 mod offer_cases;
 mod offers;
 mod privacy;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         .chain(rights::tests())
         .chain(modes::tests())
         .chain(privacy::tests())
+        .chain(names::tests())
         .chain(provisional::tests())
         .chain(doctor::tests())
         .chain(top::tests())

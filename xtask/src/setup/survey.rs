@@ -13,10 +13,11 @@ use crate::package;
 use crate::project::{Project, find_program};
 
 /// The programs that the lab starts, and the Debian packages that bring them.
-const LAB_PROGRAMS: [(&str, &str); 13] = [
+const LAB_PROGRAMS: [(&str, &str); 14] = [
     ("baresip", "baresip-core"),
     ("bpftool", "bpftool"),
     ("conntrack", "conntrack"),
+    ("dnsmasq", "dnsmasq-base"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
     ("kamailio", "kamailio"),
