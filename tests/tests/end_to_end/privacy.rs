@@ -99,6 +99,9 @@ fn privacy() -> Result<()> {
             let name = format!("privacy-{}-{format}", case.redact);
             stage.daemon = Some(Daemon::start_with(&stage.network, &name, &text)?);
             check(&stage, &people, &case, &name).with_context(|| name.clone())?;
+            if case.redact == "none" {
+                change(&stage, &text).with_context(|| format!("{name}, reloaded"))?;
+            }
             let daemon = stage.daemon.take().context("a filter")?;
             daemon.stop(Signal::TERM)?;
         }
@@ -144,11 +147,16 @@ fn check(stage: &Stage, people: &People, case: &Case, name: &str) -> Result<()> 
         &["strangers"],
         &["report"],
         &["top", "--interval", "0.2"],
-        &["calls", "close", "1"],
     ] {
         let answer = daemon.ctl(&[&["--json"], arguments].concat())?;
         answers += &format!("{arguments:?}: {answer}\n");
     }
+    // It says again what it was asked, and looks at the kernel's maps itself.
+    let [media, local] = [people.media, people.local].map(|at| at.to_string());
+    let explained = daemon.ctl(&["--json", "explain", "udp", &media, &local])?;
+    ensure!(explained["verdict"] == "pass", "{explained}");
+    let closed = daemon.ctl(&["--json", "calls", "close", "1"])?;
+    answers += &format!("close: {closed}\n");
     let [monitor, signalling, drops] = followed;
     let mut told = vec![("answers", answers), ("log", daemon.log())];
     for following in [&monitor, &signalling, &drops] {
@@ -207,6 +215,24 @@ fn check(stage: &Stage, people: &People, case: &Case, name: &str) -> Result<()> 
             || case.redact != "none",
         "{captured}"
     );
+    Ok(())
+}
+
+/// A reload changes the setting, back and forth, and what stands for somebody stays.
+fn change(stage: &Stage, config: &str) -> Result<()> {
+    let daemon = stage.daemon.as_ref().context("a filter")?;
+    let shown = |redact: &str| -> Result<String> {
+        let config = config.replace("redact = \"none\"", &format!("redact = \"{redact}\""));
+        let answer = daemon.reload(&config)?;
+        ensure!(answer["ok"] == true, "{answer}");
+        Ok(daemon.ctl(&["--json", "calls", "show", "1"])?["call_id"].to_string())
+    };
+    ensure!(shown("none")?.contains(NUMBER), "it is not named");
+    let told = shown("users")?;
+    ensure!(!told.contains(NUMBER), "{told}");
+    ensure!(shown("none")?.contains(NUMBER), "it is not named again");
+    let again = shown("users")?;
+    ensure!(again == told, "{told} became {again}");
     Ok(())
 }
 
