@@ -8,6 +8,7 @@ mod apply;
 mod captures;
 mod chaos;
 mod cleanup;
+mod commands;
 mod diagnosis;
 mod doctor;
 mod drops;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         .chain(modes::tests())
         .chain(privacy::tests())
         .chain(names::tests())
+        .chain(commands::tests())
         .chain(provisional::tests())
         .chain(doctor::tests())
         .chain(top::tests())
