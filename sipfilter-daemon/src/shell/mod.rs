@@ -57,7 +57,7 @@ use sipfilter_common::abi::map;
 use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
 
 use self::{
-    api::{Question, Sockets},
+    api::{Channels, Control, Question},
     capture::Capture,
     core::{About, Core, Kernel, Keys, Watch},
     counters::Counters,
@@ -127,6 +127,8 @@ pub async fn run(
     let mut termination = Termination::new().context("cannot handle signals")?;
     let mut hangup = Hangup::new().context("cannot handle signals")?;
     let pins = Pins::of_runtime_dir(runtime_dir.path());
+    pins.create()?;
+    let _pins_lock = pins.lock()?;
     let mut datapath = Datapath::load(&policy, capacity, Some(&pins))?;
     report_found(datapath.found, &pins);
     let mut logger = spawn_kernel_logger(&mut datapath);
@@ -138,11 +140,18 @@ pub async fn run(
     let mut capture = Capture::new(&mut datapath)?;
     let (questions, mut asked) = mpsc::channel(api::QUEUE);
     let (orders, mut ordered) = mpsc::channel(api::QUEUE);
-    let sockets = Sockets::bind(runtime_dir.path())?;
     let (configuring, mut configurations) = mpsc::channel(api::QUEUE);
     let watch = watch(&settings, redactor.clone());
     let metrics = serve_metrics(config.metrics, questions.clone()).await;
-    let api = tokio::spawn(sockets.serve(questions, orders, configuring, watch.clone()));
+    let mut control = Control::open(
+        runtime_dir,
+        Channels {
+            questions,
+            orders,
+            configuring,
+            watch: watch.clone(),
+        },
+    )?;
 
     let attached = attach(&mut datapath, &pins, &config).inspect_err(|_| {
         // What an earlier run left is worth keeping; what this one made is not.
@@ -178,7 +187,7 @@ pub async fn run(
         datapath,
         level,
         redactor,
-        Trial::after_start(runtime_dir.path()),
+        Trial::after_start(control.runtime_dir()),
         &core.config().interfaces,
     );
     let mut links = LinkEvents::new()
@@ -209,6 +218,7 @@ pub async fn run(
             }
             _ = losses.tick() => {
                 core.check_losses();
+                control.check();
                 reloads.check_interfaces(&Changes::default(), &mut core);
             }
             changes = changed(&mut links) => reloads.check_interfaces(&changes, &mut core),
@@ -235,12 +245,13 @@ pub async fn run(
         manager.loading(reloads.is_busy(), || filtering(core.config()));
     };
     manager.stopping();
-    api.abort();
+    control.stop();
     if let Some(metrics) = metrics {
         metrics.abort();
     }
     end(ending, core.config().on_stop, &pins);
-    api::unlink(runtime_dir.path());
+    reloads.abandon().await;
+    control.unlink();
     Ok(())
 }
 

@@ -4,12 +4,16 @@
 //! each other. Nothing is attached or loaded here (`datapath` does).
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
 use aya::maps::{Map, MapData, MapError};
-use rustix::fs::{Access, access};
+use rustix::{
+    fs::{Access, FlockOperation, access, flock},
+    io::Errno,
+};
 use sipfilter_common::{
     abi::{self, ABI_VERSION},
     value::Stamp,
@@ -43,6 +47,15 @@ pub enum PinError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// A daemon that lives has them, though not the runtime directory's lock.
+    #[error(
+        "another sipfilterd has the maps at {path}, though its runtime directory was taken away; stop it, or give this one another \
+         directory with --runtime-dir DIR"
+    )]
+    InUse {
+        /// The instance's directory.
+        path: PathBuf,
     },
     /// Nothing is pinned for this instance.
     #[error(
@@ -176,6 +189,26 @@ impl Pins {
                 path: self.directory.clone(),
                 source,
             })
+    }
+
+    /// Locks the directory, which must be there, for as long as the file is open. Somebody may take the runtime directory away, and its
+    /// lock with it, under a daemon that lives; two that write the same maps would undo each other's pinholes.
+    ///
+    /// # Errors
+    /// [`PinError::InUse`] or [`PinError::File`].
+    pub fn lock(&self) -> Result<File, PinError> {
+        let failed = |source| PinError::File {
+            path: self.directory.clone(),
+            source,
+        };
+        let directory = File::open(&self.directory).map_err(failed)?;
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(directory),
+            Err(Errno::WOULDBLOCK) => Err(PinError::InUse {
+                path: self.directory.clone(),
+            }),
+            Err(errno) => Err(failed(errno.into())),
+        }
     }
 
     /// Ends what an earlier run began that died while it put its objects in the place of their predecessors: the stamp is taken away first

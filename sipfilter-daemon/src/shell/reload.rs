@@ -402,6 +402,21 @@ impl Reloads {
         self.pending.is_some()
     }
 
+    /// Lets go of what was begun, because the daemon ends: whoever ordered it hears so, and what it has pinned beside the rest goes. The
+    /// process would wait for the load in any case.
+    pub async fn abandon(&mut self) {
+        self.waiting.clear();
+        let Some(Pending { asker, loading, .. }) = self.pending.take() else {
+            return;
+        };
+        drop(asker);
+        let _ = loading.await;
+        tracing::info!("what was being loaded is not in force");
+        if let Err(error) = self.pins.remove_pending() {
+            tracing::warn!(%error, "maps stay pinned");
+        }
+    }
+
     /// Waits until what was begun can be finished; for ever where nothing was. Cancelling the wait loses nothing.
     pub async fn wait(&mut self) -> Prepare {
         match &mut self.pending {

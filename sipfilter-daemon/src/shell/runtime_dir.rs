@@ -17,6 +17,9 @@ use rustix::{
 /// Where it is unless the operator says otherwise.
 pub const DEFAULT: &str = "/run/sipfilter";
 
+/// The lock's name in it.
+const LOCK: &str = "lock";
+
 /// Why the directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeDirError {
@@ -54,7 +57,7 @@ pub enum RuntimeDirError {
 #[derive(Debug)]
 pub struct RuntimeDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl RuntimeDir {
@@ -82,18 +85,32 @@ impl RuntimeDir {
             .create(true)
             .truncate(false)
             .custom_flags(OFlags::NOFOLLOW.bits() as i32)
-            .open(path.join("lock"))
+            .open(path.join(LOCK))
             .map_err(unusable)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
-                _lock: lock,
+                lock,
             }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(RuntimeDirError::InUse {
                 path: path.to_owned(),
             }),
             Err(errno) => Err(unusable(errno.into())),
         }
+    }
+
+    /// Makes it again where somebody has taken it or its lock away.
+    ///
+    /// # Errors
+    /// [`RuntimeDirError`], also where another daemon has made its own by now.
+    pub fn restore(&mut self) -> Result<(), RuntimeDirError> {
+        let place = |found: Metadata| (found.dev(), found.ino());
+        let held = self.lock.metadata().map(place).ok();
+        let there = fs::symlink_metadata(self.path.join(LOCK)).map(place).ok();
+        if held.is_none() || held != there {
+            *self = Self::lock(&self.path)?;
+        }
+        Ok(())
     }
 
     /// The directory.
@@ -148,6 +165,26 @@ mod tests {
         ));
         drop(first);
         RuntimeDir::lock(&path).unwrap();
+    }
+
+    #[test]
+    fn what_was_taken_away_is_made_and_locked_again() {
+        let scratch = Scratch::new("gone");
+        let path = scratch.0.join("run");
+        let mut first = RuntimeDir::lock(&path).unwrap();
+        first.restore().unwrap();
+        fs::remove_dir_all(&path).unwrap();
+        first.restore().unwrap();
+        assert!(matches!(
+            RuntimeDir::lock(&path),
+            Err(RuntimeDirError::InUse { .. })
+        ));
+        fs::remove_dir_all(&path).unwrap();
+        let _second = RuntimeDir::lock(&path).unwrap();
+        assert!(matches!(
+            first.restore(),
+            Err(RuntimeDirError::InUse { .. })
+        ));
     }
 
     #[test]

@@ -126,14 +126,25 @@ impl Daemon {
     fn spawn(
         network: &Network,
         name: &str,
-        config: &str,
+        config: &(impl AsRef<[u8]> + ?Sized),
+        wrapper: &[&str],
+        program: &Path,
+    ) -> Result<Self> {
+        let runtime = network.directory.path().join(format!("{name}.run"));
+        Self::spawn_in(network, name, &runtime, config, wrapper, program)
+    }
+
+    fn spawn_in(
+        network: &Network,
+        name: &str,
+        runtime: &Path,
+        config: &(impl AsRef<[u8]> + ?Sized),
         wrapper: &[&str],
         program: &Path,
     ) -> Result<Self> {
         let directory = network.directory.path();
         let file = directory.join(format!("{name}.toml"));
         fs::write(&file, config)?;
-        let runtime = directory.join(format!("{name}.run"));
         let log = directory.join(format!("{name}.log"));
         let mut words: Vec<&Path> = wrapper.iter().map(Path::new).collect();
         words.push(program);
@@ -143,7 +154,7 @@ impl Daemon {
             .arg("--config")
             .arg(&file)
             .arg("--runtime-dir")
-            .arg(&runtime)
+            .arg(runtime)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log)?)
@@ -153,17 +164,45 @@ impl Daemon {
         Ok(Self {
             child,
             file,
-            runtime,
+            runtime: runtime.to_owned(),
             log,
             namespace: network.edge.name().to_owned(),
         })
+    }
+
+    /// Starts it with a runtime directory that may be another one's, and does not wait.
+    ///
+    /// # Errors
+    /// Where the programs are missing.
+    pub fn begin_in(network: &Network, name: &str, runtime: &Path, config: &str) -> Result<Self> {
+        let program = find_program("sipfilterd")?;
+        Self::spawn_in(network, name, runtime, config, &[], &program)
+    }
+
+    /// Waits until it ends by itself; gives how it did and what it said.
+    ///
+    /// # Errors
+    /// Where it does not within the time that it has for a start.
+    pub fn ended(mut self) -> Result<(ExitStatus, String)> {
+        let status = self.wait_until_gone(START)?;
+        Ok((status, self.log()))
+    }
+
+    /// Whether its process is there.
+    #[must_use]
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Runs the daemon on a configuration that it must refuse; gives how it ended and what it said.
     ///
     /// # Errors
     /// Where it does not end within the time that it has for a start.
-    pub fn refused(network: &Network, name: &str, config: &str) -> Result<(ExitStatus, String)> {
+    pub fn refused(
+        network: &Network,
+        name: &str,
+        config: &(impl AsRef<[u8]> + ?Sized),
+    ) -> Result<(ExitStatus, String)> {
         Self::refused_within(network, name, config, &[], &find_program("sipfilterd")?)
     }
 
@@ -174,13 +213,11 @@ impl Daemon {
     pub fn refused_within(
         network: &Network,
         name: &str,
-        config: &str,
+        config: &(impl AsRef<[u8]> + ?Sized),
         wrapper: &[&str],
         program: &Path,
     ) -> Result<(ExitStatus, String)> {
-        let mut this = Self::spawn(network, name, config, wrapper, program)?;
-        let status = this.wait_until_gone(START)?;
-        Ok((status, this.log()))
+        Self::spawn(network, name, config, wrapper, program)?.ended()
     }
 
     /// The same, run by a user without any privilege.

@@ -13,12 +13,13 @@ use crate::package;
 use crate::project::{Project, find_program};
 
 /// The programs that the lab starts, and the Debian packages that bring them.
-const LAB_PROGRAMS: [(&str, &str); 14] = [
+const LAB_PROGRAMS: [(&str, &str); 16] = [
     ("baresip", "baresip-core"),
     ("bpftool", "bpftool"),
     ("conntrack", "conntrack"),
     ("dnsmasq", "dnsmasq-base"),
     ("ethtool", "ethtool"),
+    ("faketime", "faketime"),
     ("ip", "iproute2"),
     ("kamailio", "kamailio"),
     ("nft", "nftables"),
@@ -26,6 +27,7 @@ const LAB_PROGRAMS: [(&str, &str); 14] = [
     ("ping", "iputils-ping"),
     ("sipp", "sip-tester"),
     ("ss", "iproute2"),
+    ("strace", "strace"),
     ("tcpdump", "tcpdump"),
     ("tshark", "tshark"),
 ];

@@ -27,9 +27,12 @@ use axum::{
 use tokio::{
     net::UnixListener,
     sync::{mpsc, oneshot},
+    task::JoinHandle,
 };
 
-use super::{core::Watch, metrics::Snapshot, privacy, record::LookupError};
+use super::{
+    core::Watch, metrics::Snapshot, privacy, record::LookupError, runtime_dir::RuntimeDir,
+};
 use crate::view;
 
 /// The socket to read from, by its name in the runtime directory; its group may, too.
@@ -77,7 +80,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Both sockets, bound.
 #[derive(Debug)]
-pub struct Sockets {
+struct Sockets {
     control: UnixListener,
     admin: UnixListener,
 }
@@ -105,11 +108,11 @@ fn way_out(error: &io::Error) -> &'static str {
 }
 
 impl Sockets {
-    /// Binds them, replacing those that a dead daemon left: the runtime directory's lock is held by now.
+    /// Binds them, replacing those that a dead daemon left.
     ///
     /// # Errors
     /// What the system says, with the path.
-    pub fn bind(runtime_dir: &Path) -> Result<Self, BindError> {
+    fn bind(runtime_dir: &Path) -> Result<Self, BindError> {
         let bind = |(name, mode): (&str, u32)| {
             let path = runtime_dir.join(name);
             server::bind(&path, mode).map_err(|source| BindError { path, source })
@@ -121,13 +124,13 @@ impl Sockets {
     }
 
     /// Serves both until the future is dropped.
-    pub async fn serve(
-        self,
-        questions: mpsc::Sender<Question>,
-        orders: mpsc::Sender<Order>,
-        configuring: mpsc::Sender<super::reload::Command>,
-        watch: Watch,
-    ) {
+    async fn serve(self, channels: Channels) {
+        let Channels {
+            questions,
+            orders,
+            configuring,
+            watch,
+        } = channels;
         let redactor = watch.redactor.clone();
         let read = read::routes(questions).merge(watch::routes(watch.clone()));
         let read = read.layer(middleware::from_fn_with_state(
@@ -142,8 +145,93 @@ impl Sockets {
     }
 }
 
-/// Removes the sockets of a daemon that ends.
-pub fn unlink(runtime_dir: &Path) {
+/// What a served socket hands its requests to.
+#[derive(Debug, Clone)]
+pub struct Channels {
+    /// Questions to the engine's task.
+    pub questions: mpsc::Sender<Question>,
+    /// Orders to it.
+    pub orders: mpsc::Sender<Order>,
+    /// What changes the configuration.
+    pub configuring: mpsc::Sender<super::reload::Command>,
+    /// What happens, to be followed.
+    pub watch: Watch,
+}
+
+/// Both sockets while they are served, in a runtime directory that somebody may take away.
+pub struct Control {
+    runtime_dir: RuntimeDir,
+    channels: Channels,
+    serving: JoinHandle<()>,
+    is_lost: bool,
+}
+
+impl Control {
+    /// Begins to serve.
+    ///
+    /// # Errors
+    /// As [`Sockets::bind`].
+    pub fn open(runtime_dir: RuntimeDir, channels: Channels) -> Result<Self, BindError> {
+        let sockets = Sockets::bind(runtime_dir.path())?;
+        Ok(Self {
+            runtime_dir,
+            serving: tokio::spawn(sockets.serve(channels.clone())),
+            channels,
+            is_lost: false,
+        })
+    }
+
+    /// The runtime directory.
+    pub fn runtime_dir(&self) -> &Path {
+        self.runtime_dir.path()
+    }
+
+    /// Makes directory and sockets anew where they are gone: the filter does not depend on them, whoever wants to ask it does.
+    pub fn check(&mut self) {
+        let is_there = |(name, _): (&str, u32)| {
+            let found = std::fs::symlink_metadata(self.runtime_dir.path().join(name));
+            !matches!(found, Err(error) if error.kind() == io::ErrorKind::NotFound)
+        };
+        if is_there(CONTROL) && is_there(ADMIN) {
+            self.is_lost = false;
+            return;
+        }
+        match self.restore() {
+            Ok(()) => {
+                tracing::warn!(path = %self.runtime_dir.path().display(), "the control sockets were taken away: made anew");
+            }
+            Err(error) if !self.is_lost => {
+                self.is_lost = true;
+                tracing::error!(
+                    error = crate::error_text::with_causes(error.as_ref()),
+                    "the control sockets were taken away: filtering goes on, and nobody can ask or reload; trying again"
+                );
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn restore(&mut self) -> Result<(), Box<dyn std::error::Error>> {
+        self.runtime_dir.restore()?;
+        unlink(self.runtime_dir.path());
+        let sockets = Sockets::bind(self.runtime_dir.path())?;
+        self.serving.abort();
+        self.serving = tokio::spawn(sockets.serve(self.channels.clone()));
+        Ok(())
+    }
+
+    /// Serves no more.
+    pub fn stop(&self) {
+        self.serving.abort();
+    }
+
+    /// Removes the sockets of a daemon that ends.
+    pub fn unlink(&self) {
+        unlink(self.runtime_dir.path());
+    }
+}
+
+fn unlink(runtime_dir: &Path) {
     for (name, _) in [CONTROL, ADMIN] {
         match std::fs::remove_file(runtime_dir.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

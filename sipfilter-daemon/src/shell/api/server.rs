@@ -8,7 +8,10 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     fs, io,
-    os::unix::fs::{FileTypeExt, PermissionsExt},
+    os::unix::{
+        fs::{FileTypeExt, PermissionsExt},
+        net::UnixDatagram,
+    },
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -20,6 +23,7 @@ use std::{
 use axum::Router;
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::io::Errno;
 use tokio::{
     net::{UnixListener, UnixStream},
     task::AbortHandle,
@@ -127,14 +131,22 @@ fn lock(connections: &Mutex<Connections>) -> MutexGuard<'_, Connections> {
 
 /// Binds a socket that nobody else listens on, with the given permissions.
 ///
-/// A socket that a dead daemon left is replaced (the runtime directory's lock is held by now); anything else in its place is not
-/// ours to remove.
+/// A socket that a dead daemon left is replaced; one that somebody listens on, and anything else in its place, is not ours to
+/// remove.
 ///
 /// # Errors
 /// What the system says, or that the place is taken.
 pub fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
     match fs::symlink_metadata(path) {
-        Ok(there) if there.file_type().is_socket() => fs::remove_file(path)?,
+        Ok(there) if there.file_type().is_socket() => {
+            if is_listened_on(path) {
+                return Err(io::Error::new(
+                    io::ErrorKind::AddrInUse,
+                    "another program listens on it; stop that, or give another place with --runtime-dir DIR",
+                ));
+            }
+            fs::remove_file(path)?;
+        }
         Ok(_) => {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
@@ -147,6 +159,16 @@ pub fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     Ok(listener)
+}
+
+/// Whether some process has the socket. One of another kind is refused as such there, and as nobody's where it is nobody's; so the
+/// other side notices nothing.
+fn is_listened_on(path: &Path) -> bool {
+    let asked = UnixDatagram::unbound().and_then(|socket| socket.connect(path));
+    match asked {
+        Ok(()) => true,
+        Err(error) => error.raw_os_error() == Some(Errno::PROTOTYPE.raw_os_error()),
+    }
 }
 
 #[cfg(test)]
@@ -188,6 +210,17 @@ mod tests {
         }
         assert!(open < MAX_CONNECTIONS, "{open} silent connections are open");
         server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_replaced_once_nobody_listens() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("control.sock");
+        let first = bind(&path, 0o600).expect("a socket");
+        let error = bind(&path, 0o600).expect_err("the place is taken");
+        assert!(error.to_string().contains("listens on it"), "{error}");
+        drop(first);
+        bind(&path, 0o600).expect("a socket in the place of a stale one");
     }
 
     #[tokio::test]

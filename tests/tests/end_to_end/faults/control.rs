@@ -5,7 +5,7 @@ use std::{fs, os::unix::net::UnixStream};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use super::{calls, hang_up, survive};
+use super::{calls, config, hang_up, survive};
 use crate::Test;
 
 const IDLE: usize = 10_000;
@@ -30,11 +30,11 @@ fn idle() -> Result<()> {
     )
     .context("cannot raise the limit of open files")?;
     let mut stage = calls(2, 2)?;
-    survive(&mut stage, "idle connections", |_, daemon| {
-        let path = daemon.runtime().join("control.sock");
+    survive(&mut stage, "idle connections", |network, daemon| {
+        let sockets = ["control.sock", "admin.sock"].map(|name| daemon.runtime().join(name));
         let mut silent = Vec::new();
-        for number in 0..IDLE {
-            let stream = UnixStream::connect(&path)
+        for (number, path) in sockets.iter().cycle().take(IDLE).enumerate() {
+            let stream = UnixStream::connect(path)
                 .with_context(|| format!("connection {number} to {}", path.display()))?;
             silent.push(stream);
             if number % 2_500 == 0 {
@@ -44,6 +44,9 @@ fn idle() -> Result<()> {
         let open = fs::read_dir(format!("/proc/{}/fd", daemon.pid()))?.count();
         ensure!(open < FEW, "the daemon has {open} files open");
         ensure!(daemon.pinholes()? > 0, "no pinhole is told");
+        let other = format!("{}\n[limits]\ncalls = 77\n", config(network));
+        let answer = daemon.reload(&other)?;
+        ensure!(answer["ok"] == true, "{answer}");
         drop(silent);
         Ok(daemon)
     })?;

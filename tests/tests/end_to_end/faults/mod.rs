@@ -3,10 +3,13 @@
 //!
 //! `lifecycle` has what belongs to a daemon's usual life; here are the accidents.
 
+mod beside;
+mod clock;
 mod control;
 mod deaths;
 mod disk;
 mod full;
+mod interrupted;
 mod reloads;
 mod starts;
 
@@ -30,9 +33,12 @@ use crate::Test;
 pub fn tests() -> Vec<Test> {
     deaths::tests()
         .into_iter()
+        .chain(beside::tests())
+        .chain(clock::tests())
         .chain(control::tests())
         .chain(disk::tests())
         .chain(full::tests())
+        .chain(interrupted::tests())
         .chain(reloads::tests())
         .chain(starts::tests())
         .collect()
@@ -47,6 +53,13 @@ fn calls(inbound: u16, outbound: u16) -> Result<Stage> {
     let network = Network::build(Topology::Routed, Family::V4, &[])?;
     let mut stage = Stage::set(network, Filter::Sipfilter(Mode::Native), inbound, outbound)?;
     stage.place_calls(Answer::AtOnce, Progress::Established)?;
+    // On a busy machine the daemon may read of an answer later than the agents do.
+    let pinholes = 2 * usize::from(inbound + outbound);
+    soon(|| {
+        let open = stage.pinholes()?;
+        ensure!(open == pinholes, "{open} of {pinholes} pinholes are open");
+        Ok(())
+    })?;
     stage.talk(|_| true, 5)?;
     Ok(stage)
 }
@@ -97,6 +110,24 @@ fn one_of_each(network: &Network) -> Result<()> {
         attached.xdp.len() == 1 && attached.egress == 1,
         "one program of each kind belongs on {OUTER}: {attached:?}"
     );
+    Ok(())
+}
+
+/// What must be so soon: the kernel lets go of a link some time after the process that held it.
+fn soon(is_so: impl Fn() -> Result<()>) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(3);
+    loop {
+        match is_so() {
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => sleep(Duration::from_millis(20)),
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+fn none_of_ours(network: &Network) -> Result<()> {
+    let left = Attachments::on(&network.edge, OUTER)?;
+    ensure!(left.xdp.is_empty() && left.egress == 0, "{left:?} stays");
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use sipfilter_tests::lab::daemon::Daemon;
 
-use super::{NAME, calls, config, hang_up, says, survive, wait_for};
+use super::{NAME, calls, config, hang_up, one_of_each, says, survive, wait_for};
 use crate::Test;
 
 const SIGNALS: u32 = 1_000;
@@ -44,7 +44,7 @@ fn garbage() -> Result<()> {
             "this is not TOML",
         ),
     ];
-    survive(&mut stage, "garbage", |_, daemon| {
+    survive(&mut stage, "garbage", |network, daemon| {
         for (name, bytes, word) in &cases {
             let said = daemon.log().len();
             fs::write(&file, bytes)?;
@@ -56,9 +56,19 @@ fn garbage() -> Result<()> {
         fs::remove_file(&file)?;
         daemon.signal(Signal::HUP);
         wait_for_more(&daemon, said, "sipfilter.toml")?;
-        fs::write(&file, &good)?;
         daemon.ctl(&["status", "--json"])?;
-        Ok(daemon)
+        // It is there at the next start, too.
+        daemon.stop(Signal::KILL)?;
+        for (name, bytes, word) in &cases {
+            let (status, log) = Daemon::refused(network, NAME, bytes)?;
+            ensure!(
+                status.code().is_some_and(|code| code > 0),
+                "{name}: it ended with {status}: {log}"
+            );
+            says(name, &log, &[word])?;
+            one_of_each(network).context(*name)?;
+        }
+        Daemon::start_with(network, NAME, &good)
     })?;
     hang_up(&stage)
 }
