@@ -10,7 +10,7 @@ use super::Findings;
 use crate::{
     config::XdpMode,
     shell::{
-        datapath,
+        datapath::{self, Occupied},
         interface::{self, Index},
         pins::Pins,
     },
@@ -70,7 +70,11 @@ pub(super) fn checks(
             let is_ours = datapath::attachments(&Pins::of_runtime_dir(runtime_dir))
                 .iter()
                 .any(|attachment| attachment.index == index);
-            of_link(&mut found, &link[0], is_ours, status.is_some());
+            let way_out = Occupied::look(name, index).map_or_else(
+                || format!("`ip link set dev {name} xdp off`"),
+                |occupied| occupied.way_out,
+            );
+            of_link(&mut found, &link[0], is_ours, status.is_some(), &way_out);
         }
         Err(why) => found.unknown("link", format!("cannot look at MTU and queues: {why}")),
     }
@@ -127,7 +131,7 @@ fn xdp_mode(
 }
 
 /// What `ip -details link` says.
-fn of_link(found: &mut Findings, link: &Value, is_ours: bool, is_running: bool) {
+fn of_link(found: &mut Findings, link: &Value, is_ours: bool, is_running: bool, way_out: &str) {
     let mtu = link["mtu"].as_u64().unwrap_or_default();
     let (rx, tx) = (&link["num_rx_queues"], &link["num_tx_queues"]);
     found.ok(
@@ -144,7 +148,10 @@ fn of_link(found: &mut Findings, link: &Value, is_ours: bool, is_running: bool) 
     }
     let program = &link["xdp"]["prog"];
     match (program.is_null(), is_ours) {
-        (false, true) => found.ok("other_xdp", format!("its XDP program ({}) is ours", program["id"])),
+        (false, true) => found.ok(
+            "other_xdp",
+            format!("its XDP program ({}) is ours", program["id"]),
+        ),
         (true, true) if is_running => found.problem(
             "other_xdp",
             "sipfilterd runs, and no XDP program is attached",
@@ -152,8 +159,11 @@ fn of_link(found: &mut Findings, link: &Value, is_ours: bool, is_running: bool) 
         ),
         (false, false) => found.problem(
             "other_xdp",
-            format!("an XDP program of somebody else is attached (id {}, {})", program["id"], program["name"]),
-            "find its owner with `bpftool prog show`; two programs do not fit: take it off with `ip link set dev NAME xdp off`",
+            format!(
+                "an XDP program of somebody else is attached (id {}, {})",
+                program["id"], program["name"]
+            ),
+            format!("only one program fits: stop whoever it belongs to, or take it off: {way_out}"),
         ),
         _ => found.ok("other_xdp", "no XDP program is attached"),
     }
@@ -253,7 +263,7 @@ mod tests {
             (&without, false, false, "ok"),
         ] {
             let mut found = Findings::of("interface x");
-            of_link(&mut found, link, is_ours, is_running);
+            of_link(&mut found, link, is_ours, is_running, "`true`");
             let check = found.checks.iter().find(|check| check.code == "other_xdp");
             assert_eq!(
                 check.map(|check| check.outcome.as_str()),

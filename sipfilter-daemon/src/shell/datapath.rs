@@ -6,6 +6,7 @@
 
 mod attachment;
 mod error;
+mod occupied;
 mod state;
 
 use std::{collections::BTreeMap, fmt};
@@ -28,6 +29,7 @@ use sipfilter_common::{
 use super::{pins::Pins, policy::KernelPolicy, source_filter};
 pub use attachment::{Attachment, attachments, detach};
 pub use error::DatapathError;
+pub use occupied::Occupied;
 pub use state::Found;
 use state::{Plan, Sizes};
 

@@ -363,7 +363,7 @@ fn report_found(found: Found, pins: &Pins) {
         Found::Different(stamp) => tracing::warn!(
             %path,
             abi_version = stamp.abi_version,
-            "pinned maps of another version are not read; new ones take their place, and calls that were in progress must be signalled again"
+            "pinned maps of another version or shape are not read; new ones take their place, and calls that were in progress must be signalled again"
         ),
     }
 }

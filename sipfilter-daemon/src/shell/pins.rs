@@ -141,8 +141,12 @@ impl Pins {
     /// # Errors
     /// [`PinError::File`].
     pub fn promote(&self, name: &str) -> Result<(), PinError> {
-        let next = self.next_path(name);
-        fs::rename(&next, self.path(name)).map_err(|source| PinError::File { path: next, source })
+        let (next, path) = (self.next_path(name), self.path(name));
+        if path.is_dir() {
+            // A file takes no directory's place.
+            remove_file(path.clone())?;
+        }
+        fs::rename(&next, path).map_err(|source| PinError::File { path: next, source })
     }
 
     /// Removes a map, if it is there.
@@ -294,10 +298,20 @@ impl Pins {
 }
 
 fn remove_file(path: PathBuf) -> Result<(), PinError> {
-    match fs::remove_file(&path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(PinError::File { path, source })
-        }
+    remove_pin(&path).map_err(|source| PinError::File { path, source })
+}
+
+/// Removes what is pinned there, if anything is; also a directory, which is nothing that we have made.
+///
+/// # Errors
+/// What the system says.
+pub fn remove_pin(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        _ => fs::remove_file(path),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }

@@ -19,7 +19,7 @@ pub use trial::Trial;
 use super::{
     clock,
     core::{Core, succession::Next},
-    datapath::{self, Attached, Attachment, Datapath, DatapathError, Provisional},
+    datapath::{self, Attached, Attachment, Datapath, DatapathError, Occupied, Provisional},
     ephemeral,
     interface::{self, Index},
     interface_addresses,
@@ -314,6 +314,11 @@ impl Reloads {
         mode: XdpMode,
     ) -> Result<(Index, Attached), DatapathError> {
         let index = interface::check(name)?;
+        let is_ours = datapath::attachments(&self.pins).contains(&Attachment { index });
+        if !is_ours && let Some(occupied) = Occupied::look(name, index) {
+            // To try is to wait for whoever is about to leave, and the engine's task must not.
+            return Err(DatapathError::Occupied(Box::new(occupied)));
+        }
         // A link of an earlier one of this number is dead, and says so.
         let attached = self.datapath.attach_pinned(&self.pins, name, mode)?;
         Ok((index, attached))

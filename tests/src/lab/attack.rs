@@ -3,13 +3,14 @@
 //! Bounded in number, paced, and only within the lab. Nothing here depends on an answer; whether a packet arrived is the sniffer's to say.
 
 use std::{
+    io::ErrorKind,
     net::{SocketAddr, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -371,9 +372,22 @@ fn bind(namespace: &Namespace, addresses: &[SocketAddr]) -> Result<Vec<UdpSocket
     namespace.enter(|| {
         addresses
             .iter()
-            .map(|at| UdpSocket::bind(at).with_context(|| format!("cannot bind {at}")))
+            .map(|at| bind_when_free(at).with_context(|| format!("cannot bind {at}")))
             .collect()
     })?
+}
+
+/// A program that another test starts holds this process's closed sockets for a moment, too, until it is itself.
+fn bind_when_free(at: &SocketAddr) -> std::io::Result<UdpSocket> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        match UdpSocket::bind(at) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            bound => return bound,
+        }
+    }
 }
 
 /// The marker stands in a header that no answer repeats.

@@ -6,13 +6,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use aya::programs::xdp::XdpMode;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use sipfilter_daemon::shell::interface;
+use sipfilter_tests::bench::programs::Programs;
 use sipfilter_tests::lab::{
     address::Family,
     call::{Direction, Role},
     daemon::{self, Daemon, Filter, Mode},
-    namespace::join,
+    namespace::{join, run},
     sipp::{Answer, Cue, Progress},
     stage::Stage,
     topology::{Attachments, Network, OUTER, Topology},
@@ -44,6 +47,14 @@ pub fn tests() -> Vec<Test> {
         Test::new(
             "interfaces::one_that_is_gone_keeps_no_other_from_being_filtered",
             several,
+        ),
+        Test::new(
+            "interfaces::another_xdp_program_is_named_with_the_way_out",
+            occupied,
+        ),
+        Test::new(
+            "interfaces::one_that_comes_back_with_another_xdp_program_is_filtered_once_that_is_gone",
+            comes_back_occupied,
         ),
     ]
 }
@@ -133,7 +144,7 @@ fn made_again() -> Result<()> {
         );
         stage.network.make_outer(None)?;
         soon_filtered(&stage.network, OUTER)?;
-        wait_for(daemon, said, "there again")?;
+        wait_for(daemon, said, "there again: filtered")?;
         // The programs know the interface's number, so that others are loaded.
         wait_for(daemon, said, "reloaded")?;
         stage.network.connect_outer()?;
@@ -209,12 +220,112 @@ fn several() -> Result<()> {
     end(&mut stage)
 }
 
+/// A program of somebody else's on an interface, by a link that lives as long as this value.
+fn others_program(network: &Network, mode: XdpMode) -> Result<Programs> {
+    let mut programs = Programs::load()?;
+    let program = programs.xdp("pass")?;
+    network.edge.enter(|| program.attach(OUTER, mode))??;
+    Ok(programs)
+}
+
+/// Refused by every mode that the configuration may ask for; what the message says takes the other one off.
+fn occupied() -> Result<()> {
+    let network = Network::build(Topology::Routed, Family::V4, &[])?;
+    for (mode, theirs) in [
+        (Mode::Native, XdpMode::Driver),
+        (Mode::Generic, XdpMode::Driver),
+        (Mode::Native, XdpMode::Skb),
+    ] {
+        for by_link in [true, false] {
+            let mut programs = Programs::load()?;
+            let id = programs.xdp("pass")?.info()?.id();
+            if by_link {
+                let program = programs.xdp("pass")?;
+                network.edge.enter(|| program.attach(OUTER, theirs))??;
+            } else {
+                let word = match theirs {
+                    XdpMode::Skb => "xdpgeneric",
+                    _ => "xdpdrv",
+                };
+                let pin = format!("/sys/fs/bpf/{}-other", network.edge.name());
+                programs.xdp("pass")?.pin(&pin)?;
+                let attached = run(network
+                    .edge
+                    .command("bpftool")
+                    .args(["net", "attach", word, "pinned", &pin, "dev", OUTER]));
+                std::fs::remove_file(&pin)?;
+                attached?;
+            }
+            let config = daemon::config(&network, &[OUTER], mode);
+            let (status, log) = Daemon::refused(&network, "sipfilter", &config)?;
+            ensure!(!status.success(), "it ended with {status}: {log}");
+            let who = format!("\"pass\" (id {id}");
+            for words in [OUTER, "another XDP program", &who] {
+                ensure!(log.contains(words), "no `{words}` in:\n{log}");
+            }
+            // The kernel lets go of a link a moment after its last name.
+            let deadline = Instant::now() + UNFILTERED;
+            while Attachments::on(&network.edge, OUTER)?.egress > 0 {
+                ensure!(Instant::now() < deadline, "half of the filter stays");
+                sleep(Duration::from_millis(20));
+            }
+            let command = log
+                .rsplit_once("take it off: `")
+                .and_then(|(_, rest)| rest.split_once('`'))
+                .with_context(|| format!("no command in:\n{log}"))?
+                .0;
+            ensure!(command.starts_with("bpftool link") == by_link, "{command}");
+            let words: Vec<&str> = command.split_whitespace().collect();
+            run(network.edge.command(words[0]).args(&words[1..]))?;
+            drop(programs);
+            let daemon = Daemon::start_with(&network, "sipfilter", &config)?;
+            is_filtered(&network, OUTER)?;
+            daemon.stop(Signal::TERM)?;
+        }
+    }
+    Ok(())
+}
+
+fn comes_back_occupied() -> Result<()> {
+    let (mut stage, _) = stage()?;
+    let daemon = stage.daemon.as_ref().context("no daemon")?;
+    let said = daemon.log().len();
+    // Somebody is quicker: while the daemon does not look.
+    daemon.signal(Signal::STOP);
+    stage.network.delete_outer()?;
+    stage.network.make_outer(None)?;
+    let others = others_program(&stage.network, XdpMode::Driver)?;
+    daemon.signal(Signal::CONT);
+    wait_for(daemon, said, "NOT FILTERED")?;
+    wait_for(daemon, said, "bpftool link detach id")?;
+    let now = shown(&stage, OUTER)?;
+    ensure!(
+        now["state"] == json!("refused") && now["refusal"].to_string().contains("pass"),
+        "{now}"
+    );
+    drop(others);
+    wait_for(daemon, said, "there again: filtered")?;
+    stage.network.connect_outer()?;
+    works(&mut stage, OUTER)?;
+    end(&mut stage)
+}
+
 /// Calls in progress are heard, strangers are not, and another call comes about.
 fn works(stage: &mut Stage, name: &str) -> Result<()> {
     is_filtered(&stage.network, name)?;
     // Neighbours and bridge ports need a moment.
     sleep(Duration::from_secs(1));
+    let before = stage.pinholes()?;
     stage.place(Direction::Outbound, Answer::AtOnce, Progress::Established)?;
+    // There are as many calls in the one direction as in the other.
+    let deadline = Instant::now() + PATIENCE;
+    while stage.pinholes()? < 2 * before {
+        ensure!(
+            Instant::now() < deadline,
+            "the other calls have no pinholes"
+        );
+        sleep(Duration::from_millis(20));
+    }
     let through = stage.talk_through(|_, daemon| {
         sleep(Duration::from_millis(300));
         daemon.context("no daemon")

@@ -33,6 +33,10 @@ pub fn tests() -> Vec<Test> {
             stop_that_keeps,
         ),
         Test::new(
+            "every_signal_leaves_what_the_configuration_says",
+            every_signal,
+        ),
+        Test::new(
             "a_stop_and_a_start_in_mid_call_lose_no_audio",
             stop_in_mid_call,
         ),
@@ -113,6 +117,43 @@ fn stop_that_keeps() -> Result<()> {
         "detach says {answer}"
     );
     nothing_attached(&network, OUTER)
+}
+
+/// Also where the configuration says so since a reload only.
+fn every_signal() -> Result<()> {
+    let network = routed()?;
+    let config = daemon::config(&network, &[OUTER], Mode::Native);
+    let written = |on_stop: &str| format!("on_stop = \"{on_stop}\"\n{config}");
+    for (at_start, in_the_end, signal, stays) in [
+        ("detach", "detach", Signal::INT, false),
+        ("keep", "keep", Signal::INT, true),
+        ("detach", "detach", Signal::TERM, false),
+        ("keep", "keep", Signal::TERM, true),
+        // A restart keeps in any case.
+        ("detach", "detach", Signal::USR2, true),
+        ("detach", "keep", Signal::TERM, true),
+        ("keep", "detach", Signal::TERM, false),
+    ] {
+        let daemon = Daemon::start_with(&network, "sipfilter", &written(at_start))?;
+        if in_the_end != at_start {
+            let answer = daemon.reload(&written(in_the_end))?;
+            ensure!(answer["ok"] == serde_json::json!(true), "{answer}");
+        }
+        one_of_each(&network)?;
+        let status = daemon.stop(signal)?;
+        ensure!(
+            status.success(),
+            "{signal:?}: sipfilterd ended with {status}"
+        );
+        // The kernel lets go of a link a moment after its last name.
+        std::thread::sleep(Duration::from_millis(300));
+        let left = match stays {
+            true => one_of_each(&network),
+            false => nothing_attached(&network, OUTER),
+        };
+        left.with_context(|| format!("{signal:?} after on_stop = {at_start}, then {in_the_end}"))?;
+    }
+    Ok(())
 }
 
 /// While it is stopped nothing is filtered; the second daemon finds the pinholes of the first one's calls.

@@ -28,6 +28,10 @@ pub fn tests() -> Vec<Test> {
             provider_that_goes,
         ),
         Test::new(
+            "a_provider_whose_prefixes_change_keeps_the_calls_that_they_cover",
+            prefixes_that_change,
+        ),
+        Test::new(
             "a_configuration_that_cannot_be_used_changes_nothing",
             refused_configurations,
         ),
@@ -187,6 +191,65 @@ fn provider_that_goes() -> Result<()> {
         "{arrived} of {sent} packets of a provider that is gone arrived"
     );
     Ok(())
+}
+
+/// Wider ones, others beside them, and then only those of one direction's calls.
+fn prefixes_that_change() -> Result<()> {
+    let (mut stage, config) = stage()?;
+    let before = addresses(&config)?;
+    stage.place_calls(Answer::AtOnce, Progress::Established)?;
+    let pinholes = stage.pinholes()?;
+    let wider = before
+        .replacen("198.51.100.10/32", "198.51.100.8/29", 1)
+        .replacen("2001:db8:51::a/128", "2001:db8:51::/64", 1);
+    let more = before.replacen("[", "[\"203.0.113.200/32\", ", 1);
+    let own: Vec<&str> = before
+        .trim_start_matches("signalling = [")
+        .trim_end_matches(']')
+        .split(", ")
+        .skip(1)
+        .step_by(2)
+        .collect();
+    let fewer = format!("signalling = [{}]", own.join(", "));
+    for (what, changed) in [("wider", wider), ("more", more), ("fewer", fewer)] {
+        let mut answer = Value::Null;
+        let through = stage
+            .talk_through(|_, daemon| {
+                let daemon = daemon.context("no daemon")?;
+                answer = daemon.reload(&config.replacen(&before, &changed, 1))?;
+                Ok(daemon)
+            })
+            .context(what)?;
+        ensure!(through.sent > 0, "{what}: silence");
+        ensure!(
+            answer["ok"] == json!(true)
+                && answer["calls_ended"] == json!(0)
+                && names(&answer, "provider.lab.signalling"),
+            "{what}: {answer}"
+        );
+        ensure!(stage.pinholes()? == pinholes, "{what}: pinholes were lost");
+    }
+    // What is still covered is still understood.
+    stage.cue(
+        |call| call.direction == Direction::Outbound,
+        Role::Caller,
+        Cue::Proceed,
+        Progress::Ended,
+    )?;
+    let (sent, arrived) = stage.talk_after_the_end(|call| call.direction == Direction::Outbound)?;
+    ensure!(
+        sent > 0 && arrived == 0 && stage.pinholes()? * 2 == pinholes,
+        "{arrived} of {sent} packets after BYE arrived"
+    );
+    Ok(())
+}
+
+fn addresses(config: &str) -> Result<String> {
+    let mut lines = config.lines();
+    let line = lines.find(|line| line.starts_with("signalling"));
+    Ok(line
+        .context("the provider has no signalling addresses")?
+        .to_owned())
 }
 
 fn refused_configurations() -> Result<()> {

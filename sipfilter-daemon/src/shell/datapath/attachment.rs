@@ -6,7 +6,7 @@
 //! another mode of XDP, which the kernel cannot change.
 
 use std::{
-    fs, io,
+    io,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -24,7 +24,7 @@ use aya::{
 use sipfilter_common::abi::program;
 
 use super::{
-    Attached, Datapath, DatapathError,
+    Attached, Datapath, DatapathError, Occupied,
     error::{is_occupied, os_error},
 };
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
     error_text,
     shell::{
         interface::{self, Index},
-        pins::Pins,
+        pins::{Pins, remove_pin},
     },
 };
 
@@ -204,7 +204,13 @@ impl Datapath {
     /// Tells whether the link is alive: one whose interface is gone never is again.
     fn update_ingress(&mut self, path: &Path) -> Result<bool, DatapathError> {
         let program: &mut Xdp = self.program(program::INGRESS)?;
-        let link: XdpLink = open(path)?.try_into().map_err(|error| lost(path, error))?;
+        let Some(link) = open(path)? else {
+            return Ok(false);
+        };
+        let Ok(link) = XdpLink::try_from(link) else {
+            no_link(path);
+            return Ok(false);
+        };
         match program.attach_to_link(link) {
             Ok(link) => {
                 let link = program.take_link(link).map_err(|error| lost(path, error))?;
@@ -212,6 +218,35 @@ impl Datapath {
                 Ok(true)
             }
             Err(error) if is_defunct(&error) => Ok(false),
+            Err(error) if is_no_link(&error) => {
+                no_link(path);
+                Ok(false)
+            }
+            Err(error) => Err(lost(path, error)),
+        }
+    }
+
+    /// The same.
+    fn update_egress(&mut self, path: &Path) -> Result<bool, DatapathError> {
+        let program: &mut SchedClassifier = self.program(program::EGRESS)?;
+        let Some(link) = open(path)? else {
+            return Ok(false);
+        };
+        let Ok(link) = SchedClassifierLink::try_from(link) else {
+            no_link(path);
+            return Ok(false);
+        };
+        match program.attach_to_link(link) {
+            Ok(link) => {
+                let link = program.take_link(link).map_err(|error| lost(path, error))?;
+                drop(link);
+                Ok(true)
+            }
+            Err(error) if is_defunct(&error) => Ok(false),
+            Err(error) if is_no_link(&error) => {
+                no_link(path);
+                Ok(false)
+            }
             Err(error) => Err(lost(path, error)),
         }
     }
@@ -228,21 +263,10 @@ impl Datapath {
         }
         let path = pins.path(&file(EGRESS, index));
         if path.exists() {
-            let program: &mut SchedClassifier = self.program(program::EGRESS)?;
-            let link: SchedClassifierLink = open(&path)?
-                .try_into()
-                .map_err(|error| lost(&path, error))?;
-            match program.attach_to_link(link) {
-                Ok(link) => {
-                    let link = program
-                        .take_link(link)
-                        .map_err(|error| lost(&path, error))?;
-                    drop(link);
-                    return Ok(false);
-                }
-                Err(error) if is_defunct(&error) => remove(&path)?,
-                Err(error) => return Err(lost(&path, error)),
+            if self.update_egress(&path)? {
+                return Ok(false);
             }
+            remove(&path)?;
         }
         let link = self.attach_egress(interface)?;
         let program: &mut SchedClassifier = self.program(program::EGRESS)?;
@@ -290,10 +314,18 @@ impl Datapath {
         mode: XdpMode,
     ) -> Result<(XdpLinkId, Attached), DatapathError> {
         let program: &mut Xdp = self.program(program::INGRESS)?;
-        let failed = |mode, source| DatapathError::Attach {
-            interface: interface.to_owned(),
-            mode,
-            source: Box::new(source),
+        let failed = |mode, source| {
+            let found = interface::index(interface)
+                .filter(|_| is_occupied(&source))
+                .and_then(|index| Occupied::look(interface, index));
+            match found {
+                Some(occupied) => DatapathError::Occupied(Box::new(occupied)),
+                None => DatapathError::Attach {
+                    interface: interface.to_owned(),
+                    mode,
+                    source: Box::new(source),
+                },
+            }
         };
         let mut fallback = None;
         if mode != XdpMode::Generic {
@@ -427,31 +459,42 @@ fn file(prefix: &str, index: Index) -> String {
     format!("{prefix}{}", index.0)
 }
 
-fn open(path: &Path) -> Result<FdLink, DatapathError> {
+/// `None` where a directory lies there, which the kernel would only say is not permitted.
+fn open(path: &Path) -> Result<Option<FdLink>, DatapathError> {
+    if path.is_dir() {
+        no_link(path);
+        return Ok(None);
+    }
     PinnedLink::from_pin(path)
-        .map(FdLink::from)
+        .map(|link| Some(FdLink::from(link)))
         .map_err(|error| lost(path, error))
 }
 
+fn no_link(path: &Path) {
+    tracing::warn!(path = %path.display(), "what is pinned there is no link of ours: removed, and attached anew");
+}
+
 fn remove(path: &Path) -> Result<(), DatapathError> {
-    fs::remove_file(path).map_err(|source| DatapathError::Link {
+    remove_pin(path).map_err(|source| DatapathError::Link {
         path: path.to_owned(),
         source,
     })
 }
 
 fn forget(path: &Path) {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::error!(path = %path.display(), %error, "cannot detach: remove the file by hand");
-        }
-        _ => {}
+    if let Err(error) = remove_pin(path) {
+        tracing::error!(path = %path.display(), %error, "cannot detach: remove the file by hand");
     }
 }
 
 /// The interface is gone, and the link with it.
 fn is_defunct(error: &ProgramError) -> bool {
     os_error(error) == Some(rustix::io::Errno::NOLINK.raw_os_error())
+}
+
+/// The kernel says so of an object of another kind.
+fn is_no_link(error: &ProgramError) -> bool {
+    os_error(error) == Some(rustix::io::Errno::INVAL.raw_os_error())
 }
 
 fn lost(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> DatapathError {

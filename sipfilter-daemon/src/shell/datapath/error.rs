@@ -8,6 +8,7 @@ use aya::{
     programs::{ProgramError, xdp::XdpError},
 };
 
+use super::occupied::Occupied;
 use crate::shell::pins::PinError;
 
 /// Why the datapath could not be set up.
@@ -34,6 +35,9 @@ pub enum DatapathError {
         /// What the kernel said.
         source: Box<ProgramError>,
     },
+    /// Somebody else's XDP program is there.
+    #[error(transparent)]
+    Occupied(Box<Occupied>),
     /// The interface does not exist.
     #[error(
         "interface {0:?} does not exist; `ip link` lists those that do; correct `interfaces` in the configuration"

@@ -5,12 +5,13 @@
 
 use aya::{
     Ebpf,
-    maps::{Array, MapData, MapError, MapInfo},
+    maps::{Array, MapData, MapError, MapInfo, MapType},
 };
 use sipfilter_common::{
     abi::{self, map},
     addr::{Address, Ipv4, Ipv6},
     budget::SourceSpending,
+    key::{FlowKey, FragmentKey, SourceKey},
     reason::COUNTERS,
     value::{Count, Pinhole, SlotCounts, Stamp},
 };
@@ -89,6 +90,15 @@ impl Plan {
             return Ok(different);
         }
         let fits = |name: &str| shape_of(pins, name) == Some(shape(name, sizes));
+        for name in map::STATE {
+            let is_there = pins.path(name).symlink_metadata().is_ok();
+            if is_there && name != map::STAMP && !PINHOLES.contains(&name) && !fits(name) {
+                tracing::warn!(
+                    path = %pins.path(name).display(),
+                    "what is pinned there is no map of ours, or of another shape: made anew"
+                );
+            }
+        }
         let mut reused: Vec<&'static str> = map::STATE
             .into_iter()
             .chain(FLOW_MAPS)
@@ -141,7 +151,24 @@ pub(super) type Shape = (usize, u32);
 
 fn shape_of(pins: &Pins, name: &str) -> Option<Shape> {
     let info = MapInfo::from_pin(pins.path(name)).ok()?;
+    let found = (info.map_type().ok()?, info.key_size() as usize);
+    if found != kind(name) {
+        return None;
+    }
     Some((info.value_size() as usize, info.max_entries()))
+}
+
+/// What a map is, and the size of its keys: what differs in it has nothing to do with ours.
+fn kind(name: &str) -> (MapType, usize) {
+    match name {
+        map::FRAGMENTS => (MapType::LruHash, size_of::<FragmentKey>()),
+        map::SOURCES => (MapType::LruHash, size_of::<SourceKey>()),
+        map::FLOWS4 => (MapType::LruHash, size_of::<FlowKey<Ipv4>>()),
+        map::FLOWS6 => (MapType::LruHash, size_of::<FlowKey<Ipv6>>()),
+        map::COUNTERS => (MapType::PerCpuArray, size_of::<u32>()),
+        map::SIGNALLING_IN | map::SIGNALLING_OUT => (MapType::RingBuf, 0),
+        _ => (MapType::Array, size_of::<u32>()),
+    }
 }
 
 fn shape(name: &str, sizes: Sizes) -> Shape {

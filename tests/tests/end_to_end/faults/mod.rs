@@ -10,6 +10,7 @@ mod deaths;
 mod disk;
 mod full;
 mod interrupted;
+mod pins;
 mod reloads;
 mod starts;
 
@@ -39,6 +40,7 @@ pub fn tests() -> Vec<Test> {
         .chain(disk::tests())
         .chain(full::tests())
         .chain(interrupted::tests())
+        .chain(pins::tests())
         .chain(reloads::tests())
         .chain(starts::tests())
         .collect()
