@@ -102,7 +102,24 @@ pub(super) fn causes(status: u16, by: Side, provider: &str) -> Vec<String> {
         (Side::Pbx, 500 | 502 | 504 | 408) => owned(&[
             "the PBX's own failure, or the phone behind it did not answer: the PBX's log says which",
         ]),
-        (_, 480) => owned(&["nobody is registered or reachable under that number now"]),
+        (Side::Provider, 480) => owned(&[
+            "the far end of the number is not registered or not reachable now, or does not want to be disturbed",
+            "the number is not assigned to an agent or application at the provider",
+        ]),
+        (Side::Pbx, 480) => owned(&[
+            "the phone behind the number is not registered at the PBX, or does not want to be disturbed",
+        ]),
+        (Side::Provider, 486 | 600) => owned(&[
+            "the called number is busy; with every call to every number it is the trunk's limit of calls at a time",
+        ]),
+        (Side::Pbx, 486 | 600) => owned(&[
+            "the phone is in use and takes no second call; with every call it is a limit of calls of the extension or trunk at the PBX (`call-limit`, `device_state_busy_at`)",
+        ]),
+        (_, 603) => owned(&["the called party declined, or a filter of unwanted calls did"]),
+        (_, 402) => owned(&["the account is out of credit"]),
+        (_, 482 | 483) => owned(&[
+            "the call goes in a circle: the PBX sends what comes from the provider back to it, or two routes name one another",
+        ]),
         (_, 422) => owned(&["the session timers do not fit: raise Session-Expires at the PBX to what the answer's Min-SE says"]),
         (_, 300..=399) => owned(&["the call goes on as another one, to the address that the answer's Contact names"]),
         _ => Vec::new(),

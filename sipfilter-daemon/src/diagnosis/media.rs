@@ -147,7 +147,7 @@ fn say(stillness: Stillness, flow: &Flow, streams: &[&MediaRecord], since_answer
                 "no audio: {} after the answer no media has passed in either direction.",
                 seconds(since_answer)
             ),
-            if flow.dropped > 0 {
+            if flow.dropped > 0 || has_strays(streams) {
                 towards_pbx(flow, streams)
             } else {
                 vec![
@@ -173,7 +173,7 @@ fn say(stillness: Stillness, flow: &Flow, streams: &[&MediaRecord], since_answer
                 seconds(gap(flow.provider_still, flow.pbx_still)),
                 packets(flow.from_provider)
             ),
-            if flow.dropped > 0 {
+            if flow.dropped > 0 || has_strays(streams) {
                 towards_pbx(flow, streams)
             } else {
                 owned(&[
@@ -202,6 +202,15 @@ fn gap(longer: Option<f64>, shorter: Option<f64>) -> f64 {
 
 /// Why nothing from the provider was let in.
 fn towards_pbx(flow: &Flow, streams: &[&MediaRecord]) -> Vec<String> {
+    if flow.dropped == 0 && has_strays(streams) {
+        let mut causes: Vec<String> = strays(streams).collect();
+        causes.push(format!(
+            "no packet came to {} while its pinhole was open: the far end sends before the call is agreed on, and then stops or goes elsewhere; \
+             a pinhole opens when the SDP of both sides has been seen, on early media with `early_media = \"on-offer\"` before the answer",
+            places(streams)
+        ));
+        return causes;
+    }
     if flow.dropped == 0 {
         return vec![
             format!(
@@ -219,29 +228,65 @@ fn towards_pbx(flow: &Flow, streams: &[&MediaRecord]) -> Vec<String> {
         places(streams),
     )];
     causes.extend(strays(streams));
-    causes.push(
-        "media from another address than the SDP names: if it is the provider's, set the trunk's `media.prefixes` or `media.source`"
-            .to_owned(),
-    );
+    causes.extend(remedies(streams).map(str::to_owned));
     causes
+}
+
+fn has_strays(streams: &[&MediaRecord]) -> bool {
+    streams.iter().any(|media| !media.strays.is_empty())
+}
+
+/// What helps, by why it was dropped. Where nobody was seen, it is taken for what it mostly is.
+fn remedies(streams: &[&MediaRecord]) -> impl Iterator<Item = &'static str> {
+    let mut reasons: Vec<&str> = streams
+        .iter()
+        .flat_map(|media| media.strays.iter().map(|stray| stray.reason.as_str()))
+        .collect();
+    if reasons.is_empty() {
+        reasons.push("wrong_source");
+    }
+    [
+        (
+            "wrong_source",
+            "media from another address than the SDP names: if it is the provider's, set the trunk's `media.prefixes` or `media.source`",
+        ),
+        (
+            "payload_type",
+            "a codec that neither side's SDP lists: a transcoder on the way, or a peer that answers with one codec and sends another",
+        ),
+        (
+            "not_media",
+            "what comes is no RTP as negotiated: one side encrypts (DTLS, ZRTP) or sends STUN without having offered it",
+        ),
+        (
+            "rate_limited",
+            "more packets a second than the codec can need: raise the trunk's `media.packets_per_second` if they are the provider's",
+        ),
+        (
+            "pinhole_expired",
+            "it came after a silence longer than the idle limit: raise `media_idle` or `hold_idle` under [timers]",
+        ),
+    ]
+    .into_iter()
+    .filter(move |(reason, _)| reasons.contains(reason))
+    .map(|(_, remedy)| remedy)
 }
 
 /// Who sent what was dropped: X instead of Y.
 fn strays<'a>(streams: &'a [&MediaRecord]) -> impl Iterator<Item = String> + 'a {
     streams.iter().flat_map(|media| {
         media.strays.iter().map(|stray| {
-            let when = if stray.first_seconds < media.opened_seconds {
-                ", before the pinhole was open"
-            } else {
-                ""
-            };
-            format!(
-                "media came from {} instead of {} ({}, at least {}{when})",
-                stray.source,
-                crate::view::sources_text(&media.sources),
-                stray.reason,
-                packets(stray.packets),
-            )
+            let mut text = format!("media came from {}", stray.source);
+            if stray.reason == "wrong_source" {
+                let expected = crate::view::sources_text(&media.sources);
+                text.push_str(&format!(" instead of {expected}"));
+            }
+            let count = packets(stray.packets);
+            text.push_str(&format!(" ({}, at least {count}", stray.reason));
+            if stray.first_seconds < media.opened_seconds {
+                text.push_str(", before the pinhole was open");
+            }
+            text + ")"
         })
     })
 }

@@ -334,6 +334,58 @@ fn unexpected_media_names_who_sent_it_and_who_should_have() {
 }
 
 #[test]
+fn silence_says_whether_media_came_too_early_from_elsewhere_or_never() {
+    let stray = |source: &str, reason: &str, first_seconds| Stray {
+        source: source.parse().expect("an address"),
+        reason: reason.to_owned(),
+        packets: 9,
+        first_seconds,
+    };
+    let early = stray("198.51.100.20:40000", "no_pinhole", 0.05);
+    let odd = stray("198.51.100.20:40000", "payload_type", 0.5);
+    let elsewhere = stray("198.51.100.77:40000", "wrong_source", 0.5);
+    for (dropped, strays, has, has_not) in [
+        (
+            0,
+            vec![],
+            "no packet came to 203.0.113.10:10000 at all",
+            "before the pinhole",
+        ),
+        (
+            0,
+            vec![early.clone()],
+            "9 packets, before the pinhole was open",
+            "at all",
+        ),
+        (0, vec![early], "while its pinhole was open", "at all"),
+        (
+            9,
+            vec![elsewhere],
+            "set the trunk's `media.prefixes`",
+            "codec",
+        ),
+        (
+            9,
+            vec![odd],
+            "a codec that neither side's SDP lists",
+            "media.prefixes",
+        ),
+        (9, vec![], "set the trunk's `media.prefixes`", "codec"),
+    ] {
+        for sent in [500, 0] {
+            let mut record = record("inbound", &format!("{ANSWERED} 10 now"));
+            record.media = vec![MediaRecord {
+                strays: strays.clone(),
+                ..stream([0, sent, dropped], None, Some(10.0))
+            }];
+            let causes = diagnose(&record).remove(0).causes.join("\n");
+            assert!(causes.contains(has), "{has}: {causes}");
+            assert!(!causes.contains(has_not), "{has_not}: {causes}");
+        }
+    }
+}
+
+#[test]
 fn an_answered_call_without_a_pinhole_says_whose_sdp_is_missing() {
     for (has_local, has_remote, part) in [
         (false, true, "the PBX's SDP was not seen"),

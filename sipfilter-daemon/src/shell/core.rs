@@ -9,6 +9,7 @@ pub mod succession;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    ops::RangeInclusive,
     time::{Duration, SystemTime},
 };
 
@@ -23,12 +24,12 @@ use super::{
     feed::{Feed, Packet},
     fullness::Fullness,
     harm::{Harm, Hit},
-    ledger::Ledger as Drops,
+    ledger::{Ledger as Drops, Stray},
     map_writer::{Inheritance, MapWriter, Traffic},
     pressure::Pressure,
     privacy::Redactor,
     provisional::Provisionals,
-    record::{LookupError, Records},
+    record::{LookupError, Records, Witness},
     reload::places::Place,
     scope::modes,
     traffic::Ledger,
@@ -594,12 +595,7 @@ impl Core {
         };
         Ok(view::CallRecord {
             observing: self.settings.filtering.enforcement == Enforcement::Observe,
-            ..record.view(
-                self.provider_name(record.provider),
-                state.name(),
-                &|local| self.writer.traffic(local),
-                now,
-            )
+            ..record.view(self.provider_name(record.provider), state.name(), self, now)
         })
     }
 
@@ -640,6 +636,16 @@ impl Core {
             egress_packets: traffic.egress_packets,
             dropped_packets: traffic.dropped_packets,
         }
+    }
+}
+
+impl Witness for Core {
+    fn traffic(&self, local: &SocketAddr) -> Option<Traffic> {
+        self.writer.traffic(local)
+    }
+
+    fn strays(&self, local: SocketAddr, time: &RangeInclusive<Instant>) -> Vec<Stray> {
+        self.watch.drops.lock().strays(local, time)
     }
 }
 

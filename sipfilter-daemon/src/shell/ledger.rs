@@ -1,18 +1,20 @@
 //! Who was dropped, why, and which call it nearly belonged to: a ledger of samples, by source and reason.
 //!
 //! It is pure: samples, counts and pinholes come in, views go out. It decides nothing. `near` knows where pinholes are and were,
-//! `strangers` who knocks. Invariant: everything is capped, whatever comes: a full table forgets those with fewest packets, and counts
+//! `strangers` who knocks, `strays` who sent media to a port that was not for it. Invariant: everything is capped, whatever comes: a full table forgets those with fewest packets, and counts
 //! them. A sample stands for what was not sampled at the time, so that a source's packets are an estimate; a reason's are counted.
 
 mod hits;
 mod near;
 mod strangers;
+mod strays;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
@@ -20,7 +22,8 @@ use std::{
 use ipnet::{IpNet, Ipv6Net};
 use sipfilter_common::reason::Reason;
 
-use self::{hits::Hits, near::Pinholes, strangers::Knocking};
+pub use self::strays::Stray;
+use self::{hits::Hits, near::Pinholes, strangers::Knocking, strays::Strays};
 use super::sample::Sample;
 use crate::{
     engine::{
@@ -62,6 +65,7 @@ pub struct DropLedger {
     pinholes: Pinholes,
     knocking: Knocking,
     hits: Hits,
+    strays: Strays,
 }
 
 /// One reason's packets.
@@ -124,6 +128,7 @@ impl DropLedger {
             pinholes: Pinholes::new(protected),
             knocking: Knocking::new(providers),
             hits: Hits::default(),
+            strays: Strays::default(),
         }
     }
 
@@ -138,6 +143,9 @@ impl DropLedger {
     pub fn handle_pinhole(&mut self, action: &PinholeAction, result: PinholeResult, now: Instant) {
         if result == PinholeResult::Done {
             self.pinholes.handle(action, now);
+            if let PinholeAction::Close { local, .. } = action {
+                self.strays.handle_close(*local);
+            }
         }
     }
 
@@ -158,6 +166,7 @@ impl DropLedger {
         self.reasons.entry(sample.reason).or_default().samples += 1;
         let ends = sample.ends?;
         let near = self.pinholes.nearest(sample.reason, &ends, sample.at);
+        self.strays.handle(sample.reason, &ends, sample.at, packets);
         if let Some(near) = &near {
             self.hits.handle(sample.reason, &ends, near, packets, wall);
         }
@@ -243,6 +252,11 @@ impl DropLedger {
     /// Who hit one of them, most packets first. `is_own`: what this address sends is the call's.
     pub fn hits(&self, call: u64, is_own: impl Fn(IpAddr) -> bool) -> Vec<view::ReportedSource> {
         self.hits.of(call, is_own)
+    }
+
+    /// Who sent media to a port within a time and was dropped.
+    pub fn strays(&self, local: SocketAddr, time: &RangeInclusive<Instant>) -> Vec<Stray> {
+        self.strays.of(local, time)
     }
 
     /// What nearly belonged to a call: the sources whose last near miss was one of its pinholes, most first.

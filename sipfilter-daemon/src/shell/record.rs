@@ -17,6 +17,7 @@ use std::{
 
 use entry::{Agreed, Entry, Timeline, What};
 use media::Media;
+pub use media::Witness;
 
 use super::feed::Feed;
 
@@ -384,13 +385,13 @@ impl Record {
         }
     }
 
-    /// The record as the control socket gives it. `state` is the engine's word for how far the call is, `traffic` what an open pinhole
-    /// has carried.
+    /// The record as the control socket gives it. `state` is the engine's word for how far the call is, `kernel` what an open pinhole
+    /// has carried, and who was dropped at it.
     pub fn view(
         &self,
         provider: &str,
         state: &str,
-        traffic: &dyn Fn(&SocketAddr) -> Option<Traffic>,
+        kernel: &dyn Witness,
         now: Instant,
     ) -> view::CallRecord {
         let until = self.end.map_or(now, |(_, at)| at);
@@ -417,7 +418,7 @@ impl Record {
                 })
                 .collect(),
             hold: self.hold,
-            media: self.media.view(self.started, traffic),
+            media: self.media.view(self.started, until, kernel),
             findings: Vec::new(),
             timeline: self.timeline.view(self.started),
         };

@@ -14,7 +14,7 @@ use sipfilter_tests::lab::{
     topology::{Network, Topology},
 };
 
-use crate::Test;
+use crate::{Test, drops::ctl};
 
 const PACKETS: u32 = 110;
 /// From where no SDP of the provider's names media.
@@ -68,6 +68,8 @@ fn one_way_audio() -> Result<()> {
             &[
                 "one-way audio: nothing was let in from the provider",
                 "were dropped",
+                "media came from 198.51.100.99:",
+                " instead of 198.51.100.20 ports 40000-60000 (wrong_source, at least ",
             ][..],
         ),
         (
@@ -83,6 +85,12 @@ fn one_way_audio() -> Result<()> {
             finding["code"] == code && parts.iter().all(|part| text.contains(part)),
             "{code}: {shown}"
         );
+        if std::env::var_os("SIPFILTER_SHOW").is_some() {
+            let show = ctl(daemon.runtime())?
+                .args(["calls", "show", &call.call_id()])
+                .output()?;
+            eprintln!("{}", String::from_utf8_lossy(&show.stdout));
+        }
         let of_list = in_list(&listed, call)?;
         ensure!(of_list["finding"] == code, "{code}: {of_list}");
     }

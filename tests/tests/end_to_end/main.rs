@@ -31,6 +31,7 @@ mod reload;
 mod report;
 mod rights;
 mod stories;
+mod telling;
 mod terms;
 mod top;
 
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         .chain(drops::tests())
         .chain(apply::tests())
         .chain(captures::tests())
+        .chain(telling::tests())
         .chain(chaos::tests())
         .chain(faults::tests())
         .map(|test| {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: at most [`PINHOLES`] are remembered, closed ones forgotten first.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, ops::RangeInclusive, sync::Arc};
 
 use crate::{
     engine::{
@@ -12,6 +12,7 @@ use crate::{
     shell::{
         clock,
         core::{seconds_since, source_view, stream_name},
+        ledger::Stray,
         map_writer::Traffic,
     },
     view,
@@ -19,6 +20,14 @@ use crate::{
 
 /// Pinholes of one call that are remembered: some streams, opened anew a few times.
 const PINHOLES: usize = 16;
+
+/// Who knows what the records do not hold.
+pub trait Witness {
+    /// What a pinhole that is open carries.
+    fn traffic(&self, local: &SocketAddr) -> Option<Traffic>;
+    /// Who sent media to a port within a time and was dropped.
+    fn strays(&self, local: SocketAddr, time: &RangeInclusive<Instant>) -> Vec<Stray>;
+}
 
 /// The pinholes of one call, in the order in which they opened.
 #[derive(Debug, Default)]
@@ -74,21 +83,37 @@ impl Media {
         }
     }
 
-    /// What they carried; `traffic` asks for one that is open.
+    /// What they carried until then.
     pub(super) fn view(
         &self,
         started: Instant,
-        traffic: &dyn Fn(&SocketAddr) -> Option<Traffic>,
+        until: Instant,
+        kernel: &dyn Witness,
     ) -> Vec<view::MediaRecord> {
         self.0
             .iter()
-            .filter_map(|place| {
+            .enumerate()
+            .filter_map(|(number, place)| {
                 let carried = match place.closed {
                     Some((_, carried)) => carried,
-                    None => traffic(&place.local)?,
+                    None => kernel.traffic(&place.local)?,
                 };
                 let at = |last: Option<u64>| {
                     last.map(|at| seconds_since(started, clock::from_kernel(at)))
+                };
+                let before = self.0.iter().take(number);
+                let since = before
+                    .filter(|earlier| earlier.local == place.local)
+                    .filter_map(|earlier| earlier.closed)
+                    .map(|(at, _)| at)
+                    .fold(started, Instant::max);
+                let until = place.closed.map_or(until, |(at, _)| at);
+                let strays = kernel.strays(place.local, &(since..=until));
+                let stray = |stray: Stray| view::Stray {
+                    source: stray.source,
+                    reason: stray.reason.name().to_owned(),
+                    packets: stray.packets.round() as u64,
+                    first_seconds: seconds_since(started, stray.first),
                 };
                 Some(view::MediaRecord {
                     local: place.local,
@@ -101,7 +126,7 @@ impl Media {
                     dropped_packets: carried.dropped_packets,
                     last_ingress_seconds: at(carried.ingress_last),
                     last_egress_seconds: at(carried.egress_last),
-                    strays: Vec::new(),
+                    strays: strays.into_iter().map(stray).collect(),
                 })
             })
             .collect()

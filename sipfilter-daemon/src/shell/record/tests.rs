@@ -1,9 +1,15 @@
 //! Caps, what is left out, what a text finds, and links.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    ops::RangeInclusive,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use super::*;
-use crate::engine::{Form, MessageSummary, Refusal, Verb, pinhole::Pinhole, pinhole::Stream};
+use crate::{
+    engine::{Form, MessageSummary, Refusal, Verb, pinhole::Pinhole, pinhole::Stream},
+    shell::ledger::Stray,
+};
 
 fn at(seconds: u64) -> Instant {
     Instant(Duration::from_secs(seconds))
@@ -54,9 +60,22 @@ fn relate(records: &mut Records, number: u64, relation: Relation, value: &str) {
     happen(records, &event, number);
 }
 
+/// Nothing is open, nobody came.
+struct Nobody;
+
+impl Witness for Nobody {
+    fn traffic(&self, _: &SocketAddr) -> Option<Traffic> {
+        None
+    }
+
+    fn strays(&self, _: SocketAddr, _: &RangeInclusive<Instant>) -> Vec<Stray> {
+        Vec::new()
+    }
+}
+
 fn view(records: &Records, text: &str) -> view::CallRecord {
     let record = records.find(text).expect("the call is known");
-    record.view("p", "ended", &|_| None, at(1_000_000))
+    record.view("p", "ended", &Nobody, at(1_000_000))
 }
 
 #[test]
