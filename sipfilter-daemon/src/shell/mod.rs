@@ -45,6 +45,7 @@ pub mod watch;
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
     path::Path,
@@ -372,7 +373,7 @@ fn report_found(found: Found, pins: &Pins) {
 async fn serve_metrics(
     address: Option<SocketAddr>,
     questions: mpsc::Sender<Question>,
-) -> Option<JoinHandle<io::Result<()>>> {
+) -> Option<JoinHandle<Infallible>> {
     let address = address?;
     match metrics::bind(address).await {
         Ok(listener) => {

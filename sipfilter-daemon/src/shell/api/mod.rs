@@ -9,7 +9,7 @@ mod admin;
 mod capture;
 mod rate;
 mod read;
-mod server;
+pub(super) mod server;
 mod watch;
 
 use std::{

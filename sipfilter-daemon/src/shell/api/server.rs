@@ -1,8 +1,9 @@
-//! One control socket's connections: how many, for how long, and how much each may send.
+//! A socket's connections, a control socket's or that for metrics: how many, for how long, and how much each may send.
 //!
 //! Whoever may open the socket may be broken or ill-meaning. So the number of connections is capped, a connection carries one
 //! request, its head must come soon, and its body is small. Where the cap is reached, the oldest connection that has not asked for
-//! anything yet makes room; ten thousand silent ones keep nobody out.
+//! anything yet makes room, or else the oldest that does not take its answer; ten thousand silent ones keep nobody out. Streams stay:
+//! they have a cap of their own, which is lower (`feed`).
 
 use std::{
     collections::BTreeMap,
@@ -15,17 +16,23 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
     time::Duration,
 };
 
-use axum::Router;
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use axum::{Router, serve::Listener};
+use hyper::{
+    Request,
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::io::Errno;
 use tokio::{
-    net::{UnixListener, UnixStream},
+    io::{AsyncRead, AsyncWrite},
+    net::UnixListener,
     task::AbortHandle,
 };
 use tower_service::Service;
@@ -36,13 +43,26 @@ pub const MAX_CONNECTIONS: usize = 64;
 const MAX_HEAD: usize = 16 * 1024;
 /// How long a request's head may take.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
-/// After an error of the socket itself (no descriptors left), which repeats at once.
-const PAUSE: Duration = Duration::from_millis(100);
 
-/// A connection, and whether it has asked for something.
+/// How far a connection has got. Numbers, because its task tells them to the others.
+mod progress {
+    pub const SILENT: u8 = 0;
+    /// Its answer is of a known length.
+    pub const ASKED: u8 = 1;
+    /// Its answer goes on for as long as somebody reads.
+    pub const STREAM: u8 = 2;
+}
+
+/// A connection, and its progress.
 struct Connection {
-    asked: Arc<AtomicBool>,
+    progress: Arc<AtomicU8>,
     task: AbortHandle,
+}
+
+impl Connection {
+    fn is_at(&self, progress: u8) -> bool {
+        self.progress.load(Ordering::Relaxed) == progress
+    }
 }
 
 /// The open connections by age.
@@ -53,43 +73,47 @@ struct Connections {
 }
 
 /// Serves until the future is dropped. Connections that it has accepted by then go on to their end.
-pub async fn serve(listener: UnixListener, router: Router) -> Infallible {
+pub async fn serve(mut listener: impl Listener, router: Router) -> Infallible {
     let connections = Arc::new(Mutex::new(Connections::default()));
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => admit(&connections, stream, &router),
-            Err(error) => {
-                tracing::debug!(%error, "the control socket cannot accept");
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
+        // After an error of the socket itself (no descriptors left) it rests for a second.
+        let (stream, _) = listener.accept().await;
+        admit(&connections, stream, &router);
     }
 }
 
 /// Takes the connection, if there is room or room can be made.
-fn admit(connections: &Arc<Mutex<Connections>>, stream: UnixStream, router: &Router) {
+fn admit(
+    connections: &Arc<Mutex<Connections>>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: &Router,
+) {
     let mut table = lock(connections);
     if table.open.len() >= MAX_CONNECTIONS {
-        let silent = table
-            .open
-            .iter()
-            .find(|(_, connection)| !connection.asked.load(Ordering::Relaxed))
-            .map(|(&number, _)| number);
-        match silent.and_then(|number| table.open.remove(&number)) {
+        let oldest = |progress| {
+            let mut open = table.open.iter();
+            open.find(|(_, connection)| connection.is_at(progress))
+                .map(|(&number, _)| number)
+        };
+        let gone = oldest(progress::SILENT).or_else(|| oldest(progress::ASKED));
+        match gone.and_then(|number| table.open.remove(&number)) {
             Some(connection) => connection.task.abort(),
-            // All of them are being served: the newcomer sees its connection closed.
+            // Streams, all of them: the newcomer sees its connection closed.
             None => return,
         }
     }
     let number = table.next;
     table.next += 1;
-    let asked = Arc::new(AtomicBool::new(false));
+    let progress = Arc::new(AtomicU8::new(progress::SILENT));
     let task = tokio::spawn({
-        let (connections, asked, router) =
-            (Arc::clone(connections), Arc::clone(&asked), router.clone());
+        let (connections, progress, router) = (
+            Arc::clone(connections),
+            Arc::clone(&progress),
+            router.clone(),
+        );
         async move {
-            if let Err(error) = converse(stream, router, asked).await {
-                tracing::debug!(%error, "a conversation on the control socket broke");
+            if let Err(error) = converse(stream, router, progress).await {
+                tracing::debug!(%error, "a conversation on a socket broke");
             }
             lock(&connections).open.remove(&number);
         }
@@ -98,7 +122,7 @@ fn admit(connections: &Arc<Mutex<Connections>>, stream: UnixStream, router: &Rou
     table.open.insert(
         number,
         Connection {
-            asked,
+            progress,
             task: task.abort_handle(),
         },
     );
@@ -106,14 +130,22 @@ fn admit(connections: &Arc<Mutex<Connections>>, stream: UnixStream, router: &Rou
 
 /// One request and its answer.
 async fn converse(
-    stream: UnixStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send,
     router: Router,
-    asked: Arc<AtomicBool>,
+    progress: Arc<AtomicU8>,
 ) -> Result<(), hyper::Error> {
     let service = service_fn(move |request: Request<Incoming>| {
-        asked.store(true, Ordering::Relaxed);
+        progress.store(progress::ASKED, Ordering::Relaxed);
         // A router is ready at any time.
-        router.clone().call(request)
+        let answering = router.clone().call(request);
+        let progress = Arc::clone(&progress);
+        async move {
+            let answer = answering.await?;
+            if answer.body().size_hint().exact().is_none() {
+                progress.store(progress::STREAM, Ordering::Relaxed);
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
@@ -174,7 +206,10 @@ fn is_listened_on(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use axum::routing::get;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::UnixStream,
+    };
 
     use super::*;
 
@@ -221,6 +256,46 @@ mod tests {
         assert!(error.to_string().contains("listens on it"), "{error}");
         drop(first);
         bind(&path, 0o600).expect("a socket in the place of a stale one");
+    }
+
+    #[tokio::test]
+    async fn those_who_do_not_take_their_answer_keep_nobody_out_and_end_no_stream() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("control.sock");
+        let listener = bind(&path, 0o600).expect("a socket");
+        let forever = async || {
+            let lines = futures_util::stream::pending::<Result<&str, Infallible>>();
+            axum::body::Body::from_stream(lines)
+        };
+        let router = Router::new()
+            .route("/", get(async || "here"))
+            .route("/long", get(async || vec![b'x'; 4_000_000]))
+            .route("/stream", get(forever));
+        let server = tokio::spawn(serve(listener, router));
+        let ask = async |resource: &str| {
+            let mut stream = UnixStream::connect(&path).await.expect("a connection");
+            let request = format!("GET {resource} HTTP/1.1\r\nHost: here\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.expect("room");
+            stream
+        };
+
+        let mut stream = ask("/stream").await;
+        let mut byte = [0];
+        stream.read_exact(&mut byte).await.expect("a head");
+        let mut idle = Vec::new();
+        for _ in 0..2 * MAX_CONNECTIONS {
+            let mut long = ask("/long").await;
+            long.read_exact(&mut byte).await.expect("a beginning");
+            idle.push(long);
+        }
+        let mut answer = String::new();
+        let mut asking = ask("/").await;
+        asking.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.ends_with("\r\n\r\nhere"), "{answer:?}");
+        let mut rest = Vec::new();
+        let end = tokio::time::timeout(Duration::from_millis(50), stream.read_to_end(&mut rest));
+        assert!(end.await.is_err(), "the stream has ended");
+        server.abort();
     }
 
     #[tokio::test]
