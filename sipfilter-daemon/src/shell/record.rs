@@ -9,7 +9,7 @@ mod media;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     sync::Arc,
     time::SystemTime,
@@ -40,11 +40,16 @@ pub const ENDED_UNANSWERED: usize = 250;
 const MANY_LINES: usize = 500_000;
 /// Relations to other calls.
 const LINKS: usize = 8;
+/// Calls with a REFER that are asked, the newest first, whether it led to another call: that comes within seconds.
+const REFERRERS: usize = 64;
 
 /// The records of all calls.
 #[derive(Debug, Default)]
 pub struct Records {
     calls: BTreeMap<CallNumber, Record>,
+    /// Whoever may send an INVITE may name other calls in it: they are found without a look at each.
+    by_call_id: BTreeSet<(String, CallNumber)>,
+    referrers: BTreeSet<CallNumber>,
     answered: VecDeque<CallNumber>,
     unanswered: VecDeque<CallNumber>,
     lines: usize,
@@ -124,6 +129,7 @@ impl Records {
                 direction,
             } => {
                 let record = Record::new((*call, call_id), *provider, *direction, now, wall);
+                self.by_call_id.insert((call_id.clone(), *call));
                 self.calls.insert(*call, record);
             }
             Event::Message { call, message } => self.note(*call, now, What::Message(*message)),
@@ -225,13 +231,18 @@ impl Records {
         self.note(number, now, What::Pinhole(Box::new(change)));
     }
 
+    /// The record of the call with this number.
+    pub fn call(&self, number: CallNumber) -> Option<&Record> {
+        self.calls.get(&number)
+    }
+
     /// The call that a text means: a call's number, a Call-ID, or the beginning of exactly one.
     ///
     /// # Errors
     /// [`LookupError`] if it means none or several.
     pub fn find(&self, text: &str) -> Result<&Record, LookupError> {
         let number = text.parse().ok().map(CallNumber);
-        if let Some(record) = number.and_then(|number| self.calls.get(&number)) {
+        if let Some(record) = number.and_then(|number| self.call(number)) {
             return Ok(record);
         }
         let fitting = |is_fitting: &dyn Fn(&str) -> bool| -> Vec<&Record> {
@@ -290,6 +301,8 @@ impl Records {
             && let Some(forgotten) = self.calls.remove(&oldest)
         {
             self.lines -= forgotten.timeline.len();
+            self.referrers.remove(&oldest);
+            self.by_call_id.remove(&(forgotten.call_id, oldest));
         }
     }
 
@@ -299,30 +312,29 @@ impl Records {
             return;
         };
         let (call_id, provider) = (record.call_id.clone(), record.provider);
-        // The newest one comes first.
-        let mut others = self
-            .calls
-            .values()
-            .rev()
-            .filter(|other| other.number != call);
+        let other = |number: &CallNumber| self.calls.get(number).filter(|it| it.number != call);
         let is_new = record.links.iter().all(|link| link.value != value);
         let (name, back, other) = match relation {
             Relation::Replaces => (
                 "replaces",
                 "replaced_by",
-                others.find(|other| other.call_id == value && other.provider == provider),
+                self.with_call_id(value)
+                    .filter_map(|number| other(&number))
+                    .find(|other| other.provider == provider),
             ),
             // A REFER has the header as well (RFC 3892 §2.1), and the INVITE that follows repeats it.
             Relation::ReferredBy if is_new => (
                 "referred_by",
                 "referred",
-                others.find(|other| {
-                    let mut links = other.links.iter();
-                    let is_referrer = links.any(|link| link.relation == "refer_to");
-                    let mut links = other.links.iter();
-                    is_referrer
-                        && links.any(|link| link.relation == "referred_by" && link.value == value)
-                }),
+                self.referrers
+                    .iter()
+                    .rev()
+                    .take(REFERRERS)
+                    .filter_map(other)
+                    .find(|other| {
+                        let mut links = other.links.iter();
+                        links.any(|link| link.relation == "referred_by" && link.value == value)
+                    }),
             ),
             Relation::ReferredBy => return,
             Relation::ReferTo => ("refer_to", "", None),
@@ -348,11 +360,21 @@ impl Records {
         }
     }
 
+    /// The calls with exactly this Call-ID, the newest first.
+    fn with_call_id(&self, call_id: &str) -> impl Iterator<Item = CallNumber> {
+        let at = |number| (call_id.to_owned(), CallNumber(number));
+        let same = self.by_call_id.range(at(0)..=at(u64::MAX));
+        same.rev().map(|(_, number)| *number)
+    }
+
     fn link(&mut self, call: CallNumber, link: Link) {
         if let Some(record) = self.calls.get_mut(&call)
             && record.links.len() < LINKS
             && !record.links.contains(&link)
         {
+            if link.relation == "refer_to" {
+                self.referrers.insert(call);
+            }
             record.links.push(link);
         }
     }

@@ -139,7 +139,7 @@ impl Core {
         harmed: Harmed,
         sources: Vec<view::ReportedSource>,
     ) -> view::ReportedCall {
-        let record = self.records.find(&number.0.to_string()).ok();
+        let record = self.records.call(number);
         let (loses_media, because) = judge(&harmed.pinholes, &sources);
         view::ReportedCall {
             number: number.0,

@@ -281,6 +281,53 @@ fn transfers_link_both_calls_once_however_often_they_are_said() {
 }
 
 #[test]
+fn what_names_other_calls_is_asked_of_few_of_them() {
+    let mut records = Records::default();
+    start(&mut records, 1, "first");
+    relate(&mut records, 1, Relation::ReferTo, "<sip:desk@x>");
+    relate(&mut records, 1, Relation::ReferredBy, "<sip:agent@x>");
+    // Calls that were referred nowhere are not in the way, however many there are.
+    for number in 2..2_000 {
+        start(&mut records, number, "other");
+    }
+    relate(&mut records, 2, Relation::ReferredBy, "<sip:agent@x>");
+    assert_eq!(view(&records, "2").links[0].call, Some(1));
+    for number in 2_000..2_000 + REFERRERS as u64 {
+        start(&mut records, number, "another");
+        relate(&mut records, number, Relation::ReferTo, "<sip:x@x>");
+    }
+    relate(&mut records, 3, Relation::ReferredBy, "<sip:agent@x>");
+    assert_eq!(view(&records, "3").links[0].call, None);
+    // By its Call-ID a call is found at once: the newest of them.
+    relate(&mut records, 4, Relation::Replaces, "first");
+    assert_eq!(view(&records, "4").links[0].call, Some(1));
+}
+
+#[test]
+fn the_indices_forget_with_the_calls() {
+    let mut records = Records::default();
+    for number in 1..=2 * ENDED_UNANSWERED as u64 {
+        start(&mut records, number, &format!("call {number}"));
+        relate(&mut records, number, Relation::ReferTo, "<sip:x@x>");
+        end(&mut records, number, false);
+    }
+    let sizes = [
+        records.calls.len(),
+        records.by_call_id.len(),
+        records.referrers.len(),
+    ];
+    assert_eq!(sizes, [ENDED_UNANSWERED; 3]);
+}
+
+#[test]
+fn a_number_is_no_beginning_of_a_call_id() {
+    let mut records = Records::default();
+    start(&mut records, 12, "7-what-a-peer-chose");
+    assert_eq!(records.find("7").map(|record| record.number.0), Ok(12));
+    assert!(records.call(CallNumber(7)).is_none());
+}
+
+#[test]
 fn a_redirected_call_says_so() {
     let mut records = Records::default();
     start(&mut records, 1, "a");
