@@ -1,4 +1,6 @@
 //! `sipfilterctl calls`: the calls in progress, as the daemon knows them. What happened in one of them is `call_record`'s to show.
+//!
+//! Text that came from a peer is printed without control characters, which a terminal would obey.
 
 use std::{io::Write, net::SocketAddr, path::Path};
 
@@ -68,11 +70,11 @@ fn table(out: &mut dyn Write, calls: &[view::Call]) -> Result<(), CtlError> {
         } else {
             call.state.clone()
         };
-        let mut ids = vec![call.call_id.clone()];
+        let mut ids = vec![output::plain(&call.call_id)];
         ids.extend(
             call.provider_call_id
                 .iter()
-                .map(|(name, value)| format!("{name}: {value}")),
+                .map(|(name, value)| output::plain(&format!("{name}: {value}"))),
         );
         vec![
             call.number.to_string(),
@@ -109,4 +111,25 @@ pub(super) fn addresses(list: &[SocketAddr]) -> String {
         &list.iter().map(SocketAddr::to_string).collect::<Vec<_>>(),
         "-",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peers_text_moves_no_cursor() {
+        let call: view::Call = serde_json::from_value(serde_json::json!({
+            "number": 1, "call_id": "a\u{9b}2Jb", "provider_call_id": ["X-Call\u{7}", "c\u{1b}]0;d"],
+            "provider": "lab", "direction": "inbound", "state": "confirmed", "hold": false, "age_seconds": 1.0,
+            "local_media": [], "remote_media": [], "pinholes": [], "finding": null,
+        }))
+        .expect("a call");
+        let mut out = Vec::new();
+        table(&mut out, &[call]).expect("room");
+        let text = String::from_utf8(out).expect("text");
+        assert!(text.contains("c\u{fffd}]0;d"), "{text:?}");
+        let odd = text.chars().find(|c| c.is_control() && *c != '\n');
+        assert_eq!(odd, None, "{text:?}");
+    }
 }
