@@ -3,9 +3,9 @@
 //! A daemon with privileges writes there, so that nobody else may: a directory that another user prepared could send its files anywhere.
 
 use std::{
-    fs::{self, File, Metadata, OpenOptions},
+    fs::{self, DirBuilder, File, Metadata, OpenOptions},
     io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -70,7 +70,9 @@ impl RuntimeDir {
             path: path.to_owned(),
             source,
         };
-        fs::create_dir_all(path).map_err(unusable)?;
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o755);
+        builder.create(path).map_err(unusable)?;
         // Where the path is a link, both the link and what it names.
         for found in [fs::symlink_metadata(path), fs::metadata(path)] {
             if let Some(whose) = stranger(&found.map_err(unusable)?) {
@@ -122,13 +124,22 @@ impl RuntimeDir {
 /// Who besides root and this user can change what is there.
 fn stranger(found: &Metadata) -> Option<String> {
     const OTHERS_MAY_WRITE: u32 = 0o002;
+    const GROUP_MAY_WRITE: u32 = 0o020;
     let owner = found.uid();
     if owner != 0 && owner != geteuid().as_raw() {
         return Some(format!("it belongs to user {owner}"));
     }
     // The mode of a link says nothing.
-    let is_open = !found.is_symlink() && found.mode() & OTHERS_MAY_WRITE != 0;
-    is_open.then(|| "everybody may write to it".to_owned())
+    if found.is_symlink() {
+        return None;
+    }
+    if found.mode() & OTHERS_MAY_WRITE != 0 {
+        return Some("everybody may write to it".to_owned());
+    }
+    // Whoever is in the group that may read the control socket is not to put another one in the place of the admin socket.
+    let group = found.gid();
+    (found.mode() & GROUP_MAY_WRITE != 0 && group != 0)
+        .then(|| format!("group {group} may write to it"))
 }
 
 #[cfg(test)]
@@ -195,6 +206,22 @@ mod tests {
             RuntimeDir::lock(&scratch.0),
             Err(RuntimeDirError::Untrusted { .. })
         ));
+    }
+
+    #[test]
+    fn a_directory_that_a_group_may_write_is_refused() {
+        if !geteuid().is_root() {
+            // Only root can give directories to any group.
+            return;
+        }
+        let scratch = Scratch::new("group");
+        std::os::unix::fs::chown(&scratch.0, None, Some(65_534)).unwrap();
+        RuntimeDir::lock(&scratch.0).unwrap();
+        fs::set_permissions(&scratch.0, fs::Permissions::from_mode(0o2770)).unwrap();
+        let error = RuntimeDir::lock(&scratch.0).unwrap_err();
+        assert!(error.to_string().contains("group 65534"), "{error}");
+        // One that is made here is not refused, whatever the group and the mask are.
+        RuntimeDir::lock(&scratch.0.join("new")).unwrap();
     }
 
     #[test]
