@@ -1,6 +1,7 @@
 //! `sipfilterctl apply`, `confirm` and `rollback`: another configuration on trial, and the end of it.
 //!
-//! The daemon may not write its configuration, so `confirm` does: the file that was there stays beside it as `….previous`.
+//! The daemon may not write its configuration, so `confirm` does: the file that was there stays beside it as `….previous`. The daemon
+//! reads hostile input with fewer rights than whoever confirms: it says what to write, never where.
 
 use std::{
     ffi::OsString,
@@ -19,7 +20,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{CtlError, Outcome, client, client::ClientError, output, reload};
-use crate::view;
+use crate::{config, view};
 
 /// Arguments of `apply`.
 #[derive(Debug, clap::Args)]
@@ -30,6 +31,14 @@ pub struct Args {
     /// Go back by itself after this time, unless `sipfilterctl confirm` keeps it
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     confirm: Duration,
+}
+
+/// Arguments of `confirm`.
+#[derive(Debug, clap::Args)]
+pub struct ConfirmArgs {
+    /// The configuration file that sipfilterd was started with
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
 }
 
 /// The JSON answer of `confirm`.
@@ -75,13 +84,14 @@ pub(super) fn roll_back(
 }
 
 pub(super) fn confirm(
+    args: &ConfirmArgs,
     runtime_dir: &Path,
     json: bool,
     out: &mut dyn Write,
 ) -> Result<Outcome, CtlError> {
     let status: view::Status = client::get(runtime_dir, "/v1/status")?;
     // Whatever keeps the file from being written had better show before there is no way back.
-    let replacement = Replacement::prepare(Path::new(&status.config))?;
+    let replacement = Replacement::prepare(&args.config, Path::new(&status.config))?;
     let confirmed: view::Confirmed = match client::post(runtime_dir, "/v1/confirm") {
         Ok(confirmed) => confirmed,
         Err(ClientError::Unknown(why)) => {
@@ -129,12 +139,22 @@ struct Replacement {
 }
 
 impl Replacement {
-    fn prepare(config: &Path) -> Result<Self, CtlError> {
+    /// `told` is what the daemon says that its file is.
+    fn prepare(config: &Path, told: &Path) -> Result<Self, CtlError> {
+        let canonical = |path: &Path| {
+            fs::canonicalize(path).map_err(|source| CtlError::File {
+                path: path.to_owned(),
+                source,
+            })
+        };
+        if config != told && canonical(config).ok() != Some(canonical(told)?) {
+            return Err(CtlError::OtherConfig {
+                given: config.to_owned(),
+                told: output::printable(&told.to_string_lossy()),
+            });
+        }
         // Where it is a link, what it names is replaced.
-        let target = fs::canonicalize(config).map_err(|source| CtlError::File {
-            path: config.to_owned(),
-            source,
-        })?;
+        let target = canonical(config)?;
         let next = with_suffix(&target, ".next");
         let file = create_like(&next, &target).map_err(|source| CtlError::File {
             path: next.clone(),
@@ -187,4 +207,37 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_daemon_does_not_say_which_file_is_written() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let [config, link, other] =
+            ["sipfilter.toml", "link.toml", "crontab"].map(|name| directory.path().join(name));
+        fs::write(&config, "old").expect("a file");
+        fs::write(&other, "precious").expect("a file");
+        std::os::unix::fs::symlink(&config, &link).expect("a link");
+
+        let refused = Replacement::prepare(&config, &other).map(drop);
+        let said = refused.expect_err("another file").to_string();
+        assert!(
+            said.contains("--config") && said.contains("crontab"),
+            "{said}"
+        );
+        for told in [&config, &link] {
+            let replacement = Replacement::prepare(&config, told).expect("the same file");
+            replacement.finish("new").expect("room");
+        }
+        let text = |path: &Path| fs::read_to_string(path).expect("a file");
+        assert_eq!((&*text(&config), &*text(&other)), ("new", "precious"));
+        let left = fs::read_dir(directory.path()).expect("a directory").count();
+        assert_eq!(
+            left, 4,
+            "the file, the link, the other one and the previous one"
+        );
+    }
 }

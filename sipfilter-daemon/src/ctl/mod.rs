@@ -106,7 +106,10 @@ pub enum Command {
     /// configuration file is not touched until then, so that a restart goes back as well, whatever the daemon ends by.
     Apply(apply::Args),
     /// Keep the configuration that was applied, and write it to the configuration file; exit status 1 if none waits
-    Confirm,
+    ///
+    /// Where sipfilterd was started with another file than the usual one, --config names it: the daemon has fewer rights than whoever confirms, so that
+    /// it is not asked where to write.
+    Confirm(apply::ConfirmArgs),
     /// Go back from the configuration that was applied; exit status 1 if none waits
     Rollback,
     /// Check a configuration file and show what it means; exit status 1 if it has errors
@@ -148,6 +151,16 @@ pub enum CtlError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The daemon's configuration file is not the one that is meant.
+    #[error(
+        "sipfilterd was started with {told} and not with {}; if that is its configuration file, confirm with --config {told}", given.display()
+    )]
+    OtherConfig {
+        /// The one that is meant.
+        given: PathBuf,
+        /// What the daemon says.
+        told: String,
     },
     /// What was confirmed is not where the next start looks for it.
     #[error(
@@ -233,7 +246,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Outcome, CtlError> {
         Command::Top(args) => top::run(args, runtime_dir, json, out),
         Command::Doctor(args) => doctor::run(args, runtime_dir, json, out),
         Command::Apply(args) => apply::run(args, runtime_dir, json, out),
-        Command::Confirm => apply::confirm(runtime_dir, json, out),
+        Command::Confirm(args) => apply::confirm(args, runtime_dir, json, out),
         Command::Rollback => apply::roll_back(runtime_dir, json, out),
         Command::CheckConfig(args) => check_config::run(args, json, out),
         Command::Providers(args) => providers::run(args, json, out),

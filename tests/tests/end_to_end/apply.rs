@@ -78,6 +78,11 @@ impl Trial {
         Ok(answer["changes"] == json!([]))
     }
 
+    fn confirm(&self) -> Result<Value> {
+        let file = self.stage.daemon.as_ref().context("no daemon")?.file();
+        self.ctl(&["confirm", "--config", &file.display().to_string()])
+    }
+
     fn file(&self) -> Result<String> {
         let daemon = self.stage.daemon.as_ref().context("no daemon")?;
         Ok(fs::read_to_string(daemon.file())?)
@@ -112,7 +117,7 @@ fn unconfirmed() -> Result<()> {
         trial.file()? == trial.before,
         "the configuration file changed"
     );
-    let late = trial.ctl(&["confirm"])?;
+    let late = trial.confirm()?;
     ensure!(late["error"].is_string(), "confirmed after the end: {late}");
     let nothing = trial.ctl(&["rollback"])?;
     ensure!(
@@ -127,7 +132,7 @@ fn confirmed() -> Result<()> {
     trial.through(|trial| {
         let answer = trial.apply("60s")?;
         ensure!(answer["ok"] == json!(true), "{answer}");
-        let answer = trial.ctl(&["confirm"])?;
+        let answer = trial.confirm()?;
         let previous = answer["previous"].as_str().context("no old file")?;
         ensure!(
             fs::read_to_string(previous)? == trial.before,

@@ -197,7 +197,8 @@ fn no_room_to_confirm() -> Result<()> {
             .arg(find_program("sipfilterctl")?)
             .arg("--runtime-dir")
             .arg(&runtime)
-            .arg("confirm")
+            .args(["confirm", "--config"])
+            .arg(&link)
             .output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(!output.status.success(), "it was confirmed: {said}");
