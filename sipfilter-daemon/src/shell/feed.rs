@@ -23,7 +23,7 @@ use crate::{
 pub const BACKLOG: usize = 4_096;
 /// Packets that do.
 pub const PACKET_BACKLOG: usize = 1_024;
-/// Readers at once.
+/// Readers at once, of events and of packets each: whoever may follow events keeps nobody from a capture.
 pub const MAX_READERS: usize = 16;
 
 /// The sending end; its copies all feed the same readers.
@@ -34,7 +34,8 @@ pub struct Feed(Arc<Channels>);
 struct Channels {
     events: broadcast::Sender<Arc<view::Event>>,
     packets: broadcast::Sender<Arc<Packet>>,
-    readers: AtomicUsize,
+    events_readers: AtomicUsize,
+    packets_readers: AtomicUsize,
 }
 
 /// A packet that somebody may want to have in a file.
@@ -73,7 +74,10 @@ pub struct Reader<T> {
 }
 
 #[derive(Debug)]
-struct Place(Arc<Channels>);
+struct Place {
+    channels: Arc<Channels>,
+    among: fn(&Channels) -> &AtomicUsize,
+}
 
 /// What a reader gets.
 #[derive(Debug)]
@@ -89,7 +93,8 @@ impl Default for Feed {
         Self(Arc::new(Channels {
             events: broadcast::Sender::new(BACKLOG),
             packets: broadcast::Sender::new(PACKET_BACKLOG),
-            readers: AtomicUsize::new(0),
+            events_readers: AtomicUsize::new(0),
+            packets_readers: AtomicUsize::new(0),
         }))
     }
 }
@@ -121,7 +126,7 @@ impl Feed {
     /// Follows what happens; `None` where there are [`MAX_READERS`] already.
     pub fn events(&self) -> Option<Reader<view::Event>> {
         Some(Reader {
-            _place: Place::take(&self.0)?,
+            _place: Place::take(&self.0, |channels| &channels.events_readers)?,
             channel: self.0.events.subscribe(),
         })
     }
@@ -129,27 +134,29 @@ impl Feed {
     /// Follows packets; `None` where there are [`MAX_READERS`] already.
     pub fn packets(&self) -> Option<Reader<Packet>> {
         Some(Reader {
-            _place: Place::take(&self.0)?,
+            _place: Place::take(&self.0, |channels| &channels.packets_readers)?,
             channel: self.0.packets.subscribe(),
         })
     }
 }
 
 impl Place {
-    fn take(channels: &Arc<Channels>) -> Option<Self> {
-        channels
-            .readers
+    fn take(channels: &Arc<Channels>, among: fn(&Channels) -> &AtomicUsize) -> Option<Self> {
+        among(channels)
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |readers| {
                 (readers < MAX_READERS).then_some(readers + 1)
             })
             .ok()?;
-        Some(Self(Arc::clone(channels)))
+        Some(Self {
+            channels: Arc::clone(channels),
+            among,
+        })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.readers.fetch_sub(1, Ordering::Relaxed);
+        (self.among)(&self.channels).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -201,10 +208,12 @@ mod tests {
     #[test]
     fn there_are_only_so_many_readers_and_each_leaves_its_place_to_the_next() {
         let feed = Feed::default();
-        let mut readers: Vec<_> = (1..MAX_READERS).filter_map(|_| feed.events()).collect();
-        let packets = feed.packets();
-        assert!(packets.is_some() && feed.events().is_none() && feed.packets().is_none());
+        let mut readers: Vec<_> = (0..MAX_READERS).filter_map(|_| feed.events()).collect();
+        assert!(readers.len() == MAX_READERS && feed.events().is_none());
+        // They are in nobody's way who wants packets.
+        let captures: Vec<_> = (0..MAX_READERS).filter_map(|_| feed.packets()).collect();
+        assert!(captures.len() == MAX_READERS && feed.packets().is_none());
         readers.pop();
-        assert!(feed.packets().is_some());
+        assert!(feed.events().is_some() && feed.packets().is_none());
     }
 }

@@ -244,7 +244,7 @@ fn unlink(runtime_dir: &Path) {
 
 fn limited(routes: Router) -> Router {
     routes.layer(middleware::from_fn_with_state(
-        rate::Rate::default(),
+        rate::Rates::default(),
         rate::limit,
     ))
 }

@@ -3,7 +3,7 @@
 //! Whoever may open the socket may be broken or ill-meaning. So the number of connections is capped, a connection carries one
 //! request, its head must come soon, and its body is small. Where the cap is reached, the oldest connection that has not asked for
 //! anything yet makes room, or else the oldest that does not take its answer; ten thousand silent ones keep nobody out. Streams stay:
-//! they have a cap of their own, which is lower (`feed`).
+//! they have a cap of their own, which is lower (`feed`). Those of root and of the daemon's user make room last.
 
 use std::{
     collections::BTreeMap,
@@ -29,13 +29,15 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustix::io::Errno;
+use rustix::{io::Errno, process::geteuid};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::UnixListener,
+    net::{TcpStream, UnixListener, UnixStream},
     task::AbortHandle,
 };
 use tower_service::Service;
+
+use super::rate::Privileged;
 
 /// Connections at the same time.
 pub const MAX_CONNECTIONS: usize = 64;
@@ -53,15 +55,35 @@ mod progress {
     pub const STREAM: u8 = 2;
 }
 
+/// The other end of a connection.
+pub trait Peer: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Whether it is root, or the user that the daemon runs as.
+    fn is_privileged(&self) -> bool;
+}
+
+impl Peer for UnixStream {
+    fn is_privileged(&self) -> bool {
+        self.peer_cred()
+            .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw())
+    }
+}
+
+impl Peer for TcpStream {
+    fn is_privileged(&self) -> bool {
+        false
+    }
+}
+
 /// A connection, and its progress.
 struct Connection {
+    is_privileged: bool,
     progress: Arc<AtomicU8>,
     task: AbortHandle,
 }
 
 impl Connection {
-    fn is_at(&self, progress: u8) -> bool {
-        self.progress.load(Ordering::Relaxed) == progress
+    fn is_at(&self, (is_privileged, progress): (bool, u8)) -> bool {
+        self.is_privileged == is_privileged && self.progress.load(Ordering::Relaxed) == progress
     }
 }
 
@@ -73,7 +95,7 @@ struct Connections {
 }
 
 /// Serves until the future is dropped. Connections that it has accepted by then go on to their end.
-pub async fn serve(mut listener: impl Listener, router: Router) -> Infallible {
+pub async fn serve(mut listener: impl Listener<Io: Peer>, router: Router) -> Infallible {
     let connections = Arc::new(Mutex::new(Connections::default()));
     loop {
         // After an error of the socket itself (no descriptors left) it rests for a second.
@@ -83,19 +105,25 @@ pub async fn serve(mut listener: impl Listener, router: Router) -> Infallible {
 }
 
 /// Takes the connection, if there is room or room can be made.
-fn admit(
-    connections: &Arc<Mutex<Connections>>,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    router: &Router,
-) {
+fn admit(connections: &Arc<Mutex<Connections>>, stream: impl Peer, router: &Router) {
+    let is_privileged = stream.is_privileged();
     let mut table = lock(connections);
     if table.open.len() >= MAX_CONNECTIONS {
-        let oldest = |progress| {
+        let oldest = |state| {
             let mut open = table.open.iter();
-            open.find(|(_, connection)| connection.is_at(progress))
+            open.find(|(_, connection)| connection.is_at(state))
                 .map(|(&number, _)| number)
         };
-        let gone = oldest(progress::SILENT).or_else(|| oldest(progress::ASKED));
+        let gone = [
+            (false, progress::SILENT),
+            (false, progress::ASKED),
+            (true, progress::SILENT),
+            (true, progress::ASKED),
+        ]
+        .into_iter()
+        // Nobody drives out who has more rights.
+        .filter(|(has_rights, _)| is_privileged || !has_rights)
+        .find_map(oldest);
         match gone.and_then(|number| table.open.remove(&number)) {
             Some(connection) => connection.task.abort(),
             // Streams, all of them: the newcomer sees its connection closed.
@@ -112,7 +140,7 @@ fn admit(
             router.clone(),
         );
         async move {
-            if let Err(error) = converse(stream, router, progress).await {
+            if let Err(error) = converse(stream, router, is_privileged, progress).await {
                 tracing::debug!(%error, "a conversation on a socket broke");
             }
             lock(&connections).open.remove(&number);
@@ -122,6 +150,7 @@ fn admit(
     table.open.insert(
         number,
         Connection {
+            is_privileged,
             progress,
             task: task.abort_handle(),
         },
@@ -130,11 +159,15 @@ fn admit(
 
 /// One request and its answer.
 async fn converse(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+    stream: impl Peer,
     router: Router,
+    is_privileged: bool,
     progress: Arc<AtomicU8>,
 ) -> Result<(), hyper::Error> {
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if is_privileged {
+            request.extensions_mut().insert(Privileged);
+        }
         progress.store(progress::ASKED, Ordering::Relaxed);
         // A router is ready at any time.
         let answering = router.clone().call(request);
@@ -206,10 +239,7 @@ fn is_listened_on(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use axum::routing::get;
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::UnixStream,
-    };
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
