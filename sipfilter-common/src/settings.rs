@@ -110,10 +110,9 @@ impl Modes {
     /// What becomes of a packet.
     #[inline(always)]
     pub const fn action(self, reason: Reason) -> Action {
-        if self.has(Mode::Observe) {
-            Action::Pass
-        } else {
-            self.ruling(reason)
+        match self.ruling(reason) {
+            Action::Drop if !self.has(Mode::Observe) => Action::Drop,
+            _ => Action::Pass,
         }
     }
 }

@@ -13,7 +13,7 @@ use aya_ebpf::{
 use sipfilter_common::{
     classify::{Verdict, classify_egress, classify_ingress, classify_plain},
     reader::Reader,
-    reason::{Action, Counter},
+    reason::{Action, Counter, Reason},
     record::{EGRESS, INGRESS},
 };
 
@@ -33,6 +33,11 @@ pub fn sipfilter_ingress(context: XdpContext) -> u32 {
     let Some(verdict) = classify_plain(&packet, &KernelTables) else {
         return ingress(context.ctx);
     };
+    // Media of calls, of which nothing is left to do but to be counted.
+    if verdict.reason == Reason::Media {
+        count(Counter::Reason(Reason::Media), packet.length());
+        return xdp_action::XDP_PASS;
+    }
     finish(&packet, &verdict, INGRESS);
     xdp_code(verdict.action)
 }
