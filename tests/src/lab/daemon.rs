@@ -66,6 +66,9 @@ pub struct Daemon {
     namespace: String,
 }
 
+/// What the service runs under, too (`config/systemd/sipfilterd.service`).
+const PRIORITY: &[&str] = &["nice", "-n", "-10"];
+
 impl Daemon {
     /// Starts the daemon on the edge's outer interface and waits until it says that it is ready.
     ///
@@ -146,7 +149,7 @@ impl Daemon {
         let file = directory.join(format!("{name}.toml"));
         fs::write(&file, config)?;
         let log = directory.join(format!("{name}.log"));
-        let mut words: Vec<&Path> = wrapper.iter().map(Path::new).collect();
+        let mut words: Vec<&Path> = PRIORITY.iter().chain(wrapper).map(Path::new).collect();
         words.push(program);
         let mut command = network.edge.command(&words[0].display().to_string());
         let child = command

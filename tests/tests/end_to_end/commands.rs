@@ -67,7 +67,7 @@ const LOOKING: &[(&str, &[&str], &[i32])] = &[
 /// Those that change something, in this order; the last one once the daemon is gone.
 const DOING: &[(&str, &[&str], &[i32])] = &[
     ("reload", &[], &[0]),
-    ("confirm", &[], &[1]),
+    ("confirm", &["--config", "{config}"], &[1]),
     ("rollback", &[], &[1]),
     ("apply", &["{other}", "--confirm", "60s"], &[0]),
     ("rollback", &[], &[0]),
