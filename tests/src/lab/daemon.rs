@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, setpriority_process};
 use serde_json::Value;
 
 use super::{
@@ -67,7 +67,7 @@ pub struct Daemon {
 }
 
 /// What the service runs under, too (`config/systemd/sipfilterd.service`).
-const PRIORITY: &[&str] = &["nice", "-n", "-10"];
+const NICENESS: i32 = -10;
 
 impl Daemon {
     /// Starts the daemon on the edge's outer interface and waits until it says that it is ready.
@@ -149,7 +149,7 @@ impl Daemon {
         let file = directory.join(format!("{name}.toml"));
         fs::write(&file, config)?;
         let log = directory.join(format!("{name}.log"));
-        let mut words: Vec<&Path> = PRIORITY.iter().chain(wrapper).map(Path::new).collect();
+        let mut words: Vec<&Path> = wrapper.iter().map(Path::new).collect();
         words.push(program);
         let mut command = network.edge.command(&words[0].display().to_string());
         let child = command
@@ -164,6 +164,9 @@ impl Daemon {
             .spawn()
             .context("cannot start sipfilterd")?;
         cleanup::register_child(child.id());
+        // Its threads are not there yet; they will have what it has.
+        setpriority_process(Some(Pid::from_child(&child)), NICENESS)
+            .context("cannot put sipfilterd before ordinary work")?;
         Ok(Self {
             child,
             file,
