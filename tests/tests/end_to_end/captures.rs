@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
-use sipfilter_daemon::view::Captured;
+use sipfilter_daemon::view::{CallRecord, Captured};
 use sipfilter_tests::lab::{
     address::{Family, Place, SIP_PORT},
     daemon::{Filter, Mode, find_program},
@@ -64,6 +64,14 @@ fn count(file: &Path, comment: &str) -> Result<usize> {
     Ok(packets.iter().filter(|line| line.contains(comment)).count())
 }
 
+/// The daemon's number for a call, which is that of its arrival: of two that are placed at once either may be the first.
+fn number_of(stage: &Stage, call_id: &str) -> Result<String> {
+    let daemon = stage.daemon.as_ref().context("a filter")?;
+    let answer = daemon.ctl(&["--json", "calls", "show", call_id])?;
+    let call: CallRecord = serde_json::from_value(answer)?;
+    Ok(call.number.to_string())
+}
+
 fn captures() -> Result<()> {
     let family = Family::V4;
     let network = Network::build(Topology::Routed, family, &[])?;
@@ -82,7 +90,8 @@ fn captures() -> Result<()> {
     let short = start(&stage, "short", &["--drops", "--seconds", "1"])?;
     thread::sleep(Duration::from_millis(500));
     stage.place_calls(Answer::AtOnce, Progress::Established)?;
-    let one = start(&stage, "one", &["--call", "1"])?;
+    let number = number_of(&stage, "inbound-1")?;
+    let one = start(&stage, "one", &["--call", &number])?;
     let told = file("told");
     let arguments = [
         "capture",
@@ -129,7 +138,7 @@ fn captures() -> Result<()> {
     let strangers = count(&file("drops"), "drop: unknown_source, in by outer0")?;
     let near = count(
         &file("drops"),
-        "drop: wrong_source, in by outer0, near call 1: same_port",
+        &format!("drop: wrong_source, in by outer0, near call {number}: same_port"),
     )?;
     ensure!(
         strangers >= 5 && strangers + near == 15,
@@ -184,10 +193,10 @@ fn captures() -> Result<()> {
     // Two INVITEs, their answers and the ACKs.
     ensure!(captured.packets >= 8 && invites >= 2, "{packets:#?}");
     for comment in [
-        "pass: signalling, call 1",
-        "pass: egress_signalling, call 1",
+        format!("pass: signalling, call {number}"),
+        format!("pass: egress_signalling, call {number}"),
     ] {
-        if count(&file("signalling"), comment)? == 0 {
+        if count(&file("signalling"), &comment)? == 0 {
             bail!("no {comment:?} in {}", captured.file);
         }
     }
