@@ -44,6 +44,7 @@ impl AdoptedCalls {
     }
 
     /// Every call and its pinholes.
+    #[cfg(debug_assertions)]
     pub fn iter(&self) -> impl Iterator<Item = (Owner, &[SocketAddr])> {
         self.calls
             .values()
