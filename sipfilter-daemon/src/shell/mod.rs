@@ -19,7 +19,6 @@ pub mod interface;
 pub mod ledger;
 pub mod logging;
 pub mod map_writer;
-pub mod memory;
 pub mod metrics;
 pub mod notify;
 pub mod outer;
@@ -197,7 +196,6 @@ pub async fn run(
             tracing::warn!(%error, "interfaces that come back are seen once a second only");
         })
         .ok();
-    memory::keep();
     tracing::info!("ready");
 
     manager.ready(&filtering(core.config()));
