@@ -1,10 +1,19 @@
 //! The kernel's routing socket (rtnetlink(7)): when interfaces come, go and change their names, and which XDP program is on one.
 //!
-//! It only listens and asks; what follows is decided by `reload`. Everything is read as bytes of a stated length: a message that is
-//! shorter than it says ends the reading.
+//! It only listens and asks; what follows is decided by `reload`. Of a message it reads the header and the attribute that it is about,
+//! and nothing else: what a newer kernel says besides must not keep an interface from being told.
 
 use std::{io, os::fd::OwnedFd, time::Duration};
 
+use netlink_packet_core::{
+    NLM_F_REQUEST, NLMSG_ALIGNTO, NLMSG_ERROR, NetlinkBuffer, NetlinkMessage, NlasIterator,
+    Parseable as _,
+};
+use netlink_packet_route::{
+    AddressFamily as LinkFamily, RouteNetlinkMessage,
+    link::{LinkHeader, LinkMessage, LinkXdp},
+};
+use nix::libc::{IFLA_XDP, RTM_DELLINK, RTM_NEWLINK, RTMGRP_LINK};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -17,26 +26,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::{interface::Index, watch};
 
-/// `RTMGRP_LINK`: whatever happens to interfaces.
-const LINKS: u32 = 1;
-/// Message types (`linux/rtnetlink.h`).
-const NEWLINK: u16 = 16;
-const DELLINK: u16 = 17;
-const GETLINK: u16 = 18;
-/// `NLMSG_ERROR`, `NLM_F_REQUEST`.
-const ERROR: u16 = 2;
-const REQUEST: u16 = 1;
-/// Attributes of an interface (`linux/if_link.h`): what XDP has there, and in it the number of the program for each place.
-const XDP: u16 = 43;
-const XDP_PROGRAM: u16 = 4;
-const XDP_PROGRAM_NATIVE: u16 = 5;
-const XDP_PROGRAM_GENERIC: u16 = 6;
-const XDP_PROGRAM_OFFLOADED: u16 = 7;
-/// An attribute's type without its flags.
-const TYPE: u16 = 0x3fff;
-
-/// `struct nlmsghdr` and `struct ifinfomsg`.
-const HEADER: usize = 16;
+/// `struct ifinfomsg`, before the attributes.
 const LINK_HEADER: usize = 16;
 /// The kernel's largest message about one interface, and several.
 const BUFFER: usize = 64 * 1024;
@@ -65,7 +55,7 @@ impl LinkEvents {
     /// What the system says.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
-            socket: watch::watch(socket(LINKS)?)?,
+            socket: watch::watch(socket(RTMGRP_LINK as u32)?)?,
             buffer: vec![0; BUFFER],
         })
     }
@@ -95,11 +85,11 @@ impl Changes {
     fn read(&mut self, bytes: &[u8]) {
         for (kind, body) in messages(bytes) {
             // A bridge tells of its ports under a family of its own.
-            if kind == DELLINK
-                && body.first() == Some(&0)
-                && let Some(index) = link_index(body)
+            if kind == RTM_DELLINK
+                && let Ok(link) = LinkHeader::parse(body)
+                && link.interface_family == LinkFamily::Unspec
             {
-                self.gone.push(index);
+                self.gone.push(Index(link.index));
             }
         }
     }
@@ -120,16 +110,14 @@ pub struct XdpProgram {
 /// What the system says.
 pub fn xdp_program(index: Index) -> io::Result<Option<XdpProgram>> {
     let socket = socket(0)?;
-    let mut request = Vec::with_capacity(HEADER + LINK_HEADER);
-    let length = u32::try_from(HEADER + LINK_HEADER).map_err(io::Error::other)?;
-    request.extend(length.to_ne_bytes());
-    request.extend(GETLINK.to_ne_bytes());
-    request.extend(REQUEST.to_ne_bytes());
-    request.extend([0; 8]);
-    request.extend([0; 4]);
-    request.extend(index.0.to_ne_bytes());
-    request.extend([0; 8]);
-    net::send(&socket, &request, SendFlags::empty())?;
+    let mut asked = LinkMessage::default();
+    asked.header.index = index.0;
+    let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetLink(asked));
+    request.header.flags = NLM_F_REQUEST;
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    net::send(&socket, &bytes, SendFlags::empty())?;
     let patience = Timespec::try_from(ANSWER).map_err(io::Error::other)?;
     if poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&patience))? == 0 {
         return Err(io::ErrorKind::TimedOut.into());
@@ -138,10 +126,10 @@ pub fn xdp_program(index: Index) -> io::Result<Option<XdpProgram>> {
     let (_, length) = net::recv(&socket, &mut buffer[..], RecvFlags::DONTWAIT)?;
     for (kind, body) in messages(buffer.get(..length).unwrap_or_default()) {
         match kind {
-            NEWLINK if link_index(body) == Some(index) => {
+            RTM_NEWLINK if LinkHeader::parse(body).is_ok_and(|link| link.index == index.0) => {
                 return Ok(program_of(body.get(LINK_HEADER..).unwrap_or_default()));
             }
-            ERROR => return Err(io::ErrorKind::NotFound.into()),
+            NLMSG_ERROR => return Err(io::ErrorKind::NotFound.into()),
             _ => {}
         }
     }
@@ -160,76 +148,48 @@ fn socket(groups: u32) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// The program that is told among an interface's attributes.
 fn program_of(attributes: &[u8]) -> Option<XdpProgram> {
-    let (_, xdp) = parts(attributes, 4).find(|(kind, _)| kind & TYPE == XDP)?;
-    let number = |wanted: u16| {
-        let (_, value) = parts(xdp, 4).find(|(kind, _)| kind & TYPE == wanted)?;
-        let id = u32::from_ne_bytes(value.try_into().ok()?);
-        Some(id).filter(|id| *id != 0)
+    let mut attributes = NlasIterator::new(attributes).flatten();
+    let xdp = attributes.find(|attribute| attribute.kind() == IFLA_XDP)?;
+    let told: Vec<LinkXdp> = NlasIterator::new(xdp.value())
+        .flatten()
+        .filter_map(|attribute| LinkXdp::parse(&attribute).ok())
+        .collect();
+    let place = |told: &LinkXdp| match *told {
+        LinkXdp::DrvProgId(id) => Some((id, "xdpdrv")),
+        LinkXdp::SkbProgId(id) => Some((id, "xdpgeneric")),
+        LinkXdp::HwProgId(id) => Some((id, "xdpoffload")),
+        _ => None,
     };
-    [
-        (XDP_PROGRAM_NATIVE, "xdpdrv"),
-        (XDP_PROGRAM_GENERIC, "xdpgeneric"),
-        (XDP_PROGRAM_OFFLOADED, "xdpoffload"),
-        (XDP_PROGRAM, "xdp"),
-    ]
-    .into_iter()
-    .find_map(|(attribute, place)| {
-        let id = number(attribute)?;
-        Some(XdpProgram { id, place })
-    })
-}
-
-fn link_index(body: &[u8]) -> Option<Index> {
-    let index = body.get(4..8)?.try_into().ok()?;
-    Some(Index(u32::from_ne_bytes(index)))
+    // Where the place is told, the number alone is told besides.
+    let anywhere = |told: &LinkXdp| match *told {
+        LinkXdp::ProgId(id) => Some((id, "xdp")),
+        _ => None,
+    };
+    let found = told.iter().filter_map(place);
+    found
+        .chain(told.iter().filter_map(anywhere))
+        .find(|(id, _)| *id != 0)
+        .map(|(id, place)| XdpProgram { id, place })
 }
 
 /// Messages by type, without their headers.
-fn messages(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    Parts {
-        rest: bytes,
-        length_bytes: 4,
-        header: HEADER,
-    }
-}
-
-/// Attributes by type.
-fn parts(bytes: &[u8], header: usize) -> impl Iterator<Item = (u16, &[u8])> {
-    Parts {
-        rest: bytes,
-        length_bytes: 2,
-        header,
-    }
-}
-
-/// What begins with its length, which counts the header, and its type; the next one begins at a multiple of four.
-struct Parts<'a> {
-    rest: &'a [u8],
-    length_bytes: usize,
-    header: usize,
-}
-
-impl<'a> Iterator for Parts<'a> {
-    type Item = (u16, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let length = match self.length_bytes {
-            2 => usize::from(u16::from_ne_bytes(self.rest.get(..2)?.try_into().ok()?)),
-            _ => u32::from_ne_bytes(self.rest.get(..4)?.try_into().ok()?) as usize,
-        };
-        let kind = self.rest.get(self.length_bytes..self.length_bytes + 2)?;
-        let kind = u16::from_ne_bytes(kind.try_into().ok()?);
-        let body = self.rest.get(self.header..length)?;
-        let next = length.next_multiple_of(4).min(self.rest.len());
-        self.rest = self.rest.get(next..).unwrap_or_default();
-        Some((kind, body))
-    }
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let message = NetlinkBuffer::new_checked(bytes).ok()?;
+        let next = (message.length() as usize).next_multiple_of(NLMSG_ALIGNTO.into());
+        bytes = bytes.get(next..).unwrap_or_default();
+        Some((message.message_type(), message.payload()))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `struct nlmsghdr`.
+    const HEADER: usize = 16;
 
     fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -256,11 +216,11 @@ mod tests {
     #[test]
     fn interfaces_that_go_are_told_from_those_that_change() {
         let all = [
-            message(NEWLINK, 0, 3, &[]),
-            message(DELLINK, 0, 4, &attribute(3, b"name")),
+            message(RTM_NEWLINK, 0, 3, &[]),
+            message(RTM_DELLINK, 0, 4, &attribute(3, b"name")),
             // A port that leaves its bridge.
-            message(DELLINK, 7, 5, &[]),
-            message(DELLINK, 0, 6, &[]),
+            message(RTM_DELLINK, 7, 5, &[]),
+            message(RTM_DELLINK, 0, 6, &[]),
         ]
         .concat();
         let mut changes = Changes::default();
@@ -277,24 +237,20 @@ mod tests {
     fn a_program_is_told_with_its_place() {
         let program = |inner: &[Vec<u8>]| {
             let name = attribute(3, b"outer0\0");
-            let xdp = attribute(XDP | 0x8000, &inner.concat());
+            let xdp = attribute(IFLA_XDP | 0x8000, &inner.concat());
             program_of(&[name, xdp].concat())
         };
         let id = |kind: u16, id: u32| attribute(kind, &id.to_ne_bytes());
         let found = |id, place| Some(XdpProgram { id, place });
         assert_eq!(program(&[attribute(2, &[0])]), None);
-        assert_eq!(program(&[id(XDP_PROGRAM, 0)]), None);
-        for (kind, place) in [
-            (XDP_PROGRAM_NATIVE, "xdpdrv"),
-            (XDP_PROGRAM_GENERIC, "xdpgeneric"),
-            (XDP_PROGRAM_OFFLOADED, "xdpoffload"),
-        ] {
+        assert_eq!(program(&[id(4, 0)]), None);
+        for (kind, place) in [(5, "xdpdrv"), (6, "xdpgeneric"), (7, "xdpoffload")] {
             assert_eq!(
-                program(&[attribute(2, &[1]), id(XDP_PROGRAM, 7), id(kind, 7)]),
+                program(&[attribute(2, &[1]), id(4, 7), id(kind, 7)]),
                 found(7, place)
             );
         }
-        assert_eq!(program(&[id(XDP_PROGRAM, 9)]), found(9, "xdp"));
+        assert_eq!(program(&[id(4, 9)]), found(9, "xdp"));
         assert_eq!(program_of(&[0xff; 40]), None);
     }
 }
