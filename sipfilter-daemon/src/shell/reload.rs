@@ -5,92 +5,38 @@
 //! the programs on every interface, and only then tells the engine. Invariant: until the programs are exchanged nothing has changed, and
 //! whatever fails leaves it so; a packet meets either the old policy or the new one.
 
+mod answer;
+mod interfaces;
+mod order;
 pub mod places;
+mod prepare;
+mod refusal;
 mod trial;
 
-use std::{collections::VecDeque, path::Path, time::Duration};
+use std::{collections::VecDeque, path::Path};
 
 use tokio::{sync::oneshot, task::JoinHandle};
 
-use places::Places;
-use trial::Candidate;
+pub use order::{Command, NothingWaits, Order, Source};
 pub use trial::Trial;
+
+use answer::{change_view, empty, refusal, report, unplaced};
+use places::Places;
+use prepare::{InForce, Loaded, Prepared, prepare, present};
+use refusal::{Refused, ReloadError};
+use trial::Candidate;
 
 use super::{
     clock,
     core::{Core, succession::Next},
-    datapath::{self, Attached, Attachment, Datapath, DatapathError, Occupied, Provisional},
-    ephemeral,
+    datapath::{self, Datapath},
     interface::{self, Index},
-    interface_addresses,
     logging::LevelSwitch,
-    outer::Outer,
     pins::Pins,
     policy::KernelPolicy,
     privacy::Redactor,
-    rtnetlink::Changes,
-    sessions,
 };
-use crate::{
-    config::{Change, Config, Diagnostic, LoadError, ResolveError, XdpMode, changes},
-    engine::{Instant, settings::Settings},
-    error_text, view,
-};
-
-/// Where another configuration comes from.
-#[derive(Debug, Clone)]
-pub enum Source {
-    /// The daemon's own file.
-    File,
-    /// This text, to be tried for so long.
-    Text {
-        /// Where it is from.
-        file: String,
-        /// What it says.
-        text: String,
-        /// How long it is in force unless it is confirmed.
-        patience: Duration,
-    },
-    /// What was in force before the one that waits to be confirmed.
-    Before(Box<Config>),
-    /// What is in force, whose interfaces are others by now.
-    Again,
-}
-
-/// An order to load another configuration. `asker` hears what became of it, unless it has gone.
-#[derive(Debug)]
-pub struct Order {
-    /// Where it is.
-    pub source: Source,
-    /// Who wants to know.
-    pub asker: Option<oneshot::Sender<view::Reload>>,
-}
-
-/// What can be told the task that owns the configuration.
-#[derive(Debug)]
-pub enum Command {
-    /// Load another one.
-    Load(Order),
-    /// Keep the one that waits for it.
-    Confirm(oneshot::Sender<Result<view::Confirmed, NothingWaits>>),
-    /// Go back from it.
-    RollBack(oneshot::Sender<view::Reload>),
-}
-
-/// There is no configuration to confirm.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "no configuration waits to be confirmed; `sipfilterctl apply FILE` tries one, and the log says what became of the last"
-)]
-pub struct NothingWaits;
-
-/// What is in force, for whoever prepares what comes after it.
-#[derive(Debug, Clone)]
-struct InForce {
-    config: Config,
-    settings: Settings,
-    policy: KernelPolicy,
-}
+use crate::{engine::Instant, view};
 
 /// The programs that run, and what is to come after them.
 pub struct Reloads {
@@ -120,68 +66,6 @@ enum Purpose {
     Try(Box<Candidate>),
     /// To end a trial.
     EndTrial,
-}
-
-/// A configuration that can be put in force.
-enum Loaded {
-    /// It says what is in force already.
-    Same { warnings: Vec<view::Problem> },
-    /// It says something else, and its programs are loaded.
-    Other(Box<Prepared>),
-}
-
-struct Prepared {
-    config: Config,
-    settings: Settings,
-    policy: KernelPolicy,
-    outer: Outer,
-    capacity: u32,
-    datapath: Datapath,
-    changes: Vec<Change>,
-    warnings: Vec<view::Problem>,
-    is_again: bool,
-}
-
-/// A configuration that cannot.
-struct Refused {
-    errors: Vec<view::Problem>,
-    warnings: Vec<view::Problem>,
-    changes: Vec<Change>,
-}
-
-/// Why a configuration that is good in itself cannot take the place of the one in force.
-#[derive(Debug, thiserror::Error)]
-enum ReloadError {
-    /// A key that is read at the start only.
-    #[error(
-        "`{key}` cannot change while the daemon runs; restart sipfilterd for it (calls in progress go on)"
-    )]
-    Fixed { key: &'static str },
-    /// What it says of interfaces does not hold here.
-    #[error(transparent)]
-    Resolve(#[from] ResolveError<std::io::Error>),
-    /// The programs cannot be loaded or attached.
-    #[error(transparent)]
-    Datapath(#[from] DatapathError),
-    /// Another one is being tried.
-    #[error(
-        "{file} waits to be confirmed: `sipfilterctl confirm` keeps it, `sipfilterctl rollback` goes back; then try again"
-    )]
-    Waits { file: String },
-    /// The file that the next start reads.
-    #[error(
-        "{file} is the configuration file, which the next start reads whether or not it was confirmed; apply a copy of it: `sipfilterctl confirm` puts that in its place"
-    )]
-    NoCopy { file: String },
-    /// Nothing is being tried.
-    #[error(transparent)]
-    NothingWaits(#[from] NothingWaits),
-    /// More than there can be.
-    #[error("`pinholes` under [limits] is too large")]
-    Pinholes,
-    /// The thread that prepares it is gone.
-    #[error("it could not be prepared: {0}")]
-    Thread(#[from] tokio::task::JoinError),
 }
 
 impl Reloads {
@@ -266,62 +150,6 @@ impl Reloads {
         } else {
             self.waiting.push_front(order);
         }
-    }
-
-    /// Looks whether the configured interfaces are those that are filtered. One that was deleted and made again gets the programs that run
-    /// at once; whatever else follows from it for them, another load brings.
-    pub fn check_interfaces(&mut self, changes: &Changes, core: &mut Core) {
-        let before = self.places.all();
-        self.places.forget(changes);
-        let mut is_anew = false;
-        for name in self.places.look() {
-            match self.filter_anew(&name, core.config().xdp) {
-                Ok((index, attached)) => {
-                    self.places.attached(&name, index);
-                    core.set_attached(&name, attached);
-                    is_anew = true;
-                }
-                Err(error) => self.places.refused(&name, error_text::with_causes(&error)),
-            }
-        }
-        let places = self.places.all();
-        if is_anew || places != before {
-            for Attachment { index } in datapath::attachments(&self.pins) {
-                if interface::name(index).is_none() {
-                    datapath::detach(&self.pins, index);
-                }
-            }
-            core.set_places(places);
-        }
-        if is_anew {
-            let config = core.config();
-            let outer = Outer::find(&core.settings().pbx.addresses, &present(&config.interfaces));
-            if outer.indices() != self.policy.settings.outer {
-                self.order(
-                    Order {
-                        source: Source::Again,
-                        asker: None,
-                    },
-                    core,
-                );
-            }
-        }
-    }
-
-    fn filter_anew(
-        &mut self,
-        name: &str,
-        mode: XdpMode,
-    ) -> Result<(Index, Attached), DatapathError> {
-        let index = interface::check(name)?;
-        let is_ours = datapath::attachments(&self.pins).contains(&Attachment { index });
-        if !is_ours && let Some(occupied) = Occupied::look(name, index) {
-            // To try is to wait for whoever is about to leave, and the engine's task must not.
-            return Err(DatapathError::Occupied(Box::new(occupied)));
-        }
-        // A link of an earlier one of this number is dead, and says so.
-        let attached = self.datapath.attach_pinned(&self.pins, name, mode)?;
-        Ok((index, attached))
     }
 
     /// Begins to prepare another configuration, or remembers the order where one is being prepared. What is in force stays so until
@@ -561,254 +389,3 @@ impl Pending {
 
 /// What [`Reloads::wait`] waited for.
 pub struct Prepare(Result<Result<Loaded, Refused>, tokio::task::JoinError>);
-
-impl From<ReloadError> for Refused {
-    fn from(error: ReloadError) -> Self {
-        Self {
-            errors: vec![unplaced(&error)],
-            warnings: Vec::new(),
-            changes: Vec::new(),
-        }
-    }
-}
-
-/// Everything that can fail and does not touch what runs.
-fn prepare(source: &Source, in_force: &InForce, pins: &Pins) -> Result<Loaded, Refused> {
-    let path = &in_force.config.path;
-    let config = match source {
-        Source::File => Config::load(path),
-        Source::Text { file, text, .. } => Config::parse_for(Path::new(file), path, text),
-        Source::Before(config) => Ok(Config::clone(config)),
-        Source::Again => Ok(in_force.config.clone()),
-    };
-    let config = config.map_err(|error| Refused {
-        errors: problems(&error),
-        warnings: Vec::new(),
-        changes: Vec::new(),
-    })?;
-    let mut changes = changes(&in_force.config, &config);
-    let mut warnings: Vec<view::Problem> = config.warnings.iter().map(problem).collect();
-    let refuse = |error: ReloadError, changes: &[Change], warnings: &[view::Problem]| Refused {
-        errors: vec![unplaced(&error)],
-        warnings: warnings.to_vec(),
-        changes: changes.to_vec(),
-    };
-    warnings.extend(
-        config
-            .interfaces
-            .iter()
-            .filter(|name| interface::index(name).is_none())
-            .map(|name| {
-                spoken(&format!(
-                    "interface {name:?} is not there; it is filtered as soon as it is"
-                ))
-            }),
-    );
-    let checked = check(&config, in_force, source);
-    let Checked {
-        settings,
-        policy,
-        outer,
-        capacity,
-    } = checked.map_err(|error| refuse(error, &changes, &warnings))?;
-    warnings.extend(
-        ephemeral::overlap(&settings)
-            .into_iter()
-            .map(|warning| spoken(&warning.to_string())),
-    );
-    warnings.extend(
-        sessions::not_allowed(&settings)
-            .iter()
-            .map(|warning| spoken(&warning.to_string())),
-    );
-    let written = |settings: &Settings| -> Vec<String> {
-        let addresses = settings.pbx.addresses.iter();
-        addresses.map(ToString::to_string).collect()
-    };
-    if !changes.iter().any(|change| change.key == ADDRESSES) {
-        // They may be the interfaces' own, and those may be others by now.
-        let (before, after) = (written(&in_force.settings), written(&settings));
-        changes.extend(Change::of_lists(ADDRESSES, &before, &after));
-    }
-    let is_again = matches!(source, Source::Again);
-    if !is_again && changes.is_empty() && settings == in_force.settings && policy == in_force.policy
-    {
-        return Ok(Loaded::Same { warnings });
-    }
-    let provisional = if keeps_numbers(&in_force.settings, &settings) {
-        Provisional::Kept
-    } else {
-        Provisional::New
-    };
-    let datapath = Datapath::load_beside(&policy, capacity, pins, provisional)
-        .map_err(|error| refuse(error.into(), &changes, &warnings))?;
-    Ok(Loaded::Other(Box::new(Prepared {
-        config,
-        settings,
-        policy,
-        outer,
-        capacity,
-        datapath,
-        changes,
-        warnings,
-        is_again,
-    })))
-}
-
-const ADDRESSES: &str = "pbx.addresses";
-
-/// What a configuration means here and now.
-struct Checked {
-    settings: Settings,
-    policy: KernelPolicy,
-    outer: Outer,
-    capacity: u32,
-}
-
-/// Interfaces that are not there are waited for only where they were before, so that no misspelt name goes unnoticed.
-fn check(config: &Config, in_force: &InForce, source: &Source) -> Result<Checked, ReloadError> {
-    let before = &in_force.config;
-    for (key, is_same) in [
-        ("log.format", config.log.format == before.log.format),
-        ("metrics.listen", config.metrics == before.metrics),
-    ] {
-        if !is_same {
-            return Err(ReloadError::Fixed { key });
-        }
-    }
-    for name in &config.interfaces {
-        match interface::check(name) {
-            Err(DatapathError::NoInterface(_))
-                if before.interfaces.contains(name) || matches!(source, Source::Before(_)) => {}
-            checked => {
-                checked?;
-            }
-        }
-    }
-    let settings = match source {
-        // Those of an interface that has just been made may not be there yet.
-        Source::Again => in_force.settings.clone(),
-        _ => config.resolve(|name| match interface::index(name) {
-            Some(_) => interface_addresses(name),
-            None => Ok(Vec::new()),
-        })?,
-    };
-    let mut policy = KernelPolicy::new(&settings);
-    let outer = Outer::find(&settings.pbx.addresses, &present(&config.interfaces));
-    policy.settings.outer = outer.indices();
-    let capacity = u32::try_from(settings.limits.pinholes).map_err(|_| ReloadError::Pinholes)?;
-    Ok(Checked {
-        settings,
-        policy,
-        outer,
-        capacity,
-    })
-}
-
-fn present(interfaces: &[String]) -> Vec<String> {
-    let is_there = |name: &&String| interface::index(name).is_some();
-    interfaces.iter().filter(is_there).cloned().collect()
-}
-
-/// Whether protected addresses and providers have the numbers that they had. More providers behind them do no harm.
-fn keeps_numbers(before: &Settings, after: &Settings) -> bool {
-    let mut providers = before.providers.iter().zip(&after.providers);
-    before.pbx.addresses == after.pbx.addresses
-        && before.providers.len() <= after.providers.len()
-        && providers.all(|(before, after)| before.name == after.name)
-}
-
-fn report(answer: &view::Reload) {
-    for warning in &answer.warnings {
-        tracing::warn!("{}", warning.message);
-    }
-    for error in &answer.errors {
-        match &error.place {
-            Some(place) => {
-                tracing::error!("{}:{}: {}", place.file, place.line, error.message);
-            }
-            None => tracing::error!("{}", error.message),
-        }
-    }
-    if !answer.ok {
-        tracing::error!("nothing has changed");
-        return;
-    }
-    for view::Change {
-        key,
-        removed,
-        added,
-    } in &answer.changes
-    {
-        tracing::info!(key, ?removed, ?added, "changed");
-    }
-    tracing::info!(
-        file = answer.file,
-        changes = answer.changes.len(),
-        calls_ended = answer.calls_ended,
-        pinholes_closed = answer.pinholes_closed,
-        "reloaded"
-    );
-}
-
-fn refusal(path: &Path, refused: Refused) -> view::Reload {
-    view::Reload {
-        errors: refused.errors,
-        warnings: refused.warnings,
-        changes: refused.changes.iter().map(change_view).collect(),
-        ..empty(path)
-    }
-}
-
-fn empty(path: &Path) -> view::Reload {
-    view::Reload {
-        ok: false,
-        file: path.display().to_string(),
-        changes: Vec::new(),
-        calls_ended: 0,
-        pinholes_closed: 0,
-        confirm_within_seconds: None,
-        errors: Vec::new(),
-        warnings: Vec::new(),
-    }
-}
-
-fn change_view(change: &Change) -> view::Change {
-    view::Change {
-        key: change.key.clone(),
-        removed: change.removed.clone(),
-        added: change.added.clone(),
-    }
-}
-
-fn problems(error: &LoadError) -> Vec<view::Problem> {
-    match error.diagnostics() {
-        [] => vec![unplaced(error)],
-        some => some.iter().map(problem).collect(),
-    }
-}
-
-fn problem(diagnostic: &Diagnostic) -> view::Problem {
-    view::Problem {
-        place: Some(view::ProblemPlace {
-            file: diagnostic.file.name.clone(),
-            line: diagnostic.line(),
-            column: diagnostic.column(),
-            key: diagnostic.key.clone(),
-        }),
-        message: format!("{}; {}", diagnostic.message, diagnostic.help),
-        text: diagnostic.to_string(),
-    }
-}
-
-fn unplaced(error: &(dyn std::error::Error + 'static)) -> view::Problem {
-    spoken(&error_text::with_causes(error))
-}
-
-fn spoken(message: &str) -> view::Problem {
-    view::Problem {
-        place: None,
-        message: message.to_owned(),
-        text: message.to_owned(),
-    }
-}

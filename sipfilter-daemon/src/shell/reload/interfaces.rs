@@ -1,0 +1,72 @@
+//! [`Reloads::check_interfaces`]: the programs follow the configured interfaces, also those that were deleted and made again.
+
+use super::{Order, Reloads, Source, prepare::present};
+use crate::{
+    config::XdpMode,
+    error_text,
+    shell::{
+        core::Core,
+        datapath::{self, Attached, Attachment, DatapathError, Occupied},
+        interface::{self, Index},
+        outer::Outer,
+        rtnetlink::Changes,
+    },
+};
+
+impl Reloads {
+    /// Looks whether the configured interfaces are those that are filtered. One that was deleted and made again gets the programs that run
+    /// at once; whatever else follows from it for them, another load brings.
+    pub fn check_interfaces(&mut self, changes: &Changes, core: &mut Core) {
+        let before = self.places.all();
+        self.places.forget(changes);
+        let mut is_anew = false;
+        for name in self.places.look() {
+            match self.filter_anew(&name, core.config().xdp) {
+                Ok((index, attached)) => {
+                    self.places.attached(&name, index);
+                    core.set_attached(&name, attached);
+                    is_anew = true;
+                }
+                Err(error) => self.places.refused(&name, error_text::with_causes(&error)),
+            }
+        }
+        let places = self.places.all();
+        if is_anew || places != before {
+            for Attachment { index } in datapath::attachments(&self.pins) {
+                if interface::name(index).is_none() {
+                    datapath::detach(&self.pins, index);
+                }
+            }
+            core.set_places(places);
+        }
+        if is_anew {
+            let config = core.config();
+            let outer = Outer::find(&core.settings().pbx.addresses, &present(&config.interfaces));
+            if outer.indices() != self.policy.settings.outer {
+                self.order(
+                    Order {
+                        source: Source::Again,
+                        asker: None,
+                    },
+                    core,
+                );
+            }
+        }
+    }
+
+    fn filter_anew(
+        &mut self,
+        name: &str,
+        mode: XdpMode,
+    ) -> Result<(Index, Attached), DatapathError> {
+        let index = interface::check(name)?;
+        let is_ours = datapath::attachments(&self.pins).contains(&Attachment { index });
+        if !is_ours && let Some(occupied) = Occupied::look(name, index) {
+            // To try is to wait for whoever is about to leave, and the engine's task must not.
+            return Err(DatapathError::Occupied(Box::new(occupied)));
+        }
+        // A link of an earlier one of this number is dead, and says so.
+        let attached = self.datapath.attach_pinned(&self.pins, name, mode)?;
+        Ok((index, attached))
+    }
+}
