@@ -46,6 +46,11 @@ pub struct Instant(pub Duration);
 impl Instant {
     /// Later than everything: no deadline at all.
     const FAR: Self = Self(Duration::MAX);
+
+    /// What has passed since then; zero if that is to come.
+    pub fn since(self, then: Self) -> Duration {
+        self.0.saturating_sub(then.0)
+    }
 }
 
 impl Add<Duration> for Instant {
@@ -75,6 +80,14 @@ impl Direction {
         match self {
             Self::Ingress => Self::Egress,
             Self::Egress => Self::Ingress,
+        }
+    }
+
+    /// What a call is that was begun this way, by a stable name: `inbound` if the provider makes it.
+    pub fn call_name(self) -> &'static str {
+        match self {
+            Self::Ingress => "inbound",
+            Self::Egress => "outbound",
         }
     }
 }

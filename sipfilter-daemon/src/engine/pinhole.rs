@@ -48,6 +48,20 @@ pub enum Stream {
     Udptl,
 }
 
+impl Stream {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Rtp, Self::Rtcp, Self::Udptl];
+
+    /// A stable name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rtp => "rtp",
+            Self::Rtcp => "rtcp",
+            Self::Udptl => "udptl",
+        }
+    }
+}
+
 /// What else may pass on a stream's port (RFC 7983), because the negotiation needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Extras {

@@ -1,6 +1,10 @@
 //! The one clock: the kernel's monotonic clock, the same that the programs stamp records and slots with.
 
-use std::{fs, sync::LazyLock, time::Duration};
+use std::{
+    fs,
+    sync::LazyLock,
+    time::{Duration, SystemTime},
+};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -29,6 +33,13 @@ fn parse_offset(text: &str) -> Option<i128> {
         .split_whitespace();
     let mut number = || words.next()?.parse::<i128>().ok();
     Some(number()? * 1_000_000_000 + number()?)
+}
+
+/// The wall clock's time of a moment that has been.
+pub fn wall(at: Instant) -> SystemTime {
+    let age = now().since(at);
+    let wall = SystemTime::now();
+    wall.checked_sub(age).unwrap_or(wall)
 }
 
 /// A kernel time stamp.

@@ -2,19 +2,18 @@
 //!
 //! It decides nothing. Whatever an action leads to goes back into the engine as an input before anything else does.
 
+mod calls;
 mod metrics;
+mod pinholes;
 mod report;
+mod status;
 pub mod succession;
+mod telling;
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    ops::RangeInclusive,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
 
-use sipfilter_common::reason::{Action, Counter, Reason};
-
+pub use self::pinholes::payload_types_view;
+use self::telling::log_action;
 use super::{
     api::{Order, Question},
     clock,
@@ -24,31 +23,24 @@ use super::{
     feed::{Feed, Packet},
     fullness::Fullness,
     harm::{Harm, Hit},
-    ledger::{Ledger as Drops, Stray},
+    ledger::Ledger as Drops,
     map_writer::{Inheritance, MapWriter, Traffic},
     pressure::Pressure,
     privacy::Redactor,
     provisional::Provisionals,
-    record::{LookupError, Records, Witness},
+    record::Records,
     reload::places::Place,
-    scope::modes,
     traffic::Ledger,
 };
 use crate::{
     config::Config,
-    diagnosis::{self, Flow, Stillness},
     engine::{
-        CallNumber, CallState, CallView, Direction, EndReason, Engine, Event, Input, Instant,
-        Output,
-        counters::Reading,
-        pinhole::{Pinhole, PinholeAction, PinholeResult, Source, Stream, Terms},
-        settings::{Enforcement, Provider, ProviderId, Settings},
+        CallNumber, Direction, Engine, Event, Input, Instant, Output,
+        pinhole::{PinholeAction, PinholeResult},
+        settings::{Provider, ProviderId, Settings},
     },
     view,
 };
-
-/// Limited sources that `status` names, those with most first.
-const SHOWN_SOURCES: usize = 20;
 
 /// Engine and pinholes.
 pub struct Core {
@@ -177,7 +169,7 @@ impl Core {
     /// One input, and everything that follows from it.
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
         if matches!(input, Input::Packet { .. }) {
-            self.reading.add(clock::now().0.saturating_sub(now.0));
+            self.reading.add(clock::now().since(now));
         }
         let sent = match &input {
             Input::Packet {
@@ -200,7 +192,7 @@ impl Core {
         } = input
         {
             self.watch.feed.publish_packet(|| Packet::Signalling {
-                at: wall(now),
+                at: clock::wall(now),
                 direction,
                 bytes: bytes.to_owned(),
                 truncated,
@@ -307,7 +299,7 @@ impl Core {
         let result = self.writer.apply(&action, clock::now());
         let at = clock::now();
         if matches!(action, PinholeAction::Open(_)) && result == PinholeResult::Done {
-            self.opening.add(at.0.saturating_sub(now.0));
+            self.opening.add(at.since(now));
         }
         Done::Pinhole(action, result, traffic, at)
     }
@@ -361,31 +353,6 @@ impl Core {
         }
     }
 
-    /// What the records do not tell.
-    fn publish(&self, event: &Event) {
-        let feed = &self.watch.feed;
-        match event {
-            Event::CallStarted {
-                call,
-                call_id,
-                provider,
-                direction,
-            } => feed.publish(SystemTime::now(), || view::Occurrence::CallStarted {
-                call: call.0,
-                call_id: call_id.clone(),
-                provider: self.provider_name(*provider).to_owned(),
-                direction: direction_name(*direction).to_owned(),
-            }),
-            Event::Refused {
-                call: None,
-                refusal,
-            } => feed.publish(SystemTime::now(), || view::Occurrence::Refused {
-                refusal: refusal.name().to_owned(),
-            }),
-            _ => {}
-        }
-    }
-
     /// Has the record take down what the engine may have forgotten when somebody asks.
     fn record_state(&mut self, call: CallNumber, now: Instant) {
         if let Some(view) = self.engine.call(call) {
@@ -394,258 +361,8 @@ impl Core {
         }
     }
 
-    /// Lines that a peer can cause are at debug level, so that nobody fills the disk from outside.
-    fn log_event(&self, event: &Event) {
-        match event {
-            Event::CallStarted {
-                call,
-                call_id,
-                provider,
-                direction,
-            } => tracing::debug!(
-                call = call.0,
-                call_id,
-                provider = self.provider_name(*provider),
-                direction = direction_name(*direction),
-                "call started"
-            ),
-            Event::Message { call, message } => tracing::trace!(call = call.0, ?message, "message"),
-            Event::Related {
-                call,
-                relation,
-                value,
-            } => tracing::trace!(call = call.0, ?relation, value, "related"),
-            Event::CallConfirmed { call } => tracing::debug!(call = call.0, "call confirmed"),
-            Event::CallEnded { call, reason } => {
-                tracing::debug!(call = call.0, reason = reason.name(), "call ended");
-            }
-            Event::Refused { call, refusal } => {
-                tracing::debug!(
-                    call = call.map(|call| call.0),
-                    refusal = refusal.name(),
-                    "refused"
-                );
-            }
-        }
-    }
-
     fn provider_name(&self, provider: ProviderId) -> &str {
         provider_name(&self.settings.providers, provider)
-    }
-
-    /// What the rules call to drop, by the kernel's counters; what cannot be read counts as nothing.
-    fn packets_to_drop(&self) -> u64 {
-        let modes = modes(&self.settings.filtering);
-        Reason::ALL
-            .iter()
-            .filter(|reason| modes.ruling(**reason) == Action::Drop)
-            .filter_map(|reason| self.counters.read(Counter::Reason(*reason)).ok())
-            .map(|count| count.packets)
-            .sum()
-    }
-
-    fn status(&self, now: Instant) -> view::Status {
-        let summary = self.about.config.summary();
-        let pbx = &self.settings.pbx;
-        view::Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            config: self.about.config.path.display().to_string(),
-            unconfirmed: self.about.unconfirmed.as_ref().map(|(file, deadline)| {
-                view::Unconfirmed {
-                    file: file.clone(),
-                    seconds_left: seconds_since(now, *deadline),
-                }
-            }),
-            uptime_seconds: seconds_since(self.about.started, now),
-            interfaces: self.interfaces(),
-            protected: pbx.addresses.clone(),
-            rtp_ports: format!("{}-{}", pbx.rtp_ports.start(), pbx.rtp_ports.end()),
-            enforcement: summary.enforcement.to_owned(),
-            scope: summary.scope.to_owned(),
-            egress: summary.egress.to_owned(),
-            packets_to_drop: self.packets_to_drop(),
-            providers: self
-                .settings
-                .providers
-                .iter()
-                .map(|provider| provider.name.clone())
-                .collect(),
-            calls: self.calls_in_progress().count(),
-            pinholes: self.engine.pinholes().count(),
-            adopted_pinholes: self.engine.adopted_pinholes(),
-            reading: self.reading.view(),
-            opening: self.opening.view(),
-            limited_sources: self.limited_sources(),
-            forged_packets: self.pressure.forged(),
-            routes_changed: self.pressure.is_route_outdated(),
-            counters: self
-                .engine
-                .counters()
-                .readings()
-                .map(|reading| (counter_name(&reading), reading.value))
-                .collect(),
-        }
-    }
-
-    fn interfaces(&self) -> Vec<view::Interface> {
-        let attached = self.about.attached.iter();
-        attached
-            .map(|(name, attached)| {
-                let (state, now_called, why) = match self.about.places.get(name) {
-                    None | Some(Place::Filtered) => ("filtered", None, None),
-                    Some(Place::Renamed(other)) => ("renamed", Some(other.clone()), None),
-                    Some(Place::Gone) => ("gone", None, None),
-                    Some(Place::Refused(why)) => ("refused", None, Some(why.clone())),
-                };
-                view::Interface {
-                    name: name.clone(),
-                    mode: attached.to_string(),
-                    fallback: match attached {
-                        Attached::Fallback { why } => Some(why.clone()),
-                        Attached::Native | Attached::Generic => None,
-                    },
-                    state: state.to_owned(),
-                    now_called,
-                    refusal: why,
-                }
-            })
-            .collect()
-    }
-
-    fn limited_sources(&self) -> Vec<view::LimitedSource> {
-        self.pressure
-            .limited_sources()
-            .into_iter()
-            .take(SHOWN_SOURCES)
-            .map(|limited| view::LimitedSource {
-                source: limited.source,
-                provider: self.provider_name(limited.provider).to_owned(),
-                requests: limited.spending.begins.refused,
-                messages: limited.spending.continues.refused,
-                segments: limited.spending.segments.refused,
-            })
-            .collect()
-    }
-
-    fn calls(&self, now: Instant) -> Vec<view::Call> {
-        self.calls_in_progress()
-            .map(|call| self.call(&call, now))
-            .collect()
-    }
-
-    /// The engine remembers ended calls for a while, so that late messages open nothing; they are not in progress any more.
-    fn calls_in_progress(&self) -> impl Iterator<Item = CallView<'_>> {
-        self.engine
-            .calls()
-            .filter(|call| !matches!(call.state, CallState::Ended(_)))
-    }
-
-    fn call(&self, call: &CallView<'_>, now: Instant) -> view::Call {
-        view::Call {
-            number: call.number.0,
-            call_id: call.call_id.to_owned(),
-            provider_call_id: call
-                .provider_call_id
-                .map(|(name, value)| (name.to_owned(), value.to_owned())),
-            provider: self.provider_name(call.provider).to_owned(),
-            direction: direction_name(call.direction).to_owned(),
-            state: call.state.name().to_owned(),
-            hold: call.hold,
-            age_seconds: seconds_since(call.started, now),
-            local_media: call.local_media.clone(),
-            remote_media: call.remote_media.clone(),
-            pinholes: call.pinholes.to_vec(),
-            finding: self
-                .stillness(call, now)
-                .map(|still| still.code().to_owned()),
-        }
-    }
-
-    /// Which direction of a call's media is silent now. It is asked of every call at once, so it reads no timeline.
-    fn stillness(&self, call: &CallView<'_>, now: Instant) -> Option<Stillness> {
-        let answered = call.confirmed_at.filter(|_| !call.hold)?;
-        let mut flow = Flow::default();
-        let ago = |last: Option<u64>, before: Option<f64>| {
-            let last = last.map(|last| seconds_since(clock::from_kernel(last), now));
-            [last, before].into_iter().flatten().reduce(f64::min)
-        };
-        for local in call.pinholes {
-            let is_media = self
-                .engine
-                .pinhole(*local)
-                .is_some_and(|pinhole| pinhole.stream != Stream::Rtcp);
-            if !is_media {
-                continue;
-            }
-            let traffic = self.writer.traffic(local)?;
-            flow.from_provider += traffic.ingress_packets;
-            flow.from_pbx += traffic.egress_packets;
-            flow.provider_still = ago(traffic.ingress_last, flow.provider_still);
-            flow.pbx_still = ago(traffic.egress_last, flow.pbx_still);
-        }
-        diagnosis::judge_media(&flow, seconds_since(answered, now))
-    }
-
-    fn record(&self, id: &str, now: Instant) -> Result<view::CallRecord, LookupError> {
-        let record = self.records.find(id)?;
-        let state = match self.engine.call(record.number) {
-            Some(call) if record.end.is_none() => call.state,
-            _ => CallState::Ended(EndReason::Operator),
-        };
-        Ok(view::CallRecord {
-            observing: self.settings.filtering.enforcement == Enforcement::Observe,
-            ..record.view(self.provider_name(record.provider), state.name(), self, now)
-        })
-    }
-
-    fn pinholes(&self, now: Instant) -> Vec<view::Pinhole> {
-        self.engine
-            .pinholes()
-            .map(|pinhole| self.pinhole(pinhole, now))
-            .collect()
-    }
-
-    fn closed(&self, now: Instant) -> Vec<view::ClosedPinhole> {
-        let closed = self.ledger.closed().map(|closed| view::ClosedPinhole {
-            local: closed.local,
-            sources: closed.sources.iter().map(source_view).collect(),
-            provider: closed.provider.clone(),
-            call: closed.call.0,
-            closed_seconds: seconds_since(closed.at, now),
-        });
-        closed.collect()
-    }
-
-    fn pinhole(&self, pinhole: &Pinhole, now: Instant) -> view::Pinhole {
-        let traffic = self.writer.traffic(&pinhole.local).unwrap_or_default();
-        let last = traffic.ingress_last.max(traffic.egress_last);
-        view::Pinhole {
-            local: pinhole.local,
-            sources: pinhole.sources.iter().map(source_view).collect(),
-            stream: stream_name(pinhole.stream).to_owned(),
-            payload_types: payload_types_view(pinhole.stream, pinhole.terms),
-            rtcp: pinhole.terms.rtcp,
-            packets_per_second: pinhole.terms.packets_per_second.number(),
-            latch: traffic.latch.map(|latch| latch.to_string()),
-            provider: self.provider_name(pinhole.provider).to_owned(),
-            call: pinhole.call.0,
-            idle_limit_seconds: pinhole.idle.as_secs_f64(),
-            idle_seconds: last.map(|last| seconds_since(clock::from_kernel(last), now)),
-            ingress_packets: traffic.ingress_packets,
-            egress_packets: traffic.egress_packets,
-            dropped_packets: traffic.dropped_packets,
-        }
-    }
-}
-
-impl Witness for Core {
-    fn traffic(&self, local: &SocketAddr) -> Option<Traffic> {
-        self.writer.traffic(local)
-    }
-
-    fn strays(&self, local: SocketAddr, time: &RangeInclusive<Instant>) -> Vec<Stray> {
-        self.watch.drops.lock().strays(local, time)
     }
 }
 
@@ -653,71 +370,4 @@ fn provider_name(providers: &[Provider], provider: ProviderId) -> &str {
     providers
         .get(usize::from(provider.0))
         .map_or("?", |provider| &provider.name)
-}
-
-/// The wall clock's time of a moment that has just been.
-fn wall(at: Instant) -> SystemTime {
-    let now = SystemTime::now();
-    now.checked_sub(clock::now().0.saturating_sub(at.0))
-        .unwrap_or(now)
-}
-
-fn log_action(action: &PinholeAction) {
-    match action {
-        PinholeAction::Open(pinhole) => {
-            tracing::debug!(call = pinhole.call.0, local = %pinhole.local, sources = ?pinhole.sources, "pinhole opened")
-        }
-        PinholeAction::Update(pinhole) => {
-            tracing::debug!(call = pinhole.call.0, local = %pinhole.local, sources = ?pinhole.sources, "pinhole updated")
-        }
-        PinholeAction::Close { local, call } => {
-            tracing::debug!(call = call.0, %local, "pinhole closed")
-        }
-    }
-}
-
-/// `refusals.wrong_dialog`, `calls_ended.bye_ingress`: the labelled ones under their own names.
-fn counter_name(reading: &Reading) -> String {
-    match reading.label {
-        Some((_, label)) => format!("{}.{label}", reading.name),
-        None => reading.name.to_owned(),
-    }
-}
-
-/// `inbound` is a call that the provider makes.
-pub(super) fn direction_name(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Ingress => "inbound",
-        Direction::Egress => "outbound",
-    }
-}
-
-/// A stable name.
-pub(super) fn stream_name(stream: Stream) -> &'static str {
-    match stream {
-        Stream::Rtp => "rtp",
-        Stream::Rtcp => "rtcp",
-        Stream::Udptl => "udptl",
-    }
-}
-
-/// Payload types for a report; T.38 has none.
-pub(super) fn payload_types_view(stream: Stream, terms: Terms) -> Option<Vec<u8>> {
-    (stream != Stream::Udptl).then(|| view::payload_types(terms.payload_types))
-}
-
-/// A source for a report.
-pub(super) fn source_view(source: &Source) -> view::Source {
-    view::Source {
-        net: source.net,
-        ports: format!("{}-{}", source.ports.0, source.ports.1),
-    }
-}
-
-/// None if `then` is to come.
-pub(super) fn seconds_since(then: Instant, now: Instant) -> f64 {
-    now.0
-        .checked_sub(then.0)
-        .unwrap_or(Duration::ZERO)
-        .as_secs_f64()
 }

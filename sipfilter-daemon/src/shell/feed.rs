@@ -105,7 +105,7 @@ impl Feed {
         if self.0.events.receiver_count() > 0 {
             // Whoever has just gone misses nothing.
             let _ = self.0.events.send(Arc::new(view::Event {
-                at: humantime::format_rfc3339_millis(at).to_string(),
+                at: view::time(at),
                 what: event(),
             }));
         }

@@ -223,7 +223,7 @@ impl DropLedger {
         let hidden = sources.len().saturating_sub(limit) as u64;
         sources.truncate(limit);
         view::Drops {
-            since: time(self.since),
+            since: view::time(self.since),
             reasons,
             sources,
             more_sources: self.forgotten + hidden,
@@ -236,7 +236,7 @@ impl DropLedger {
         let counted = counted.copied().unwrap_or_default();
         let (strangers, more_strangers) = self.knocking.view(limit);
         view::Strangers {
-            since: time(self.since),
+            since: view::time(self.since),
             packets: counted.packets,
             samples: counted.samples,
             strangers,
@@ -279,8 +279,8 @@ impl Entry {
             reason: reason.name().to_owned(),
             packets: self.seen.packets(),
             samples: self.seen.samples,
-            first_seen: time(self.seen.first),
-            last_seen: time(self.seen.last),
+            first_seen: view::time(self.seen.first),
+            last_seen: view::time(self.seen.last),
             destination: self.destination,
             near: self.near.clone(),
         }
@@ -290,10 +290,6 @@ impl Entry {
 /// The verdict's name in every view.
 pub fn verdict_name(dropped: bool) -> &'static str {
     if dropped { "drop" } else { "would drop" }
-}
-
-pub(super) fn time(at: SystemTime) -> String {
-    humantime::format_rfc3339_millis(at).to_string()
 }
 
 /// Forgets a quarter of a full table, those with fewest packets, so that a newcomer seldom waits for this. Tells how many.

@@ -485,7 +485,7 @@ pub fn hash_key() -> [u64; 2] {
 
 async fn sleep_until(deadline: Option<crate::engine::Instant>) {
     match deadline {
-        Some(deadline) => tokio::time::sleep(deadline.0.saturating_sub(clock::now().0)).await,
+        Some(deadline) => tokio::time::sleep(deadline.since(clock::now())).await,
         None => std::future::pending().await,
     }
 }

@@ -84,7 +84,7 @@ impl Heartbeat {
 
     /// Whether one is due now; then it counts as given.
     fn is_due(&mut self, now: Instant) -> bool {
-        let is_due = now.0.saturating_sub(self.last.0) >= self.every;
+        let is_due = now.since(self.last) >= self.every;
         if is_due {
             self.last = now;
         }

@@ -143,7 +143,7 @@ impl Sources {
 
     /// A sample stands for `weight` packets.
     fn handle_sample(&self, sample: &Sample, weight: f64, (wall, now): (SystemTime, Instant)) {
-        let age = now.0.saturating_sub(sample.at.0);
+        let age = now.since(sample.at);
         let at = wall.checked_sub(age).unwrap_or(wall);
         let near = self.ledger.lock().handle_sample(sample, weight, at);
         self.feed.publish(at, || {

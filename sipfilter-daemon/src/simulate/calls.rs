@@ -12,8 +12,7 @@ use super::{
 };
 use crate::{
     engine::{
-        CallNumber, CallView, Direction, Event, Instant, Refusal,
-        pinhole::{Pinhole, Stream},
+        CallNumber, CallView, Direction, Event, Instant, Refusal, pinhole::Pinhole,
         settings::Settings,
     },
     view,
@@ -227,10 +226,7 @@ impl Record {
             call_id: self.call_id,
             provider_call_id: self.provider_call_id,
             provider: self.provider,
-            direction: match self.direction {
-                Direction::Ingress => "inbound",
-                Direction::Egress => "outbound",
-            },
+            direction: self.direction.call_name(),
             state: self.state,
             end_reason: self.ended.map(|(_, reason)| reason),
             started_seconds: clock.seconds(self.started),
@@ -263,11 +259,7 @@ impl Hole {
     fn report(self, clock: &Clock) -> PinholeReport {
         PinholeReport {
             local: self.pinhole.local,
-            stream: match self.pinhole.stream {
-                Stream::Rtp => "rtp",
-                Stream::Rtcp => "rtcp",
-                Stream::Udptl => "udptl",
-            },
+            stream: self.pinhole.stream.name(),
             also: [
                 (self.pinhole.extras.stun, "stun"),
                 (self.pinhole.extras.dtls, "dtls"),
@@ -279,10 +271,7 @@ impl Hole {
                 .pinhole
                 .sources
                 .iter()
-                .map(|source| view::Source {
-                    net: source.net,
-                    ports: format!("{}-{}", source.ports.0, source.ports.1),
-                })
+                .map(view::Source::from)
                 .collect(),
             opened_seconds: clock.seconds(self.opened),
             closed_seconds: self.closed.map(|at| clock.seconds(at)),

@@ -18,6 +18,8 @@ mod report;
 mod status;
 mod top;
 
+use std::time::SystemTime;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -41,4 +43,9 @@ pub use top::{Top, TopCall, TopPinhole, TopReason};
 pub struct Failure {
     /// What is wrong and what to do.
     pub error: String,
+}
+
+/// A time as every view tells it: RFC 3339, to the millisecond.
+pub fn time(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
 }

@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sipfilter_common::value::PayloadTypes;
 
+use crate::engine::pinhole;
+
 /// One of `GET /v1/pinholes`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Pinhole {
@@ -91,4 +93,13 @@ pub struct Source {
     pub net: IpNet,
     /// `first-last`.
     pub ports: String,
+}
+
+impl From<&pinhole::Source> for Source {
+    fn from(source: &pinhole::Source) -> Self {
+        Self {
+            net: source.net,
+            ports: format!("{}-{}", source.ports.0, source.ports.1),
+        }
+    }
 }

@@ -3,6 +3,8 @@
 //! None of them asks the task that opens pinholes. A stream ends with its reader or with the daemon; a reader that is too slow is told
 //! what it missed.
 
+use std::time::SystemTime;
+
 use axum::{
     Json, Router,
     body::Body,
@@ -66,7 +68,7 @@ async fn events(State(watch): State<Watch>) -> Response {
         let line = match reader.next().await? {
             Next::One(event) => line(&*event),
             Next::Missed(events) => line(&view::Event {
-                at: humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string(),
+                at: view::time(SystemTime::now()),
                 what: view::Occurrence::Missed { events },
             }),
         };

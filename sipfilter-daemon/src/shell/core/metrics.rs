@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use sipfilter_common::abi::ABI_VERSION;
 
-use super::{Core, modes, seconds_since, stream_name};
+use super::Core;
 use crate::{
     engine::{CallState, CallView, Instant, pinhole::Stream, settings::Enforcement},
-    shell::{metrics::Snapshot, traffic::Silent},
+    shell::{metrics::Snapshot, scope::modes, traffic::Silent},
 };
 
 /// How long an answered call may take until both sides are heard: ringback and greetings are one way, too.
@@ -36,14 +36,14 @@ impl Core {
             }
             *calls.entry((provider, call.state.name())).or_default() += 1;
         }
-        let streams = [Stream::Rtp, Stream::Rtcp, Stream::Udptl].map(stream_name);
+        let streams = Stream::ALL.map(Stream::name);
         let mut pinholes = zeros(&names, &streams);
         let mut open = 0;
         for pinhole in self.engine.pinholes() {
             open += 1;
             let provider = self.provider_name(pinhole.provider).to_owned();
             *pinholes
-                .entry((provider, stream_name(pinhole.stream)))
+                .entry((provider, pinhole.stream.name()))
                 .or_default() += 1;
         }
         let mut providers = self.ledger.totals().clone();
@@ -55,7 +55,7 @@ impl Core {
         Snapshot {
             version: env!("CARGO_PKG_VERSION"),
             abi: ABI_VERSION,
-            uptime_seconds: seconds_since(self.about.started, now),
+            uptime_seconds: now.since(self.about.started).as_secs_f64(),
             is_enforcing: self.settings.filtering.enforcement == Enforcement::Enforce,
             interfaces: self
                 .about
@@ -93,9 +93,7 @@ impl Core {
 
     /// Who is not heard in an answered call that nobody holds.
     fn one_way(&self, call: &CallView<'_>, now: Instant) -> Option<Silent> {
-        let is_settled = call
-            .confirmed_at
-            .is_some_and(|at| now.0.saturating_sub(at.0) >= SETTLED);
+        let is_settled = call.confirmed_at.is_some_and(|at| now.since(at) >= SETTLED);
         if call.state != CallState::Confirmed || call.hold || !is_settled {
             return None;
         }

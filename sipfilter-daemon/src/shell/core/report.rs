@@ -3,15 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
-    time::SystemTime,
 };
 
 use ipnet::IpNet;
 
-use super::{Core, seconds_since, source_view, stream_name};
+use super::Core;
 use crate::{
     engine::{CallNumber, Instant, settings::Enforcement},
-    shell::harm::{Harmed, Hit},
+    shell::{
+        clock,
+        harm::{Harmed, Hit},
+    },
     view,
 };
 
@@ -72,14 +74,9 @@ impl Core {
         let more_calls = self.harm.more() + beyond;
         let calls_answered = self.engine.counters().calls_confirmed;
         let objections = objections(calls_answered, losers, self.harm.more(), &signalling);
-        let seconds = seconds_since(self.about.started, now);
+        let seconds = now.since(self.about.started).as_secs_f64();
         view::Report {
-            since: humantime::format_rfc3339_millis(
-                SystemTime::now()
-                    .checked_sub(now.0.saturating_sub(self.about.started.0))
-                    .unwrap_or(SystemTime::UNIX_EPOCH),
-            )
-            .to_string(),
+            since: view::time(clock::wall(self.about.started)),
             seconds,
             enforcement: match self.settings.filtering.enforcement {
                 Enforcement::Observe => "observe",
@@ -168,8 +165,8 @@ impl Core {
 fn pinhole_view(hit: &Hit) -> view::ReportedPinhole {
     view::ReportedPinhole {
         local: hit.local,
-        stream: stream_name(hit.stream).to_owned(),
-        sources: hit.sources.iter().map(source_view).collect(),
+        stream: hit.stream.name().to_owned(),
+        sources: hit.sources.iter().map(view::Source::from).collect(),
         ingress_packets: hit.ingress,
         egress_packets: hit.egress,
         dropped_packets: hit.dropped,

@@ -11,7 +11,7 @@ use std::{
 
 use sipfilter_common::reason::Reason;
 
-use super::{Seen, time};
+use super::Seen;
 use crate::{shell::sample::Ends, view};
 
 /// Calls that are remembered.
@@ -84,8 +84,8 @@ impl Hits {
                 is_own: hit.how == "other_port" || is_own(*source),
                 packets: hit.seen.packets(),
                 samples: hit.seen.samples,
-                first_seen: time(hit.seen.first),
-                last_seen: time(hit.seen.last),
+                first_seen: view::time(hit.seen.first),
+                last_seen: view::time(hit.seen.last),
             })
             .collect();
         found.sort_by_key(|source| std::cmp::Reverse(source.packets));

@@ -12,7 +12,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{Seen, forget_least, time};
+use super::{Seen, forget_least};
 use crate::{
     engine::sip::claims::{Claims, read_claims},
     view,
@@ -201,8 +201,8 @@ impl Entry {
             user_agents: self.user_agents.clone(),
             domains: self.domains.clone(),
             addresses: self.addresses.clone(),
-            first_seen: time(self.seen.first),
-            last_seen: time(self.seen.last),
+            first_seen: view::time(self.seen.first),
+            last_seen: view::time(self.seen.last),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         Direction, EndReason, Endpoints, Form, Instant, MessageSummary, Refusal,
         pinhole::{Pinhole, PinholeAction, PinholeResult, Source, Stream, Terms},
     },
-    shell::core::{payload_types_view, seconds_since, source_view, stream_name},
+    shell::core::payload_types_view,
     view,
 };
 
@@ -134,11 +134,11 @@ impl Timeline {
         first.sort_by_key(|entry| entry.at);
         last.sort_by_key(|entry| entry.at);
         let gap = last.first().map(|next| view::Moment {
-            at_seconds: seconds_since(started, next.at),
+            at_seconds: next.at.since(started).as_secs_f64(),
             what: view::Happening::Elided { lines: self.elided },
         });
         let moment = |entry: &Entry| view::Moment {
-            at_seconds: seconds_since(started, entry.at),
+            at_seconds: entry.at.since(started).as_secs_f64(),
             what: entry.what.view(),
         };
         first
@@ -174,11 +174,11 @@ impl What {
             Self::Pinhole(change) => view::Happening::Pinhole {
                 change: change.change.to_owned(),
                 local: change.local,
-                sources: change.sources.iter().map(source_view).collect(),
+                sources: change.sources.iter().map(view::Source::from).collect(),
                 stream: change
                     .agreed
                     .as_ref()
-                    .map(|agreed| stream_name(agreed.stream).to_owned()),
+                    .map(|agreed| agreed.stream.name().to_owned()),
                 terms: change.agreed.as_ref().map(Agreed::view),
                 error: change.error.map(str::to_owned),
             },

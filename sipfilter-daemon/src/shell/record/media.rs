@@ -9,12 +9,7 @@ use crate::{
         Instant,
         pinhole::{PinholeAction, Source, Stream},
     },
-    shell::{
-        clock,
-        core::{seconds_since, source_view, stream_name},
-        ledger::Stray,
-        map_writer::Traffic,
-    },
+    shell::{clock, ledger::Stray, map_writer::Traffic},
     view,
 };
 
@@ -99,7 +94,7 @@ impl Media {
                     None => kernel.traffic(&place.local)?,
                 };
                 let at = |last: Option<u64>| {
-                    last.map(|at| seconds_since(started, clock::from_kernel(at)))
+                    last.map(|at| clock::from_kernel(at).since(started).as_secs_f64())
                 };
                 let before = self.0.iter().take(number);
                 let since = before
@@ -113,14 +108,14 @@ impl Media {
                     source: stray.source,
                     reason: stray.reason.name().to_owned(),
                     packets: stray.packets.round() as u64,
-                    first_seconds: seconds_since(started, stray.first),
+                    first_seconds: stray.first.since(started).as_secs_f64(),
                 };
                 Some(view::MediaRecord {
                     local: place.local,
-                    stream: stream_name(place.stream).to_owned(),
-                    sources: place.sources.iter().map(source_view).collect(),
-                    opened_seconds: seconds_since(started, place.opened),
-                    closed_seconds: place.closed.map(|(at, _)| seconds_since(started, at)),
+                    stream: place.stream.name().to_owned(),
+                    sources: place.sources.iter().map(view::Source::from).collect(),
+                    opened_seconds: place.opened.since(started).as_secs_f64(),
+                    closed_seconds: place.closed.map(|(at, _)| at.since(started).as_secs_f64()),
                     ingress_packets: carried.ingress_packets,
                     egress_packets: carried.egress_packets,
                     dropped_packets: carried.dropped_packets,
