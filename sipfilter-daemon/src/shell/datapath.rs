@@ -112,11 +112,7 @@ impl Datapath {
         provisional: Provisional,
     ) -> Result<Self, DatapathError> {
         let loaded = Self::load_on(policy, pinholes, Some(pins), Some(provisional));
-        loaded.inspect_err(|_| {
-            if let Err(error) = pins.remove_pending() {
-                tracing::warn!(%error, "maps stay pinned");
-            }
-        })
+        loaded.inspect_err(|_| pins.give_up_pending())
     }
 
     /// The maps of pinholes are others than before, and empty.
@@ -309,10 +305,7 @@ impl Datapath {
             .ebpf
             .take_map(name)
             .ok_or(DatapathError::Missing(name))?;
-        M::try_from(map).map_err(|source| DatapathError::Map {
-            name,
-            source: Box::new(source),
-        })
+        M::try_from(map).map_err(DatapathError::of_map(name))
     }
 
     fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, DatapathError>
@@ -323,10 +316,7 @@ impl Datapath {
             .ebpf
             .program_mut(name)
             .ok_or(DatapathError::Missing(name))?;
-        program.try_into().map_err(|source| DatapathError::Program {
-            name,
-            source: Box::new(source),
-        })
+        program.try_into().map_err(DatapathError::of_program(name))
     }
 
     /// Fills a pair of longest-prefix matches, one for each family.
@@ -349,10 +339,7 @@ impl Datapath {
                     six.insert(&Key::new(length, net.network().into()), value, 0),
                 ),
             };
-            inserted.map_err(|source| DatapathError::Map {
-                name,
-                source: Box::new(source),
-            })?;
+            inserted.map_err(DatapathError::of_map(name))?;
         }
         Ok(())
     }
@@ -376,10 +363,7 @@ impl Datapath {
                     (name6, six.insert(&key, ports, 0))
                 }
             };
-            inserted.map_err(|source| DatapathError::Map {
-                name,
-                source: Box::new(source),
-            })?;
+            inserted.map_err(DatapathError::of_map(name))?;
         }
         Ok(())
     }
@@ -389,20 +373,14 @@ impl Datapath {
         for (number, word) in (0_u32..).zip(source_filter::words(policy.providers.keys())) {
             words
                 .set(number, word, 0)
-                .map_err(|source| DatapathError::Map {
-                    name: map::SOURCE_FILTER,
-                    source: Box::new(source),
-                })?;
+                .map_err(DatapathError::of_map(map::SOURCE_FILTER))?;
         }
         Ok(())
     }
 
     /// What was counted under other modes must not mix with what is counted now.
     fn zero_counters(&self, pins: &Pins) -> Result<(), DatapathError> {
-        let failed = |source| DatapathError::Map {
-            name: map::COUNTERS,
-            source: Box::new(source),
-        };
+        let failed = DatapathError::of_map(map::COUNTERS);
         let mut counters =
             PerCpuArray::<_, Count>::try_from(pins.open(map::COUNTERS)?).map_err(failed)?;
         for place in 0..COUNTERS {
@@ -417,10 +395,9 @@ impl Datapath {
     fn write_stamp(&mut self) -> Result<(), DatapathError> {
         let stamp = self.stamp;
         let mut array: Array<MapData, Stamp> = self.take(map::STAMP)?;
-        array.set(0, stamp, 0).map_err(|source| DatapathError::Map {
-            name: map::STAMP,
-            source: Box::new(source),
-        })
+        array
+            .set(0, stamp, 0)
+            .map_err(DatapathError::of_map(map::STAMP))
     }
 }
 
@@ -431,8 +408,5 @@ fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError
     } else {
         <&mut SchedClassifier>::try_from(program).and_then(SchedClassifier::load)
     };
-    loaded.map_err(|source| DatapathError::Program {
-        name,
-        source: Box::new(source),
-    })
+    loaded.map_err(DatapathError::of_program(name))
 }

@@ -145,12 +145,8 @@ impl MapWriter<KernelMaps> {
         capacity: u32,
         providers: &[Provider],
     ) -> Result<(Self, Inheritance), DatapathError> {
-        Self::with(KernelMaps::take(datapath)?, capacity, providers).map_err(|source| {
-            DatapathError::Map {
-                name: map::PINHOLES4,
-                source: Box::new(source),
-            }
-        })
+        Self::with(KernelMaps::take(datapath)?, capacity, providers)
+            .map_err(DatapathError::of_map(map::PINHOLES4))
     }
 }
 

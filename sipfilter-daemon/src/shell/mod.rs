@@ -156,9 +156,7 @@ pub async fn run(
 
     let attached = attach(&mut datapath, &pins, &config).inspect_err(|_| {
         // What an earlier run left is worth keeping; what this one made is not.
-        if let Err(error) = pins.remove_pending() {
-            tracing::warn!(%error, "maps stay pinned");
-        }
+        pins.give_up_pending();
     })?;
     datapath.commit(&pins)?;
     detach_others(&pins, &config, &[]);

@@ -169,6 +169,13 @@ impl Pins {
         })
     }
 
+    /// The same for a load that has failed already: where that fails, too, the log says so.
+    pub fn give_up_pending(&self) {
+        if let Err(error) = self.remove_pending() {
+            tracing::warn!(%error, "maps stay pinned");
+        }
+    }
+
     /// Makes sure that there is a BPF file system and the instance's directory in it.
     ///
     /// # Errors

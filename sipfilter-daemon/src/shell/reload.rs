@@ -245,9 +245,7 @@ impl Reloads {
         drop(asker);
         let _ = loading.await;
         tracing::info!("what was being loaded is not in force");
-        if let Err(error) = self.pins.remove_pending() {
-            tracing::warn!(%error, "maps stay pinned");
-        }
+        self.pins.give_up_pending();
     }
 
     /// Waits until what was begun can be finished; for ever where nothing was. Cancelling the wait loses nothing.
@@ -349,9 +347,7 @@ impl Reloads {
         let effect = match done {
             Ok(effect) => effect,
             Err(error) => {
-                if let Err(error) = pins.remove_pending() {
-                    tracing::warn!(%error, "maps stay pinned");
-                }
+                pins.give_up_pending();
                 return Err(Refused {
                     errors: vec![unplaced(&error)],
                     warnings,

@@ -15,7 +15,7 @@ use std::{
 use aya::{
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as AyaXdpMode,
-        links::{FdLink, PinnedLink},
+        links::{FdLink, LinkError, PinnedLink},
         tc::{self, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle},
         xdp::{XdpLink, XdpLinkId},
     },
@@ -193,62 +193,24 @@ impl Datapath {
             Attached::Generic | Attached::Fallback { .. } => GENERIC,
         };
         let path = pins.path(&file(prefix, index));
-        let link = program
-            .take_link(link)
-            .map_err(|error| lost(&path, error))?;
-        let link = FdLink::try_from(link).map_err(|error| lost(&path, error))?;
-        link.pin(&path).map_err(|error| lost(&path, error))?;
+        pin(&path, program.take_link(link))?;
         Ok(attached)
     }
 
-    /// Tells whether the link is alive: one whose interface is gone never is again.
     fn update_ingress(&mut self, path: &Path) -> Result<bool, DatapathError> {
         let program: &mut Xdp = self.program(program::INGRESS)?;
-        let Some(link) = open(path)? else {
-            return Ok(false);
-        };
-        let Ok(link) = XdpLink::try_from(link) else {
-            no_link(path);
-            return Ok(false);
-        };
-        match program.attach_to_link(link) {
-            Ok(link) => {
-                let link = program.take_link(link).map_err(|error| lost(path, error))?;
-                drop(link);
-                Ok(true)
-            }
-            Err(error) if is_defunct(&error) => Ok(false),
-            Err(error) if is_no_link(&error) => {
-                no_link(path);
-                Ok(false)
-            }
-            Err(error) => Err(lost(path, error)),
-        }
+        update(path, |link: XdpLink| {
+            let link = program.attach_to_link(link)?;
+            program.take_link(link).map(drop)
+        })
     }
 
-    /// The same.
     fn update_egress(&mut self, path: &Path) -> Result<bool, DatapathError> {
         let program: &mut SchedClassifier = self.program(program::EGRESS)?;
-        let Some(link) = open(path)? else {
-            return Ok(false);
-        };
-        let Ok(link) = SchedClassifierLink::try_from(link) else {
-            no_link(path);
-            return Ok(false);
-        };
-        match program.attach_to_link(link) {
-            Ok(link) => {
-                let link = program.take_link(link).map_err(|error| lost(path, error))?;
-                drop(link);
-                Ok(true)
-            }
-            Err(error) if is_defunct(&error) => Ok(false),
-            Err(error) if is_no_link(&error) => {
-                no_link(path);
-                Ok(false)
-            }
-            Err(error) => Err(lost(path, error)),
-        }
+        update(path, |link: SchedClassifierLink| {
+            let link = program.attach_to_link(link)?;
+            program.take_link(link).map(drop)
+        })
     }
 
     /// Tells whether it was not attached before.
@@ -270,11 +232,7 @@ impl Datapath {
         }
         let link = self.attach_egress(interface)?;
         let program: &mut SchedClassifier = self.program(program::EGRESS)?;
-        let link = program
-            .take_link(link)
-            .map_err(|error| lost(&path, error))?;
-        let link = FdLink::try_from(link).map_err(|error| lost(&path, error))?;
-        link.pin(&path).map_err(|error| lost(&path, error))?;
+        pin(&path, program.take_link(link))?;
         Ok(true)
     }
 
@@ -364,6 +322,41 @@ impl Datapath {
                 source: Box::new(source),
             })
     }
+}
+
+/// Has `replace` put a program into the link that is pinned there. Tells whether the link is alive: one whose interface is gone never is
+/// again.
+fn update<L: TryFrom<FdLink>>(
+    path: &Path,
+    replace: impl FnOnce(L) -> Result<(), ProgramError>,
+) -> Result<bool, DatapathError> {
+    let Some(link) = open(path)? else {
+        return Ok(false);
+    };
+    let Ok(link) = L::try_from(link) else {
+        no_link(path);
+        return Ok(false);
+    };
+    match replace(link) {
+        Ok(()) => Ok(true),
+        Err(error) if is_defunct(&error) => Ok(false),
+        Err(error) if is_no_link(&error) => {
+            no_link(path);
+            Ok(false)
+        }
+        Err(error) => Err(lost(path, error)),
+    }
+}
+
+/// Pins a link that was just made.
+fn pin<L>(path: &Path, link: Result<L, ProgramError>) -> Result<(), DatapathError>
+where
+    FdLink: TryFrom<L, Error = LinkError>,
+{
+    let link = link.map_err(|error| lost(path, error))?;
+    let link = FdLink::try_from(link).map_err(|error| lost(path, error))?;
+    link.pin(path).map_err(|error| lost(path, error))?;
+    Ok(())
 }
 
 /// Attaches, and where something is attached waits a moment for its end: the kernel lets go of a link some time after its file is

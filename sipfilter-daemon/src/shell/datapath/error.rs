@@ -104,6 +104,24 @@ pub enum DatapathError {
     Pin(#[from] PinError),
 }
 
+impl DatapathError {
+    /// What the kernel said of this map.
+    pub fn of_map(name: &'static str) -> impl Fn(MapError) -> Self + Copy {
+        move |source| Self::Map {
+            name,
+            source: Box::new(source),
+        }
+    }
+
+    /// What it said of this program.
+    pub(super) fn of_program(name: &'static str) -> impl Fn(ProgramError) -> Self + Copy {
+        move |source| Self::Program {
+            name,
+            source: Box::new(source),
+        }
+    }
+}
+
 pub(super) fn is_occupied(error: &ProgramError) -> bool {
     os_error(error).is_some_and(means_occupied)
 }

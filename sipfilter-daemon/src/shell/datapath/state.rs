@@ -5,7 +5,7 @@
 
 use aya::{
     Ebpf,
-    maps::{Array, MapData, MapError, MapInfo, MapType},
+    maps::{Array, MapData, MapInfo, MapType},
 };
 use sipfilter_common::{
     abi::{self, map},
@@ -226,12 +226,7 @@ fn copy_family<A: Address>(
 where
     Pinhole<A>: aya::Pod,
 {
-    let failed = |name| {
-        move |source: MapError| DatapathError::Map {
-            name,
-            source: Box::new(source),
-        }
-    };
+    let failed = DatapathError::of_map;
     let old: Array<MapData, Pinhole<A>> = pins.open(name)?.try_into().map_err(failed(name))?;
     let old_slots: Array<MapData, SlotCounts> = pins
         .open(map::SLOTS)?

@@ -74,10 +74,7 @@ impl KernelMaps {
         slots: &BTreeMap<SocketAddr, u32>,
         moved: impl IntoIterator<Item = (u32, u32)>,
     ) -> Result<Self, DatapathError> {
-        let failed = |source| DatapathError::Map {
-            name: map::SLOTS,
-            source: Box::new(source),
-        };
+        let failed = DatapathError::of_map(map::SLOTS);
         let mut next: Array<MapData, SlotCounts> = datapath.take(map::SLOTS)?;
         for (from, to) in moved {
             let counts = self.slots.get(&from, 0).map_err(failed)?;

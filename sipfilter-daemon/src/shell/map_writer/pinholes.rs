@@ -61,12 +61,7 @@ impl KernelPinholes {
     /// [`DatapathError`] if a map is missing or cannot be read or written.
     pub fn take(datapath: &mut Datapath) -> Result<Self, DatapathError> {
         let constants = datapath.constants;
-        let failed = |name| {
-            move |source| DatapathError::Map {
-                name,
-                source: Box::new(source),
-            }
-        };
+        let failed = DatapathError::of_map;
         let mut this = Self {
             places: datapath.take(map::PLACES)?,
             four: Elements::read(datapath.take(map::PINHOLES4)?, |key| {
@@ -93,12 +88,7 @@ impl KernelPinholes {
         datapath: &mut Datapath,
         slots: &BTreeMap<SocketAddr, u32>,
     ) -> Result<Self, DatapathError> {
-        let failed = |name| {
-            move |source| DatapathError::Map {
-                name,
-                source: Box::new(source),
-            }
-        };
+        let failed = DatapathError::of_map;
         let is_resized = datapath.is_resized();
         let mut next = Self {
             places: datapath.take(map::PLACES)?,
