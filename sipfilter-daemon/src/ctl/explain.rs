@@ -104,7 +104,7 @@ impl Basis {
     fn find(args: &Args, runtime_dir: &Path) -> Result<Self, CtlError> {
         let pins = Pins::of_runtime_dir(runtime_dir);
         if let Some(file) = &args.config {
-            let settings = Config::load(file)?.resolve(shell::interface_addresses)?;
+            let settings = Config::load(file)?.resolve(shell::interface::addresses)?;
             return match args.maps {
                 true => Self::of_maps(settings, &pins),
                 false => Ok(Self::of_settings(settings)),
@@ -114,7 +114,7 @@ impl Basis {
             Ok(status) => Self::of_daemon(&status, args, runtime_dir, &pins),
             Err(ClientError::Down { .. }) => {
                 let config = Config::load(Path::new(config::DEFAULT_PATH))?;
-                Self::of_maps(config.resolve(shell::interface_addresses)?, &pins)
+                Self::of_maps(config.resolve(shell::interface::addresses)?, &pins)
             }
             Err(error) => Err(error.into()),
         }

@@ -134,7 +134,7 @@ fn settings(args: &Args) -> Result<Settings, CtlError> {
             // Where the command line names the PBX, nobody needs to know the interfaces, which may be another machine's.
             Some(if overrides.pbx.is_empty() {
                 config
-                    .resolve(shell::interface_addresses)
+                    .resolve(shell::interface::addresses)
                     .map_err(SimulateError::from)?
             } else {
                 config.settings

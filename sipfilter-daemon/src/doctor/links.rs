@@ -229,16 +229,9 @@ fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
 
 /// The interface that has an address of this host.
 pub(super) fn holder(address: std::net::IpAddr) -> Option<String> {
-    nix::ifaddrs::getifaddrs().ok()?.find_map(|entry| {
-        let held = entry.address?;
-        let four = held
-            .as_sockaddr_in()
-            .map(|four| std::net::IpAddr::V4(four.ip()));
-        let six = held
-            .as_sockaddr_in6()
-            .map(|six| std::net::IpAddr::V6(six.ip()));
-        (four.or(six)? == address).then_some(entry.interface_name)
-    })
+    let own = interface::all_addresses().ok()?;
+    let (name, _) = own.into_iter().find(|(_, held)| *held == address)?;
+    Some(name)
 }
 
 /// Whether there is such an interface.

@@ -1,5 +1,9 @@
 //! What the kernel says of network interfaces. Nothing is changed here.
 
+use std::{io, net::IpAddr};
+
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+
 use super::datapath::DatapathError;
 
 /// Whether an interface is there, and has the frames that the programs can read. The kernel is asked, not `/sys`, which in a network
@@ -31,13 +35,48 @@ pub fn name(index: Index) -> Option<String> {
     name.into_string().ok().filter(|name| !name.is_empty())
 }
 
+/// The addresses of an interface.
+///
+/// # Errors
+/// What the system says, or that there is no such interface.
+pub fn addresses(name: &str) -> io::Result<Vec<IpAddr>> {
+    let entries: Vec<_> = getifaddrs()?
+        .filter(|entry| entry.interface_name == name)
+        .collect();
+    match entries.is_empty() {
+        false => Ok(entries.iter().filter_map(address).collect()),
+        true => Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "there is no such interface",
+        )),
+    }
+}
+
+/// Every address of this machine, with the interface that has it.
+///
+/// # Errors
+/// What the system says.
+pub fn all_addresses() -> io::Result<Vec<(String, IpAddr)>> {
+    let own = getifaddrs()?.filter_map(|entry| {
+        let address = address(&entry)?;
+        Some((entry.interface_name, address))
+    });
+    Ok(own.collect())
+}
+
+fn address(entry: &InterfaceAddress) -> Option<IpAddr> {
+    let address = entry.address?;
+    let four = address.as_sockaddr_in().map(|four| four.ip().into());
+    four.or_else(|| Some(address.as_sockaddr_in6()?.ip().into()))
+}
+
 /// Link types with an Ethernet header in front of each packet (`linux/if_arp.h`).
 const ARPHRD_ETHER: u16 = 1;
 const ARPHRD_LOOPBACK: u16 = 772;
 
 /// The interface's link type; `None` where it has no link-layer address, which every Ethernet has.
 fn link_type(interface: &str) -> Option<u16> {
-    let mut entries = nix::ifaddrs::getifaddrs().ok()?;
+    let mut entries = getifaddrs().ok()?;
     entries.find_map(|entry| {
         let address = entry
             .address

@@ -47,7 +47,7 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -104,7 +104,7 @@ pub async fn run(
     for interface in &config.interfaces {
         interface::check(interface)?;
     }
-    let settings = config.resolve(interface_addresses)?;
+    let settings = config.resolve(interface::addresses)?;
     redactor.configure(config.privacy.redact, &settings.pbx.addresses);
     let mut policy = KernelPolicy::new(&settings);
     let outer = Outer::find(&settings.pbx.addresses, &config.interfaces);
@@ -434,34 +434,6 @@ fn attach(
         attached.push((interface.clone(), how));
     }
     Ok(attached)
-}
-
-/// The addresses of an interface of this machine.
-pub(crate) fn interface_addresses(interface: &str) -> Result<Vec<IpAddr>, io::Error> {
-    let mut exists = false;
-    let mut addresses = Vec::new();
-    for entry in nix::ifaddrs::getifaddrs()? {
-        if entry.interface_name != interface {
-            continue;
-        }
-        exists = true;
-        let Some(address) = entry.address else {
-            continue;
-        };
-        if let Some(four) = address.as_sockaddr_in() {
-            addresses.push(four.ip().into());
-        } else if let Some(six) = address.as_sockaddr_in6() {
-            addresses.push(six.ip().into());
-        }
-    }
-    if exists {
-        Ok(addresses)
-    } else {
-        Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            "there is no such interface",
-        ))
-    }
 }
 
 /// Keys the tables that peers could otherwise fill with colliding names.

@@ -13,6 +13,8 @@ use std::{
 
 use sipfilter_common::settings::MAX_OUTER;
 
+use super::interface::{self, Index};
+
 /// The discard port: nothing is ever sent there, the kernel is only asked for the route.
 const NOWHERE: u16 = 9;
 
@@ -50,7 +52,7 @@ impl Outer {
 
 fn indices(protected: &[IpAddr], interfaces: &[String]) -> [u32; MAX_OUTER] {
     let none = [0; MAX_OUTER];
-    let Ok(own) = own_addresses() else {
+    let Ok(own) = interface::all_addresses() else {
         return none;
     };
     if interfaces.len() > MAX_OUTER
@@ -62,10 +64,10 @@ fn indices(protected: &[IpAddr], interfaces: &[String]) -> [u32; MAX_OUTER] {
     }
     let mut indices = none;
     for (place, interface) in indices.iter_mut().zip(interfaces) {
-        match nix::net::if_::if_nametoindex(interface.as_str()) {
-            Ok(index) => *place = index,
+        match interface::index(interface) {
+            Some(Index(index)) => *place = index,
             // It was there a moment ago; without it, nothing will be attached either.
-            Err(_) => return none,
+            None => return none,
         }
     }
     indices
@@ -99,17 +101,6 @@ fn source_towards(address: IpAddr) -> io::Result<IpAddr> {
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect((address, NOWHERE))?;
     Ok(socket.local_addr()?.ip())
-}
-
-fn own_addresses() -> nix::Result<Vec<Own>> {
-    Ok(nix::ifaddrs::getifaddrs()?
-        .filter_map(|entry| {
-            let address = entry.address?;
-            let four = address.as_sockaddr_in().map(|four| IpAddr::V4(four.ip()));
-            let six = address.as_sockaddr_in6().map(|six| IpAddr::V6(six.ip()));
-            Some((entry.interface_name, four.or(six)?))
-        })
-        .collect())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::{
     engine::settings::Settings,
     shell::{
         datapath::{Datapath, DatapathError, Provisional},
-        ephemeral, interface, interface_addresses,
+        ephemeral, interface,
         outer::Outer,
         pins::Pins,
         policy::KernelPolicy,
@@ -166,7 +166,7 @@ fn check(config: &Config, in_force: &InForce, source: &Source) -> Result<Checked
         // Those of an interface that has just been made may not be there yet.
         Source::Again => in_force.settings.clone(),
         _ => config.resolve(|name| match interface::index(name) {
-            Some(_) => interface_addresses(name),
+            Some(_) => interface::addresses(name),
             None => Ok(Vec::new()),
         })?,
     };
