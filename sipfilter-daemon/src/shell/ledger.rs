@@ -1,8 +1,9 @@
 //! Who was dropped, why, and which call it nearly belonged to: a ledger of samples, by source and reason.
 //!
 //! It is pure: samples, counts and pinholes come in, views go out. It decides nothing. `near` knows where pinholes are and were,
-//! `strangers` who knocks, `strays` who sent media to a port that was not for it. Invariant: everything is capped, whatever comes: a full table forgets those with fewest packets, and counts
-//! them. A sample stands for what was not sampled at the time, so that a source's packets are an estimate; a reason's are counted.
+//! `strangers` who knocks, `strays` who sent media to a port that was not for it, `hits` who hit which call. Invariant: everything is
+//! capped, whatever comes: a full table forgets those with fewest packets, and counts them. A sample stands for what was not sampled at
+//! the time, so that a source's packets are an estimate; a reason's are counted.
 
 mod hits;
 mod near;
@@ -77,6 +78,30 @@ pub struct Counted {
     pub samples: u64,
     /// They pass, because nothing is enforced.
     pub passes: bool,
+}
+
+/// What a packet of media found where it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Port {
+    /// A pinhole, which did not let it in.
+    Open,
+    /// None.
+    Closed,
+}
+
+impl Port {
+    /// By the reason why it was dropped; `None` for what is no media.
+    fn of(reason: Reason) -> Option<Self> {
+        match reason {
+            Reason::WrongSource
+            | Reason::NotMedia
+            | Reason::PayloadType
+            | Reason::RateLimited
+            | Reason::PinholeExpired => Some(Self::Open),
+            Reason::NoPinhole => Some(Self::Closed),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -257,18 +282,6 @@ impl DropLedger {
     /// Who sent media to a port within a time and was dropped.
     pub fn strays(&self, local: SocketAddr, time: &RangeInclusive<Instant>) -> Vec<Stray> {
         self.strays.of(local, time)
-    }
-
-    /// What nearly belonged to a call: the sources whose last near miss was one of its pinholes, most first.
-    pub fn near_call(&self, call: u64) -> Vec<view::DroppedSource> {
-        let mut found: Vec<_> = self
-            .sources
-            .iter()
-            .filter(|(_, entry)| entry.near.as_ref().is_some_and(|near| near.call == call))
-            .map(|((reason, source), entry)| entry.view(*reason, *source))
-            .collect();
-        found.sort_by(|a, b| (b.packets, a.source).cmp(&(a.packets, b.source)));
-        found
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 
 use sipfilter_common::reason::Reason;
 
+use super::Port;
 use crate::{
     engine::{
         CallNumber, Instant,
@@ -84,16 +85,8 @@ impl Pinholes {
         };
         let local = ends.destination;
         let open = |local: SocketAddr| self.open.get(&local).map(|open| (open.call, local));
-        match reason {
-            Reason::WrongSource
-            | Reason::NotMedia
-            | Reason::PayloadType
-            | Reason::RateLimited
-            | Reason::PinholeExpired => {
-                return open(local).map(|(call, local)| near(call, local, "same_port"));
-            }
-            Reason::NoPinhole => {}
-            _ => return None,
+        if Port::of(reason)? == Port::Open {
+            return open(local).map(|(call, local)| near(call, local, "same_port"));
         }
         if let Some((call, at)) = self.closed.get(&local)
             && *at + CLOSED_LATELY >= now

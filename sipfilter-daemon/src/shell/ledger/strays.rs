@@ -8,6 +8,7 @@ use std::{collections::HashMap, net::SocketAddr, ops::RangeInclusive};
 
 use sipfilter_common::reason::Reason;
 
+use super::Port;
 use crate::{engine::Instant, shell::sample::Ends};
 
 /// Ports that are remembered, open and closed ones each.
@@ -43,14 +44,10 @@ pub struct Stray {
 impl Strays {
     /// Takes a packet that stands for so many.
     pub fn handle(&mut self, reason: Reason, ends: &Ends, at: Instant, packets: f64) {
-        let table = match reason {
-            Reason::NoPinhole => &mut self.closed,
-            Reason::WrongSource
-            | Reason::NotMedia
-            | Reason::PayloadType
-            | Reason::RateLimited
-            | Reason::PinholeExpired => &mut self.open,
-            _ => return,
+        let table = match Port::of(reason) {
+            Some(Port::Open) => &mut self.open,
+            Some(Port::Closed) => &mut self.closed,
+            None => return,
         };
         if table.len() >= MAX_PORTS && !table.contains_key(&ends.destination) {
             forget_oldest(table);
