@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process, setpriority_process};
 use serde_json::Value;
 
@@ -26,6 +26,8 @@ use super::{
 const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_secs(10);
+/// How long it may take to say something.
+const SAYS: Duration = Duration::from_secs(20);
 
 /// How the filter is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -339,6 +341,26 @@ impl Daemon {
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until it says so after the first `said` bytes of its log.
+    ///
+    /// # Errors
+    /// With the log, where it does not, or panics.
+    pub fn wait_for(&self, said: usize, words: &str) -> Result<()> {
+        let deadline = Instant::now() + SAYS;
+        loop {
+            let log = self.log();
+            ensure!(!log.contains("panicked"), "{log}");
+            if log.get(said..).is_some_and(|log| log.contains(words)) {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "nothing is said of `{words}`:\n{log}"
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Sends a signal and waits until the daemon is gone.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{
     address::Place,
@@ -272,6 +272,22 @@ impl Stage {
     /// Where `sipfilterctl` fails.
     pub fn pinholes(&self) -> Result<usize> {
         self.daemon.as_ref().map_or(Ok(0), Daemon::pinholes)
+    }
+
+    /// Ends all calls, which must leave nothing behind.
+    ///
+    /// # Errors
+    /// Where one does not end, a packet arrives after that, or a pinhole stays.
+    pub fn hang_up(&self) -> Result<()> {
+        self.cue(|_| true, Role::Caller, Cue::Proceed, Progress::Ended)?;
+        let (sent, arrived) = self.talk_after_the_end(|_| true)?;
+        ensure!(
+            sent > 0 && arrived == 0,
+            "{arrived} of {sent} packets after BYE arrived"
+        );
+        let left = self.pinholes()?;
+        ensure!(left == 0, "{left} pinholes outlive their calls");
+        Ok(())
     }
 
     fn expect(&self, chosen: impl Fn(&Call) -> bool, progress: Progress) -> Result<()> {

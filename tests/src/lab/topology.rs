@@ -5,7 +5,7 @@
 
 use std::{fmt, str::FromStr};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::programs::tc::{SchedClassifier, TcAttachType};
 
 use super::{
@@ -440,6 +440,19 @@ impl Attachments {
             xdp,
             egress: egress.len(),
         })
+    }
+
+    /// Makes sure that there is one program of each kind, and no more.
+    ///
+    /// # Errors
+    /// Where there is not, with what there is.
+    pub fn one_of_each(namespace: &Namespace, interface: &str) -> Result<()> {
+        let attached = Self::on(namespace, interface)?;
+        ensure!(
+            attached.xdp.len() == 1 && attached.egress == 1,
+            "one program of each kind belongs on {interface}: {attached:?}"
+        );
+        Ok(())
     }
 
     /// Whether nothing is attached.

@@ -13,10 +13,10 @@ use sipfilter_daemon::shell::interface;
 use sipfilter_tests::bench::programs::Programs;
 use sipfilter_tests::lab::{
     address::Family,
-    call::{Direction, Role},
+    call::Direction,
     daemon::{self, Daemon, Filter, Mode},
     namespace::{join, run},
-    sipp::{Answer, Cue, Progress},
+    sipp::{Answer, Progress},
     stage::Stage,
     topology::{Attachments, Network, OUTER, Topology},
 };
@@ -78,7 +78,7 @@ fn down_and_up() -> Result<()> {
     }
     works(&mut stage, OUTER)?;
     ensure!(shown(&stage, OUTER)?["state"] == json!("filtered"));
-    end(&mut stage)
+    stage.hang_up()
 }
 
 fn renamed() -> Result<()> {
@@ -95,7 +95,7 @@ fn renamed() -> Result<()> {
                     OTHER => "stays filtered",
                     _ => "was filtered all the time",
                 };
-                wait_for(&daemon, said, words)?;
+                daemon.wait_for(said, words)?;
                 Ok(daemon)
             })
             .with_context(|| format!("{from} renamed {to}"))?;
@@ -125,7 +125,7 @@ fn renamed() -> Result<()> {
         ensure!(stage.pinholes()? == before, "pinholes were lost");
     }
     ensure!(shown(&stage, OTHER)?["state"] == json!("filtered"));
-    end(&mut stage)
+    stage.hang_up()
 }
 
 fn made_again() -> Result<()> {
@@ -135,7 +135,7 @@ fn made_again() -> Result<()> {
         let daemon = stage.daemon.as_ref().context("no daemon")?;
         let said = daemon.log().len();
         stage.network.delete_outer()?;
-        wait_for(daemon, said, "the interface is gone")?;
+        daemon.wait_for(said, "the interface is gone")?;
         ensure!(shown(&stage, OUTER)?["state"] == json!("gone"));
         let metrics = crate::eyes::scrape(&stage.network.edge)?;
         ensure!(
@@ -144,9 +144,9 @@ fn made_again() -> Result<()> {
         );
         stage.network.make_outer(None)?;
         soon_filtered(&stage.network, OUTER)?;
-        wait_for(daemon, said, "there again: filtered")?;
+        daemon.wait_for(said, "there again: filtered")?;
         // The programs know the interface's number, so that others are loaded.
-        wait_for(daemon, said, "reloaded")?;
+        daemon.wait_for(said, "reloaded")?;
         stage.network.connect_outer()?;
         ensure!(stage.pinholes()? == before, "pinholes were lost");
         let status = stage
@@ -161,7 +161,7 @@ fn made_again() -> Result<()> {
         );
     }
     works(&mut stage, OUTER)?;
-    end(&mut stage)
+    stage.hang_up()
 }
 
 /// Nothing that is asked for afterwards tells the new one from the old one.
@@ -178,7 +178,7 @@ fn made_again_alike() -> Result<()> {
     soon_filtered(&stage.network, OUTER)?;
     stage.network.connect_outer()?;
     works(&mut stage, OUTER)?;
-    end(&mut stage)
+    stage.hang_up()
 }
 
 fn several() -> Result<()> {
@@ -193,7 +193,7 @@ fn several() -> Result<()> {
     let daemon = stage.daemon.as_ref().context("no daemon")?;
     let said = daemon.log().len();
     stage.network.edge.ip(&format!("link delete {SECOND}"))?;
-    wait_for(daemon, said, "the interface is gone")?;
+    daemon.wait_for(said, "the interface is gone")?;
     stage.network.delete_outer()?;
     stage.network.make_outer(None)?;
     soon_filtered(&stage.network, OUTER)?;
@@ -217,7 +217,7 @@ fn several() -> Result<()> {
         (&stage.network.provider, "spare0"),
     )?;
     soon_filtered(&stage.network, SECOND)?;
-    end(&mut stage)
+    stage.hang_up()
 }
 
 /// A program of somebody else's on an interface, by a link that lives as long as this value.
@@ -296,18 +296,18 @@ fn comes_back_occupied() -> Result<()> {
     stage.network.make_outer(None)?;
     let others = others_program(&stage.network, XdpMode::Driver)?;
     daemon.signal(Signal::CONT);
-    wait_for(daemon, said, "NOT FILTERED")?;
-    wait_for(daemon, said, "bpftool link detach id")?;
+    daemon.wait_for(said, "NOT FILTERED")?;
+    daemon.wait_for(said, "bpftool link detach id")?;
     let now = shown(&stage, OUTER)?;
     ensure!(
         now["state"] == json!("refused") && now["refusal"].to_string().contains("pass"),
         "{now}"
     );
     drop(others);
-    wait_for(daemon, said, "there again: filtered")?;
+    daemon.wait_for(said, "there again: filtered")?;
     stage.network.connect_outer()?;
     works(&mut stage, OUTER)?;
-    end(&mut stage)
+    stage.hang_up()
 }
 
 /// Calls in progress are heard, strangers are not, and another call comes about.
@@ -337,18 +337,6 @@ fn works(stage: &mut Stage, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn end(stage: &mut Stage) -> Result<()> {
-    let chosen: fn(&sipfilter_tests::lab::call::Call) -> bool = |_| true;
-    stage.cue(chosen, Role::Caller, Cue::Proceed, Progress::Ended)?;
-    let (sent, arrived) = stage.talk_after_the_end(chosen)?;
-    ensure!(
-        sent > 0 && arrived == 0,
-        "{arrived} of {sent} packets after BYE arrived"
-    );
-    ensure!(stage.pinholes()? == 0, "pinholes outlive their calls");
-    Ok(())
-}
-
 fn shown(stage: &Stage, name: &str) -> Result<Value> {
     let daemon = stage.daemon.as_ref().context("no daemon")?;
     let status = daemon.ctl(&["status", "--json"])?;
@@ -360,12 +348,7 @@ fn shown(stage: &Stage, name: &str) -> Result<Value> {
 }
 
 fn is_filtered(network: &Network, name: &str) -> Result<()> {
-    let attached = Attachments::on(&network.edge, name)?;
-    ensure!(
-        attached.xdp.len() == 1 && attached.egress == 1,
-        "one program of each kind belongs on {name}: {attached:?}"
-    );
-    Ok(())
+    Attachments::one_of_each(&network.edge, name)
 }
 
 fn soon_filtered(network: &Network, name: &str) -> Result<()> {
@@ -374,20 +357,4 @@ fn soon_filtered(network: &Network, name: &str) -> Result<()> {
         sleep(Duration::from_millis(5));
     }
     is_filtered(network, name)
-}
-
-/// Waits until the daemon says so after what it has said.
-fn wait_for(daemon: &Daemon, said: usize, words: &str) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        if daemon
-            .log()
-            .get(said..)
-            .is_some_and(|log| log.contains(words))
-        {
-            return Ok(());
-        }
-        sleep(Duration::from_millis(20));
-    }
-    anyhow::bail!("nothing is said of `{words}`:\n{}", daemon.log())
 }

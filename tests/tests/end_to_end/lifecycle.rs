@@ -93,9 +93,9 @@ fn start_after_sigkill() -> Result<()> {
         daemon.stop(Signal::KILL)?;
         // The kernel lets go of a dead process's descriptors a moment later.
         std::thread::sleep(Duration::from_millis(500));
-        one_of_each(&network)?;
+        Attachments::one_of_each(&network.edge, OUTER)?;
         let daemon = Daemon::start(&network, mode)?;
-        one_of_each(&network)?;
+        Attachments::one_of_each(&network.edge, OUTER)?;
         daemon.stop(Signal::TERM)?;
         nothing_attached(&network, OUTER)?;
     }
@@ -109,7 +109,7 @@ fn stop_that_keeps() -> Result<()> {
     let daemon = Daemon::start_with(&network, "sipfilter", &keeping)?;
     let runtime = daemon.runtime().to_path_buf();
     daemon.stop(Signal::TERM)?;
-    one_of_each(&network)?;
+    Attachments::one_of_each(&network.edge, OUTER)?;
     let ctl = |word| daemon::ctl(network.edge.name(), &runtime, &[word, "--json"]);
     let answer = ctl("detach")?;
     ensure!(
@@ -139,7 +139,7 @@ fn every_signal() -> Result<()> {
             let answer = daemon.reload(&written(in_the_end))?;
             ensure!(answer["ok"] == serde_json::json!(true), "{answer}");
         }
-        one_of_each(&network)?;
+        Attachments::one_of_each(&network.edge, OUTER)?;
         let status = daemon.stop(signal)?;
         ensure!(
             status.success(),
@@ -148,7 +148,7 @@ fn every_signal() -> Result<()> {
         // The kernel lets go of a link a moment after its last name.
         std::thread::sleep(Duration::from_millis(300));
         let left = match stays {
-            true => one_of_each(&network),
+            true => Attachments::one_of_each(&network.edge, OUTER),
             false => nothing_attached(&network, OUTER),
         };
         left.with_context(|| format!("{signal:?} after on_stop = {at_start}, then {in_the_end}"))?;
@@ -191,7 +191,7 @@ fn deaths_in_mid_call() -> Result<()> {
             after == before,
             "{before} pinholes before {signal:?}, {after} after it"
         );
-        one_of_each(&stage.network)?;
+        Attachments::one_of_each(&stage.network.edge, OUTER)?;
     }
     Ok(())
 }
@@ -200,14 +200,7 @@ fn calls_older_than_the_daemon() -> Result<()> {
     let mut stage = Stage::set(routed()?, Filter::Sipfilter(Mode::Native), 2, 2)?;
     stage.place_calls(Answer::AtOnce, Progress::Established)?;
     restart(&mut stage)?;
-    stage.cue(|_| true, Role::Caller, Cue::Proceed, Progress::Ended)?;
-    let (sent, arrived) = stage.talk_after_the_end(|_| true)?;
-    ensure!(
-        sent > 0 && arrived == 0,
-        "{arrived} of {sent} packets after BYE arrived"
-    );
-    ensure!(stage.pinholes()? == 0, "pinholes outlive their calls");
-    Ok(())
+    stage.hang_up()
 }
 
 /// Another provider in front (other numbers), and room for fewer pinholes; then the provider goes.
@@ -249,15 +242,6 @@ fn restart(stage: &mut Stage) -> Result<()> {
         daemon.stop(Signal::KILL)?;
     }
     stage.daemon = Some(Daemon::start(&stage.network, Mode::Native)?);
-    Ok(())
-}
-
-fn one_of_each(network: &Network) -> Result<()> {
-    let attached = Attachments::on(&network.edge, OUTER)?;
-    ensure!(
-        attached.xdp.len() == 1 && attached.egress == 1,
-        "one program of each kind belongs on {OUTER}: {attached:?}"
-    );
     Ok(())
 }
 

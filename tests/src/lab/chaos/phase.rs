@@ -242,7 +242,10 @@ fn wait_for(daemon: &Daemon, said: usize, words: &str) -> Result<()> {
     loop {
         let log = daemon.log();
         let since = log.get(said..).unwrap_or_default();
-        ensure!(!since.contains("is not in force"), "it is refused: {since}");
+        ensure!(
+            !since.contains("nothing has changed"),
+            "it is refused: {since}"
+        );
         if since.contains(words) {
             return Ok(());
         }

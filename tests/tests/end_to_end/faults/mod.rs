@@ -22,9 +22,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use sipfilter_tests::lab::{
     address::Family,
-    call::Role,
     daemon::{self, Daemon, Filter, Mode},
-    sipp::{Answer, Cue, Progress},
+    sipp::{Answer, Progress},
     stage::Stage,
     topology::{Attachments, Network, OUTER, Topology},
 };
@@ -95,24 +94,11 @@ fn survive(
 
 /// Ends the calls, which must leave nothing behind.
 fn hang_up(stage: &Stage) -> Result<()> {
-    stage.cue(|_| true, Role::Caller, Cue::Proceed, Progress::Ended)?;
-    let (sent, arrived) = stage.talk_after_the_end(|_| true)?;
-    ensure!(
-        sent > 0 && arrived == 0,
-        "{arrived} of {sent} packets after BYE arrived"
-    );
-    let left = stage.pinholes()?;
-    ensure!(left == 0, "{left} pinholes outlive their calls");
-    Ok(())
+    stage.hang_up()
 }
 
 fn one_of_each(network: &Network) -> Result<()> {
-    let attached = Attachments::on(&network.edge, OUTER)?;
-    ensure!(
-        attached.xdp.len() == 1 && attached.egress == 1,
-        "one program of each kind belongs on {OUTER}: {attached:?}"
-    );
-    Ok(())
+    Attachments::one_of_each(&network.edge, OUTER)
 }
 
 /// What must be so soon: the kernel lets go of a link some time after the process that held it.
@@ -135,11 +121,7 @@ fn none_of_ours(network: &Network) -> Result<()> {
 
 /// Waits until the daemon says so.
 fn wait_for(daemon: &Daemon, words: &str) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline && !daemon.log().contains(words) {
-        sleep(Duration::from_millis(50));
-    }
-    says(words, &daemon.log(), &[words])
+    daemon.wait_for(0, words)
 }
 
 /// Every word must be in what the daemon says.

@@ -49,13 +49,15 @@ fn garbage() -> Result<()> {
             let said = daemon.log().len();
             fs::write(&file, bytes)?;
             daemon.signal(Signal::HUP);
-            wait_for_more(&daemon, said, "nothing has changed").context(*name)?;
+            daemon
+                .wait_for(said, "nothing has changed")
+                .context(*name)?;
             says(name, &daemon.log()[said..], &[word])?;
         }
         let said = daemon.log().len();
         fs::remove_file(&file)?;
         daemon.signal(Signal::HUP);
-        wait_for_more(&daemon, said, "sipfilter.toml")?;
+        daemon.wait_for(said, "sipfilter.toml")?;
         daemon.ctl(&["status", "--json"])?;
         // It is there at the next start, too.
         daemon.stop(Signal::KILL)?;
@@ -98,23 +100,4 @@ fn storm() -> Result<()> {
         Ok(daemon)
     })?;
     hang_up(&stage)
-}
-
-/// Waits until the daemon says so after what it has said.
-fn wait_for_more(daemon: &Daemon, said: usize, words: &str) -> Result<()> {
-    for _ in 0..400 {
-        if daemon
-            .log()
-            .get(said..)
-            .is_some_and(|log| log.contains(words))
-        {
-            return Ok(());
-        }
-        sleep(Duration::from_millis(50));
-    }
-    says(
-        words,
-        daemon.log().get(said..).unwrap_or_default(),
-        &[words],
-    )
 }
