@@ -191,6 +191,102 @@ fn a_call_that_the_daemon_does_not_know_is_1() {
     assert!(requests[1].starts_with("GET /v1/calls/7 "));
 }
 
+/// What happens while the control program asks which calls there are is in the stream, which is open by then.
+#[test]
+fn monitor_knows_calls_that_began_before_and_misses_nothing_while_it_asks() {
+    use std::{
+        io::{Read, Write},
+        os::unix::net::{UnixListener, UnixStream},
+    };
+
+    const CALL: &str = r#"{"number":7,"call_id":"abc@lab","provider_call_id":null,"provider":"lab","direction":"inbound","state":"confirmed","hold":false,"age_seconds":1.0,"local_media":[],"remote_media":[],"pinholes":[],"finding":null}"#;
+
+    fn asked(listener: &UnixListener) -> (UnixStream, String) {
+        let (mut stream, _) = listener.accept().expect("a question");
+        let mut request = vec![0; 4_096];
+        let length = stream.read(&mut request).expect("its text");
+        let text = String::from_utf8_lossy(&request[..length]);
+        let path = text.split(' ').nth(1).expect("a path").to_owned();
+        (stream, path)
+    }
+    fn answer(mut stream: UnixStream, status: &str, body: &str) {
+        let length = body.len();
+        write!(
+            stream,
+            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}"
+        )
+        .expect("an answer");
+    }
+    fn tell(stream: &mut UnixStream, line: &str) {
+        write!(stream, "{:x}\r\n{line}\n\r\n", line.len() + 1).expect("a reader");
+    }
+    let near = |call: u64| {
+        format!(
+            r#"{{"at":"2026-11-21T07:18:51.704Z","event":"drop","reason":"no_pinhole","verdict":"drop","interface":"eth0","direction":"in","protocol":"udp","source":"192.0.2.66:4000","destination":"203.0.113.10:10001","bytes":214,"near":{{"call":{call},"pinhole":"203.0.113.10:10000","how":"next_port"}}}}"#
+        )
+    };
+    let started = |call: u64, id: &str| {
+        format!(
+            r#"{{"at":"2026-11-21T07:18:52.000Z","event":"call_started","call":{call},"call_id":"{id}","provider":"lab","direction":"inbound"}}"#
+        )
+    };
+    let check = |calls: &str, expect: &[&str], complaint: &str| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let runtime = directory.path().to_str().expect("a plain path");
+        let listener = UnixListener::bind(directory.path().join("control.sock")).expect("a socket");
+        let is_known = calls.contains("abc@lab");
+        let events = [
+            near(7),
+            near(8),
+            started(9, "abcd@lab"),
+            near(9),
+            started(10, "other@lab"),
+            near(10),
+        ];
+        let calls = format!("[{calls}]");
+        let daemon = std::thread::spawn(move || {
+            let (mut stream, path) = asked(&listener);
+            assert_eq!(path, "/v1/events");
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+            )
+            .expect("a reader");
+            let (question, path) = asked(&listener);
+            assert_eq!(path, "/v1/calls");
+            tell(&mut stream, &events[0]);
+            answer(question, "200 OK", &calls);
+            if !is_known {
+                let (question, path) = asked(&listener);
+                assert_eq!(path, "/v1/calls/abc");
+                answer(question, "404 Not Found", r#"{"error":"no such call"}"#);
+            }
+            for event in &events[1..] {
+                tell(&mut stream, event);
+            }
+        });
+        let output = sipfilterctl(&["--runtime-dir", runtime, "monitor", "--call", "abc"]);
+        daemon.join().expect("it was asked what it should be");
+        assert_eq!(output.status.code(), Some(0));
+        let lines: Vec<_> = stdout(&output).lines().collect();
+        assert_eq!(lines.len(), expect.len(), "{lines:#?}");
+        for (line, expect) in lines.iter().zip(expect) {
+            assert!(line.contains(expect), "{line}");
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            said.contains(complaint) && said.contains("has ended"),
+            "{said}"
+        );
+    };
+    check(
+        CALL,
+        &["call 7 has port 10000", "abcd@lab", "call 9 has port 10000"],
+        "",
+    );
+    check("", &["abcd@lab", "call 9 has port 10000"], "no such call");
+}
+
 #[test]
 fn explain_judges_by_a_configuration_alone() {
     const PROVIDER: &str = "44.229.228.186:5060";

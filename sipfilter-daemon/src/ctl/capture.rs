@@ -15,7 +15,7 @@ use std::{
 
 use super::{
     CtlError, Outcome, call_record,
-    client::{self, ClientError, Ended},
+    client::{self, ClientError, Ended, Stream},
     output,
 };
 use crate::{
@@ -112,9 +112,8 @@ pub(super) fn run(
     let before = dropped(runtime_dir)?;
     let mut file = Blocks::create(args)?;
     let limit = Some(Duration::from_secs(args.seconds));
-    let ended = client::follow(runtime_dir, api::ADMIN.0, &resource, limit, |bytes| {
-        file.take(bytes).map_err(CtlError::from)
-    })?;
+    let stream = Stream::open(runtime_dir, api::ADMIN.0, &resource)?;
+    let ended = stream.follow(limit, |bytes| file.take(bytes))?;
     let ended = match ended {
         Ended::Daemon => "daemon",
         Ended::Signal => "signal",

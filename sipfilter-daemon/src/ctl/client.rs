@@ -17,7 +17,8 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     net::UnixStream,
-    signal::unix::{SignalKind, signal},
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
 };
 
 use crate::{shell::api, view};
@@ -107,14 +108,7 @@ fn exchange<T: DeserializeOwned>(
     resource: &str,
     body: Bytes,
 ) -> Result<T, ClientError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| ClientError::Down {
-            path: runtime_dir.to_owned(),
-            source,
-        })?;
-    runtime.block_on(async {
+    runtime(runtime_dir)?.block_on(async {
         tokio::time::timeout(
             PATIENCE,
             request(runtime_dir, socket, method, resource, body),
@@ -137,65 +131,105 @@ pub enum Ended {
     Reader,
 }
 
-/// Follows a stream, and hands on what comes until `take` breaks off, a signal comes, or the time is up.
-///
-/// # Errors
-/// [`ClientError`] where the stream does not even begin, or what `take` says.
-pub fn follow<E: From<ClientError>>(
-    runtime_dir: &Path,
-    socket: &str,
-    resource: &str,
-    limit: Option<Duration>,
-    mut take: impl FnMut(&[u8]) -> Result<ControlFlow<()>, E>,
-) -> Result<Ended, E> {
-    let down = |source| ClientError::Down {
-        path: runtime_dir.to_owned(),
-        source,
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(down)?;
-    runtime.block_on(async {
-        let mut terminated = signal(SignalKind::terminate()).map_err(down)?;
-        let mut interrupted = signal(SignalKind::interrupt()).map_err(down)?;
-        let opening = open(runtime_dir, socket, Method::GET, resource, Bytes::new());
-        let response = tokio::time::timeout(PATIENCE, opening)
-            .await
-            .map_err(|_| ClientError::Timeout)??;
-        let status = response.status();
-        let mut body = response.into_body();
-        if !status.is_success() {
-            let bytes = tokio::time::timeout(PATIENCE, read(body))
+/// A stream that has begun: whatever happens from now on is in it, also while something else is asked.
+pub struct Stream {
+    runtime: Runtime,
+    body: Incoming,
+    terminated: Signal,
+    interrupted: Signal,
+}
+
+impl Stream {
+    /// Has the daemon begin.
+    ///
+    /// # Errors
+    /// [`ClientError`] where it does not.
+    pub fn open(runtime_dir: &Path, socket: &str, resource: &str) -> Result<Self, ClientError> {
+        let runtime = runtime(runtime_dir)?;
+        let begun = runtime.block_on(async {
+            let signals = signal(SignalKind::terminate())
+                .and_then(|terminated| Ok((terminated, signal(SignalKind::interrupt())?)));
+            let signals = signals.map_err(|source| down(runtime_dir, source))?;
+            let opening = async {
+                let response =
+                    open(runtime_dir, socket, Method::GET, resource, Bytes::new()).await?;
+                let status = response.status();
+                let body = response.into_body();
+                match status.is_success() {
+                    true => Ok(body),
+                    false => Err(refusal(status, &read(body).await?)),
+                }
+            };
+            let body = tokio::time::timeout(PATIENCE, opening)
                 .await
                 .map_err(|_| ClientError::Timeout)??;
-            return Err(refusal(status, &bytes).into());
-        }
-        let over = async {
-            match limit {
-                Some(limit) => tokio::time::sleep(limit).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(over);
-        loop {
-            let frame = tokio::select! {
-                frame = body.frame() => frame,
-                _ = interrupted.recv() => return Ok(Ended::Signal),
-                _ = terminated.recv() => return Ok(Ended::Signal),
-                () = &mut over => return Ok(Ended::Time),
+            Ok::<_, ClientError>((body, signals))
+        });
+        let (body, (terminated, interrupted)) = begun?;
+        Ok(Self {
+            runtime,
+            body,
+            terminated,
+            interrupted,
+        })
+    }
+
+    /// Hands on what comes until `take` breaks off, a signal comes, or the time is up.
+    ///
+    /// # Errors
+    /// What `take` says.
+    pub fn follow<E>(
+        self,
+        limit: Option<Duration>,
+        mut take: impl FnMut(&[u8]) -> Result<ControlFlow<()>, E>,
+    ) -> Result<Ended, E> {
+        let Self {
+            runtime,
+            mut body,
+            mut terminated,
+            mut interrupted,
+        } = self;
+        runtime.block_on(async {
+            let over = async {
+                match limit {
+                    Some(limit) => tokio::time::sleep(limit).await,
+                    None => std::future::pending().await,
+                }
             };
-            // However the daemon ends, it does not finish the stream.
-            let Some(Ok(frame)) = frame else {
-                return Ok(Ended::Daemon);
-            };
-            if let Some(bytes) = frame.data_ref()
-                && take(bytes)?.is_break()
-            {
-                return Ok(Ended::Reader);
+            tokio::pin!(over);
+            loop {
+                let frame = tokio::select! {
+                    frame = body.frame() => frame,
+                    _ = interrupted.recv() => return Ok(Ended::Signal),
+                    _ = terminated.recv() => return Ok(Ended::Signal),
+                    () = &mut over => return Ok(Ended::Time),
+                };
+                // However the daemon ends, it does not finish the stream.
+                let Some(Ok(frame)) = frame else {
+                    return Ok(Ended::Daemon);
+                };
+                if let Some(bytes) = frame.data_ref()
+                    && take(bytes)?.is_break()
+                {
+                    return Ok(Ended::Reader);
+                }
             }
-        }
-    })
+        })
+    }
+}
+
+fn runtime(runtime_dir: &Path) -> Result<Runtime, ClientError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| down(runtime_dir, source))
+}
+
+fn down(runtime_dir: &Path, source: io::Error) -> ClientError {
+    ClientError::Down {
+        path: runtime_dir.to_owned(),
+        source,
+    }
 }
 
 async fn request<T: DeserializeOwned>(
@@ -231,10 +265,7 @@ async fn open(
                 path: socket,
                 source,
             },
-            _ => ClientError::Down {
-                path: runtime_dir.to_owned(),
-                source,
-            },
+            _ => down(runtime_dir, source),
         })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);

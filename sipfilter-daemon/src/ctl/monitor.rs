@@ -1,6 +1,7 @@
 //! `sipfilterctl monitor`: what happens now, line by line, until Ctrl-C, the end of the daemon, or of whoever reads.
 //!
-//! It follows the daemon's stream and chooses among what comes. What a peer wrote is printed without control characters.
+//! It follows the daemon's stream and chooses among what comes. What a peer wrote is printed without control characters. The stream is
+//! open before anything else is asked: what happens meanwhile waits in it.
 
 use std::{
     io::{self, Write},
@@ -13,13 +14,13 @@ use ipnet::IpNet;
 
 use super::{
     CtlError, Outcome,
-    call_record::{happening, plain},
-    client::{self, ClientError, Ended},
+    call_record::{self, happening, plain},
+    client::{self, ClientError, Ended, Stream},
     output,
 };
 use crate::{
     shell::api,
-    view::{DroppedPacket, Event, Happening, Near, Occurrence},
+    view::{Call, DroppedPacket, Event, Happening, Near, Occurrence},
 };
 
 /// A line of the stream is never longer.
@@ -47,7 +48,15 @@ pub(super) fn run(
 ) -> Result<Outcome, CtlError> {
     let mut pending = Vec::new();
     let mut choice = Choice::new(args);
-    let ended = client::follow(runtime_dir, api::CONTROL.0, "/v1/events", None, |bytes| {
+    let stream = Stream::open(runtime_dir, api::CONTROL.0, "/v1/events")?;
+    for why in choice.learn(runtime_dir)? {
+        // As below.
+        let _ = writeln!(
+            io::stderr(),
+            "{why}; calls that begin from now on are looked at"
+        );
+    }
+    let ended = stream.follow(None, |bytes| {
         pending.extend_from_slice(bytes);
         if pending.len() > MAX_LINE {
             let error = ClientError::Answer(format!("a line of more than {MAX_LINE} bytes"));
@@ -88,6 +97,33 @@ impl<'a> Choice<'a> {
     fn new(args: &'a Args) -> Self {
         let numbers = args.call.iter().filter_map(|id| id.parse().ok()).collect();
         Self { args, numbers }
+    }
+
+    /// Asks for the numbers of calls that began before, and tells what names none of them.
+    fn learn(&mut self, runtime_dir: &Path) -> Result<Vec<String>, ClientError> {
+        if self.args.call.is_empty() {
+            return Ok(Vec::new());
+        }
+        let calls: Vec<Call> = client::get(runtime_dir, "/v1/calls")?;
+        let mut unknown = Vec::new();
+        for id in &self.args.call {
+            let wanted = Wanted::of(id);
+            let mut found: Vec<u64> = calls
+                .iter()
+                .filter(|call| wanted.is(call.number, &call.call_id))
+                .map(|call| call.number)
+                .collect();
+            if found.is_empty() {
+                // Media that comes after the end of a call is its own, too.
+                match call_record::number(id, runtime_dir) {
+                    Ok(number) => found.push(number),
+                    Err(ClientError::Unknown(why)) => unknown.push(why),
+                    Err(error) => return Err(error),
+                }
+            }
+            self.numbers.extend(found);
+        }
+        Ok(unknown)
     }
 
     fn takes(&mut self, event: &Event) -> bool {
@@ -132,17 +168,35 @@ impl<'a> Choice<'a> {
 
     /// Remembers the number of a call that is wanted by its Call-ID, for drops near it.
     fn is_wanted(&mut self, number: u64, call_id: &str) -> bool {
-        let wanted = self.args.call.is_empty()
-            || self.numbers.contains(&number)
-            || self
-                .args
-                .call
-                .iter()
-                .any(|id| id.parse::<u64>().is_err() && call_id.starts_with(id.as_str()));
-        if wanted && !self.args.call.is_empty() && !self.numbers.contains(&number) {
+        if self.args.call.is_empty() || self.numbers.contains(&number) {
+            return true;
+        }
+        let mut all = self.args.call.iter();
+        let is_wanted = all.any(|id| Wanted::of(id).is(number, call_id));
+        if is_wanted {
             self.numbers.push(number);
         }
-        wanted
+        is_wanted
+    }
+}
+
+/// What names a call.
+enum Wanted<'a> {
+    Number(u64),
+    /// A Call-ID, or the beginning of one.
+    CallId(&'a str),
+}
+
+impl<'a> Wanted<'a> {
+    fn of(id: &'a str) -> Self {
+        id.parse().map_or(Self::CallId(id), Self::Number)
+    }
+
+    fn is(&self, number: u64, call_id: &str) -> bool {
+        match self {
+            Self::Number(wanted) => number == *wanted,
+            Self::CallId(begin) => call_id.starts_with(begin),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod interfaces;
 mod jumbo;
 mod lifecycle;
 mod modes;
+mod monitor;
 mod names;
 mod offer_cases;
 mod offers;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         .chain(reload::tests())
         .chain(report::tests())
         .chain(drops::tests())
+        .chain(monitor::tests())
         .chain(apply::tests())
         .chain(captures::tests())
         .chain(telling::tests())
