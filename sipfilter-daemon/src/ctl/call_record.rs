@@ -47,14 +47,7 @@ fn print(
 ) -> Result<Outcome, CtlError> {
     let record = match answer {
         Ok(record) => record,
-        Err(ClientError::Unknown(error)) => {
-            if json {
-                output::json(out, &view::Failure { error })?;
-            } else {
-                writeln!(out, "{error}")?;
-            }
-            return Ok(Outcome::No);
-        }
+        Err(ClientError::Unknown(error)) => return output::no(error, json, out),
         Err(error) => return Err(error.into()),
     };
     if json {

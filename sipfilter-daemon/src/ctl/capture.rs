@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     shell::api,
-    view::{self, Captured, Drops},
+    view::{Captured, Drops},
 };
 
 /// What to capture, and how much of it.
@@ -96,14 +96,7 @@ pub(super) fn run(
     let resource = match &args.call {
         Some(id) => match call_record::number(id, runtime_dir) {
             Ok(number) => format!("/v1/capture?call={number}"),
-            Err(ClientError::Unknown(error)) => {
-                if json {
-                    output::json(out, &view::Failure { error })?;
-                } else {
-                    writeln!(out, "{error}")?;
-                }
-                return Ok(Outcome::No);
-            }
+            Err(ClientError::Unknown(error)) => return output::no(error, json, out),
             Err(error) => return Err(error.into()),
         },
         None if args.drops => "/v1/capture?of=drops".to_owned(),

@@ -303,13 +303,13 @@ pub(super) fn near_text(near: &Near) -> String {
     }
 }
 
-fn network(text: &str) -> Result<IpNet, String> {
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
     output::network(text).ok_or_else(|| {
         format!("{text:?} is no address and no network, like 192.0.2.66 or 2001:db8::/32")
     })
 }
 
-fn reason(text: &str) -> Result<String, String> {
+pub(super) fn reason(text: &str) -> Result<String, String> {
     use sipfilter_common::reason::{Action, Reason};
     let drops = || {
         Reason::ALL

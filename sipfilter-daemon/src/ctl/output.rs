@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::CtlError;
+use super::{CtlError, Outcome};
 use crate::view;
 
 /// One JSON object on a line of its own. Whatever is printed so has a schema; `schema` lists them.
@@ -20,6 +20,16 @@ pub(super) fn json(
     serde_json::to_writer(&mut *out, value)?;
     writeln!(out)?;
     Ok(())
+}
+
+/// The answer is no, and this is why.
+pub(super) fn no(error: String, is_json: bool, out: &mut dyn Write) -> Result<Outcome, CtlError> {
+    if is_json {
+        json(out, &view::Failure { error })?;
+    } else {
+        writeln!(out, "{error}")?;
+    }
+    Ok(Outcome::No)
 }
 
 /// A table with a head line and no other lines, so that `awk` can read it too.

@@ -36,7 +36,7 @@ const SCHEMAS: &[Entry] = &[
     ("providers", || schema_for!(super::providers::Answer)),
     ("providers check", || schema_for!(view::NameCheck)),
     ("monitor", || schema_for!(view::Event)),
-    ("drops", || schema_for!(view::Drops)),
+    ("drops", || schema_for!(OrFailure<view::Drops>)),
     ("strangers", || schema_for!(view::Strangers)),
     ("report", || schema_for!(view::Report)),
     ("capture", || schema_for!(OrFailure<view::Captured>)),

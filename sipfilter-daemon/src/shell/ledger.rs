@@ -13,7 +13,7 @@ mod strays;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -24,7 +24,12 @@ use ipnet::{IpNet, Ipv6Net};
 use sipfilter_common::reason::Reason;
 
 pub use self::strays::Stray;
-use self::{hits::Hits, near::Pinholes, strangers::Knocking, strays::Strays};
+use self::{
+    hits::{Hits, Keep},
+    near::Pinholes,
+    strangers::Knocking,
+    strays::Strays,
+};
 use super::sample::Sample;
 use crate::{
     engine::{
@@ -65,7 +70,9 @@ pub struct DropLedger {
     forgotten: u64,
     pinholes: Pinholes,
     knocking: Knocking,
+    /// What hit calls while they lasted, and what came to their ports afterwards.
     hits: Hits,
+    late: Hits,
     strays: Strays,
 }
 
@@ -152,7 +159,9 @@ impl DropLedger {
             forgotten: 0,
             pinholes: Pinholes::new(protected),
             knocking: Knocking::new(providers),
-            hits: Hits::default(),
+            // The report tells of the whole run; what comes late is asked for soon, or not at all.
+            hits: Hits::new(Keep::First),
+            late: Hits::new(Keep::Last),
             strays: Strays::default(),
         }
     }
@@ -193,7 +202,11 @@ impl DropLedger {
         let near = self.pinholes.nearest(sample.reason, &ends, sample.at);
         self.strays.handle(sample.reason, &ends, sample.at, packets);
         if let Some(near) = &near {
-            self.hits.handle(sample.reason, &ends, near, packets, wall);
+            let hits = match near.how.as_str() {
+                "closed" => &mut self.late,
+                _ => &mut self.hits,
+            };
+            hits.handle(sample.reason, &ends, near, packets, wall);
         }
         if sample.reason == Reason::UnknownSource {
             let source = ends.source.ip();
@@ -227,6 +240,37 @@ impl DropLedger {
 
     /// The ledger for a report, with at most so many sources.
     pub fn drops(&self, limit: usize) -> view::Drops {
+        let sources = self
+            .sources
+            .iter()
+            .map(|((reason, source), entry)| entry.view(*reason, *source))
+            .collect();
+        let mut drops = self.told(sources, limit);
+        drops.more_sources += self.forgotten;
+        drops.forgotten_sources = self.forgotten;
+        drops
+    }
+
+    /// The same of what nearly belonged to these calls, during them or afterwards: only its packets, also of a source that sent others.
+    pub fn drops_near(&self, calls: &BTreeSet<u64>, limit: usize) -> view::Drops {
+        let both = [&self.hits, &self.late];
+        let sources = calls
+            .iter()
+            .flat_map(|&call| both.into_iter().flat_map(move |hits| hits.dropped(call)))
+            .collect();
+        let mut drops = self.told(sources, limit);
+        let left_out = calls
+            .iter()
+            .flat_map(|&call| both.map(|hits| hits.left_out(call)));
+        drops.left_out_samples = left_out.sum();
+        drops.chosen = Some(view::Chosen {
+            calls: calls.iter().copied().collect(),
+            ..view::Chosen::default()
+        });
+        drops
+    }
+
+    fn told(&self, mut sources: Vec<view::DroppedSource>, limit: usize) -> view::Drops {
         let mut reasons: Vec<_> = self
             .reasons()
             .map(|(reason, counted)| view::DroppedReason {
@@ -237,11 +281,6 @@ impl DropLedger {
             })
             .collect();
         reasons.sort_by(|a, b| (b.packets, &a.reason).cmp(&(a.packets, &b.reason)));
-        let mut sources: Vec<_> = self
-            .sources
-            .iter()
-            .map(|((reason, source), entry)| entry.view(*reason, *source))
-            .collect();
         sources.sort_by(|a, b| {
             (b.packets, a.source, &a.reason).cmp(&(a.packets, b.source, &b.reason))
         });
@@ -249,9 +288,12 @@ impl DropLedger {
         sources.truncate(limit);
         view::Drops {
             since: view::time(self.since),
+            chosen: None,
             reasons,
             sources,
-            more_sources: self.forgotten + hidden,
+            more_sources: hidden,
+            forgotten_sources: 0,
+            left_out_samples: 0,
         }
     }
 

@@ -14,12 +14,35 @@ use serde::{Deserialize, Serialize};
 pub struct Drops {
     /// Since when: the start of the daemon, UTC, RFC 3339.
     pub since: String,
-    /// What was dropped, by reason, most first; reasons without a packet are left out.
+    /// What of it was asked for; without it, everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<Chosen>,
+    /// What was dropped, by reason, most first; reasons without a packet are left out. These are counts of all packets: they can be
+    /// chosen by reason, but addresses and calls do not narrow them.
     pub reasons: Vec<DroppedReason>,
-    /// By source and reason, most first.
+    /// By source and reason, most first. Where calls were chosen, only those packets of each that nearly belonged to one of them.
     pub sources: Vec<DroppedSource>,
     /// Sources that are not shown or not remembered any more.
     pub more_sources: u64,
+    /// Those among them that are not remembered any more. Whether they were asked for, nobody can tell.
+    #[serde(default)]
+    pub forgotten_sources: u64,
+    /// Packets that were looked at and nearly belonged to the chosen calls, or may have, and are in no row, because there was no more
+    /// room for them.
+    #[serde(default)]
+    pub left_out_samples: u64,
+}
+
+/// What was asked for. Of several kinds, each must fit; of one kind, any.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
+pub struct Chosen {
+    /// Sources in these networks, or that hold one of them (a source of IPv6 is a /64); empty: all.
+    #[schemars(with = "Vec<String>")]
+    pub addresses: Vec<IpNet>,
+    /// What nearly belonged to these calls, by their numbers; empty: all.
+    pub calls: Vec<u64>,
+    /// For these reasons; empty: for any.
+    pub reasons: Vec<String>,
 }
 
 /// One reason's packets.
@@ -38,7 +61,7 @@ pub struct DroppedReason {
 /// One source's packets of one reason.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DroppedSource {
-    /// The address; of IPv6 the /64.
+    /// The address; of IPv6 the /64, unless calls were chosen.
     #[schemars(with = "String")]
     pub source: IpNet,
     /// The reason.

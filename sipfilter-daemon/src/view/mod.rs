@@ -28,7 +28,7 @@ pub use capture::Captured;
 pub use checkup::{Check, Checkup};
 pub use counter::Counter;
 pub use diagnosis::{Finding, MediaRecord, Stray};
-pub use drops::{DroppedReason, DroppedSource, Drops, Near, Stranger, Strangers};
+pub use drops::{Chosen, DroppedReason, DroppedSource, Drops, Near, Stranger, Strangers};
 pub use event::{DroppedPacket, Event, Occurrence, SipClaims};
 pub use explanation::{ExplainedCall, Explanation, NearestMiss};
 pub use names::{CheckedProvider, NameCheck, NameLookup, NamedAddress, NamedService};

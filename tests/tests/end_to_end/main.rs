@@ -14,13 +14,13 @@ mod doctor;
 mod drops;
 mod eyes;
 mod faults;
+mod filters;
 mod floods;
 mod identity;
 mod interfaces;
 mod jumbo;
 mod lifecycle;
 mod modes;
-mod monitor;
 mod names;
 mod offer_cases;
 mod offers;
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
         .chain(reload::tests())
         .chain(report::tests())
         .chain(drops::tests())
-        .chain(monitor::tests())
+        .chain(filters::tests())
         .chain(apply::tests())
         .chain(captures::tests())
         .chain(telling::tests())

@@ -3,7 +3,7 @@
 //! None of them asks the task that opens pinholes. A stream ends with its reader or with the daemon; a reader that is too slow is told
 //! what it missed.
 
-use std::time::SystemTime;
+use std::{collections::BTreeSet, time::SystemTime};
 
 use axum::{
     Json, Router,
@@ -38,15 +38,7 @@ struct Limit {
 /// Everything under `/v1/` that is watched.
 pub fn routes(watch: Watch) -> Router {
     Router::new()
-        .route(
-            "/v1/drops",
-            get(
-                async |State(watch): State<Watch>, Query(query): Query<Limit>| {
-                    let drops = watch.drops.lock().drops(query.limit.unwrap_or(ROWS));
-                    Json(drops)
-                },
-            ),
-        )
+        .route("/v1/drops", get(drops))
         .route(
             "/v1/strangers",
             get(
@@ -58,6 +50,30 @@ pub fn routes(watch: Watch) -> Router {
         )
         .route("/v1/events", get(events))
         .with_state(watch)
+}
+
+/// `?limit=N&call=1,2`. By address, nobody can choose here: where addresses are redacted, that would tell whose a token is.
+#[derive(Debug, Deserialize)]
+struct WantedDrops {
+    limit: Option<usize>,
+    call: Option<String>,
+}
+
+async fn drops(State(watch): State<Watch>, Query(wanted): Query<WantedDrops>) -> Response {
+    let limit = wanted.limit.unwrap_or(ROWS);
+    let Some(calls) = wanted.call else {
+        let drops = watch.drops.lock().drops(limit);
+        return Json(drops).into_response();
+    };
+    let numbers: Result<BTreeSet<u64>, _> = calls.split(',').map(str::parse).collect();
+    let Ok(numbers) = numbers else {
+        return failure(
+            StatusCode::BAD_REQUEST,
+            &format!("{calls:?} is no list of calls' numbers, like ?call=1,2"),
+        );
+    };
+    let drops = watch.drops.lock().drops_near(&numbers, limit);
+    Json(drops).into_response()
 }
 
 async fn events(State(watch): State<Watch>) -> Response {

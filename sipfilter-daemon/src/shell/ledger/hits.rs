@@ -1,7 +1,7 @@
-//! Who hit the ports of which call: samples, by call, reason and source, for `sipfilterctl report`.
+//! Who hit the ports of which call: samples, by call, reason and source.
 //!
-//! Bounded by [`MAX_CALLS`] and [`MAX_SOURCES`]: what is beyond is not told. What comes after a call's end is nobody's loss and is not
-//! kept.
+//! Bounded by [`MAX_CALLS`] and [`MAX_SOURCES`]; what is beyond is counted. It does not ask whether the call was still there: what comes
+//! after its end is nobody's loss, so that the ledger keeps that apart.
 
 use std::{
     collections::BTreeMap,
@@ -15,14 +15,33 @@ use super::Seen;
 use crate::{shell::sample::Ends, view};
 
 /// Calls that are remembered.
-const MAX_CALLS: usize = 2_048;
+pub(super) const MAX_CALLS: usize = 2_048;
 /// Sources of one call, by reason.
 const MAX_SOURCES: usize = 8;
 
+/// Which calls are remembered where they are too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Those that were hit first.
+    First,
+    /// Those that began last.
+    Last,
+}
+
 /// All calls that were hit.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Hits {
-    calls: BTreeMap<u64, BTreeMap<(Reason, IpAddr), Hit>>,
+    keep: Keep,
+    calls: BTreeMap<u64, Sources>,
+    /// Samples of calls that are not remembered.
+    left_out: u64,
+}
+
+#[derive(Debug, Default)]
+struct Sources {
+    hits: BTreeMap<(Reason, IpAddr), Hit>,
+    /// Samples of others.
+    left_out: u64,
 }
 
 #[derive(Debug)]
@@ -30,10 +49,18 @@ struct Hit {
     seen: Seen,
     port: u16,
     destination: SocketAddr,
-    how: String,
+    near: view::Near,
 }
 
 impl Hits {
+    pub fn new(keep: Keep) -> Self {
+        Self {
+            keep,
+            calls: BTreeMap::new(),
+            left_out: 0,
+        }
+    }
+
     /// Takes a packet that nearly belonged to a call.
     pub fn handle(
         &mut self,
@@ -43,27 +70,31 @@ impl Hits {
         packets: f64,
         wall: SystemTime,
     ) {
-        if near.how == "closed" {
-            return;
-        }
         if self.calls.len() >= MAX_CALLS && !self.calls.contains_key(&near.call) {
-            return;
+            if self.keep == Keep::First {
+                self.left_out += 1;
+                return;
+            }
+            if let Some((_, oldest)) = self.calls.pop_first() {
+                self.left_out += oldest.samples();
+            }
         }
         let sources = self.calls.entry(near.call).or_default();
         let key = (reason, ends.source.ip());
-        if sources.len() >= MAX_SOURCES && !sources.contains_key(&key) {
+        if sources.hits.len() >= MAX_SOURCES && !sources.hits.contains_key(&key) {
+            sources.left_out += 1;
             return;
         }
-        let hit = sources.entry(key).or_insert_with(|| Hit {
+        let hit = sources.hits.entry(key).or_insert_with(|| Hit {
             seen: Seen::at(wall),
             port: 0,
             destination: ends.destination,
-            how: String::new(),
+            near: near.clone(),
         });
         hit.seen.add(wall, packets);
         hit.port = ends.source.port();
         hit.destination = ends.destination;
-        hit.how.clone_from(&near.how);
+        hit.near.clone_from(near);
     }
 
     /// The calls that were hit.
@@ -73,15 +104,15 @@ impl Hits {
 
     /// Who hit one, most packets first. `is_own`: what this source sends is the call's.
     pub fn of(&self, call: u64, is_own: impl Fn(IpAddr) -> bool) -> Vec<view::ReportedSource> {
-        let hits = self.calls.get(&call).into_iter().flatten();
-        let mut found: Vec<_> = hits
+        let mut found: Vec<_> = self
+            .sources(call)
             .map(|((reason, source), hit)| view::ReportedSource {
                 source: *source,
                 port: hit.port,
                 reason: reason.name().to_owned(),
                 destination: hit.destination,
-                how: hit.how.clone(),
-                is_own: hit.how == "other_port" || is_own(*source),
+                how: hit.near.how.clone(),
+                is_own: hit.near.how == "other_port" || is_own(*source),
                 packets: hit.seen.packets(),
                 samples: hit.seen.samples,
                 first_seen: view::time(hit.seen.first),
@@ -90,5 +121,41 @@ impl Hits {
             .collect();
         found.sort_by_key(|source| std::cmp::Reverse(source.packets));
         found
+    }
+
+    /// The same as rows of what was dropped.
+    pub fn dropped(&self, call: u64) -> impl Iterator<Item = view::DroppedSource> {
+        self.sources(call)
+            .map(|((reason, source), hit)| view::DroppedSource {
+                source: (*source).into(),
+                reason: reason.name().to_owned(),
+                packets: hit.seen.packets(),
+                samples: hit.seen.samples,
+                first_seen: view::time(hit.seen.first),
+                last_seen: view::time(hit.seen.last),
+                destination: Some(hit.destination),
+                near: Some(hit.near.clone()),
+            })
+    }
+
+    /// Samples that hit a call, or may have, and are in none of its rows.
+    pub fn left_out(&self, call: u64) -> u64 {
+        self.calls
+            .get(&call)
+            .map_or(self.left_out, |sources| sources.left_out)
+    }
+
+    fn sources(&self, call: u64) -> impl Iterator<Item = (&(Reason, IpAddr), &Hit)> {
+        self.calls
+            .get(&call)
+            .into_iter()
+            .flat_map(|sources| &sources.hits)
+    }
+}
+
+impl Sources {
+    fn samples(&self) -> u64 {
+        let hits = self.hits.values().map(|hit| hit.seen.samples);
+        hits.sum::<u64>() + self.left_out
     }
 }

@@ -231,3 +231,74 @@ fn whoever_claims_a_providers_domain_comes_first_and_is_not_pushed_out() {
     assert_eq!(methods, [("-", 1), ("INVITE", 1)]);
     assert_eq!(found.more_strangers, 3_003 - 4);
 }
+
+#[test]
+fn what_nearly_belonged_to_a_call_is_its_own_packets_only_also_late_ones() {
+    let mut ledger = ledger();
+    open(&mut ledger, pinhole(LOCAL, "198.51.100.20", 1));
+    open(
+        &mut ledger,
+        pinhole("203.0.113.10:12000", "198.51.100.21", 2),
+    );
+    let stranger = "192.0.2.66:4000";
+    let to = |local: &str| sample(Reason::NoPinhole, stranger, local, "x");
+    add(&mut ledger, &to("203.0.113.10:10001"), 3.0);
+    add(&mut ledger, &to("203.0.113.10:15000"), 100.0);
+    add(&mut ledger, &to("203.0.113.10:12001"), 5.0);
+    close(&mut ledger, LOCAL, 5);
+    add(&mut ledger, &to(LOCAL), 7.0);
+    #[track_caller]
+    fn check(ledger: &DropLedger, calls: &[u64], expect: &[(u64, &str, u64)]) {
+        let drops = ledger.drops_near(&calls.iter().copied().collect(), 9);
+        let rows: Vec<_> = drops
+            .sources
+            .iter()
+            .filter_map(|row| row.near.as_ref().map(|near| (near, row.packets)))
+            .map(|(near, packets)| (near.call, near.how.as_str(), packets))
+            .collect();
+        assert_eq!(rows, expect);
+        assert_eq!(drops.left_out_samples, 0);
+    }
+    check(&ledger, &[1], &[(1, "closed", 7), (1, "next_port", 3)]);
+    check(&ledger, &[2], &[(2, "next_port", 5)]);
+    let both = [(1, "closed", 7), (2, "next_port", 5), (1, "next_port", 3)];
+    check(&ledger, &[1, 2], &both);
+    check(&ledger, &[3], &[]);
+    let one = ledger.drops_near(&[1, 2].into(), 1);
+    assert_eq!((one.sources.len(), one.more_sources), (1, 2));
+    // All of it is one source of one reason.
+    assert_eq!(ledger.drops(9).sources[0].packets, 115);
+    let late: Vec<_> = ledger.hit_calls().collect();
+    assert_eq!(late, [1, 2], "what came late is nobody's loss");
+    assert_eq!(ledger.hits(1, |_| false)[0].packets, 3);
+}
+
+#[test]
+fn what_there_is_no_room_for_is_counted() {
+    let mut ledger = ledger();
+    let calls = hits::MAX_CALLS as u64 + 10;
+    for call in 0..calls {
+        open(&mut ledger, pinhole(LOCAL, "198.51.100.20", call));
+        let hit = sample(Reason::WrongSource, "192.0.2.66:4000", LOCAL, "x");
+        add(&mut ledger, &hit, 1.0);
+        close(&mut ledger, LOCAL, 5);
+        let late = sample(Reason::NoPinhole, "192.0.2.66:4000", LOCAL, "x");
+        add(&mut ledger, &late, 1.0);
+    }
+    let left_out = |ledger: &DropLedger, call| {
+        let drops = ledger.drops_near(&[call].into(), 99);
+        (drops.sources.len(), drops.left_out_samples)
+    };
+    // During calls, those that were first are remembered; of what came late, the last.
+    assert_eq!(left_out(&ledger, 0), (1, 10));
+    assert_eq!(left_out(&ledger, calls - 1), (1, 10));
+    assert_eq!(left_out(&ledger, calls / 2), (2, 0));
+    open(&mut ledger, pinhole(LOCAL, "198.51.100.20", 50));
+    for number in 0..20 {
+        let source = format!("192.0.2.{number}:4000");
+        let hit = sample(Reason::WrongSource, &source, LOCAL, "x");
+        add(&mut ledger, &hit, 1.0);
+    }
+    // One of the eight is the first one, and one came late.
+    assert_eq!(left_out(&ledger, 50), (9, 13));
+}

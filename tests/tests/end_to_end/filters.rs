@@ -1,6 +1,7 @@
-//! `sipfilterctl monitor` by its filters: under calls and strangers, each shows what it says and nothing else, as text and as JSON.
+//! `sipfilterctl monitor` and `drops` by their filters: under calls and strangers, each shows what it says and nothing else, as text and as
+//! JSON.
 //!
-//! One that follows without a filter tells what there was to show.
+//! A monitor without a filter tells what there was to show.
 
 use std::{
     fs,
@@ -24,29 +25,33 @@ use sipfilter_tests::lab::{
 
 use crate::{
     Test,
-    drops::{Following, rtp, scan, until},
+    drops::{Following, ctl, rtp, scan, until},
 };
 
 const PATIENCE: Duration = Duration::from_secs(15);
 const SCANS: u64 = 6;
 const ASTRAY: u64 = 5;
+const LATE: u64 = 3;
 /// More than is sampled in any tenth of a second.
 const FLOOD: u64 = 2_000;
 
 pub fn tests() -> Vec<Test> {
     let test = |name: &str, family| {
         Test::new(
-            format!("monitor_shows_what_its_filters_say_and_nothing_else::{name}"),
+            format!("filters_show_what_they_say_and_nothing_else::{name}"),
             move || filters(family),
         )
     };
     vec![test("ipv4", Family::V4), test("ipv6", Family::V6)]
 }
 
+/// Whether an event is chosen, by its line and what that means.
+type Takes = Box<dyn Fn(&str, &Value) -> bool>;
+
 /// A choice by arguments, and what it is by what each event says.
 struct Choice {
     arguments: Vec<String>,
-    takes: Box<dyn Fn(&str, &Value) -> bool>,
+    takes: Takes,
 }
 
 fn choice(arguments: &[&str], takes: impl Fn(&str, &Value) -> bool + 'static) -> Choice {
@@ -137,11 +142,14 @@ fn filters(family: Family) -> Result<()> {
     stage.talk(|_| true, 5)?;
     strangers_at_work(&stage, stranger, &first, &second)?;
     stage.cue(|_| true, Role::Caller, Cue::Proceed, Progress::Ended)?;
+    late_media(&stage, stranger, &first)?;
     let daemon = stage.daemon.take().context("a filter")?;
+    let numbers = [number(&daemon, &first)?, number(&daemon, &second)?];
     ensure!(
-        number(&daemon, &second)? == number(&daemon, &first)? + 1,
+        numbers[1] == numbers[0] + 1,
         "calls have other numbers than their order says"
     );
+    drops(&daemon, stranger, &first, numbers)?;
     // What was counted last has been told by then, too.
     thread::sleep(Duration::from_millis(500));
     daemon.stop(Signal::TERM)?;
@@ -203,6 +211,141 @@ fn compare(expected: &[&(&str, Value)], json: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
+/// Media that comes to a port when its call is over.
+fn late_media(stage: &Stage, stranger: IpAddr, first: &Call) -> Result<()> {
+    let daemon = stage.daemon.as_ref().context("a filter")?;
+    until(daemon, &["pinholes", "--json"], |answer: &Value| {
+        answer["pinholes"].as_array().is_some_and(Vec::is_empty)
+    })?;
+    stage.network.stranger.enter(|| -> std::io::Result<()> {
+        let socket = UdpSocket::bind(SocketAddr::new(stranger, 45_678))?;
+        for _ in 0..LATE {
+            socket.send_to(&rtp(), first.pbx_media)?;
+        }
+        Ok(())
+    })??;
+    until(daemon, &["drops", "--json"], |drops: &Drops| {
+        packets(drops, "no_pinhole") == ASTRAY + FLOOD + LATE
+    })?;
+    Ok(())
+}
+
+fn packets(drops: &Drops, reason: &str) -> u64 {
+    let mut rows = drops.reasons.iter();
+    rows.find(|row| row.reason == reason)
+        .map_or(0, |row| row.packets)
+}
+
+/// Sources are chosen by all three, reasons by reason alone; a call's packets are its own, whatever else their source sent.
+fn drops(daemon: &Daemon, stranger: IpAddr, first: &Call, numbers: [u64; 2]) -> Result<()> {
+    const NO_PINHOLE: (&str, u64) = ("no_pinhole", ASTRAY + FLOOD + LATE);
+    const UNKNOWN: (&str, u64) = ("unknown_source", SCANS);
+    const WRONG: (&str, u64) = ("wrong_source", ASTRAY);
+    const ALL: &[(&str, u64)] = &[NO_PINHOLE, UNKNOWN, WRONG];
+    let check =
+        |arguments: &[&str], reasons: &[(&str, u64)], sources: &[(&str, u64, Option<u64>)]| {
+            let whole = [&["--json", "drops"], arguments].concat();
+            let drops: Drops = serde_json::from_value(daemon.ctl(&whole)?)?;
+            let found: Vec<_> = drops
+                .reasons
+                .iter()
+                .map(|row| (row.reason.as_str(), row.packets))
+                .collect();
+            ensure!(found == reasons, "{arguments:?}: {drops:#?}");
+            let mut found: Vec<_> = drops
+                .sources
+                .iter()
+                .map(|row| {
+                    let near = row.near.as_ref().map(|near| near.call);
+                    (row.reason.as_str(), row.packets, near)
+                })
+                .collect();
+            found.sort_unstable();
+            ensure!(found == sources, "{arguments:?}: {drops:#?}");
+            ensure!(
+                drops
+                    .sources
+                    .iter()
+                    .all(|row| row.source.contains(&stranger))
+                    && drops.chosen.is_none() == arguments.is_empty()
+                    && (drops.forgotten_sources, drops.left_out_samples) == (0, 0),
+                "{arguments:?}: {drops:#?}"
+            );
+            let output = ctl(daemon.runtime())?
+                .arg("drops")
+                .args(arguments)
+                .output()?;
+            let text = String::from_utf8(output.stdout)?;
+            let rows = text
+                .lines()
+                .filter(|line| line.contains(&drops.since[..10]) && !line.starts_with("nothing"))
+                .count();
+            ensure!(rows == sources.len(), "{arguments:?}: {text}");
+            let narrows = arguments.contains(&"--address") || arguments.contains(&"--call");
+            ensure!(
+                text.contains("These are all packets") == narrows,
+                "{arguments:?}: {text}"
+            );
+            if std::env::var_os("SIPFILTER_SHOW").is_some() {
+                eprintln!("$ sipfilterctl drops {}\n{text}", arguments.join(" "));
+            }
+            Ok(drops)
+        };
+    let [one, two] = numbers;
+    let id = first.call_id();
+    let (stranger, second) = (stranger.to_string(), two.to_string());
+    // Which call was nearest last, and how many packets a flood had, is told with an estimate.
+    let unknown = (UNKNOWN.0, UNKNOWN.1, None);
+    let wrong = (WRONG.0, WRONG.1, Some(one));
+    let late = ("no_pinhole", LATE, Some(one));
+    let beside = ("no_pinhole", ASTRAY, Some(two));
+    check(&["--call", &id], ALL, &[late, wrong])?;
+    check(&["--call", &second], ALL, &[beside])?;
+    check(
+        &["--call", &id, "--call", &second],
+        ALL,
+        &[late, beside, wrong],
+    )?;
+    check(&["--call", "999999"], ALL, &[])?;
+    check(&["--reason", "unknown_source"], &[UNKNOWN], &[unknown])?;
+    let both = ["--reason", "unknown_source", "--reason", "wrong_source"];
+    check(&both, &[UNKNOWN, WRONG], &[unknown, wrong])?;
+    check(&["--reason", "payload_type"], &[], &[])?;
+    let here = ["--address", stranger.as_str()];
+    check(
+        &[&here[..], &both].concat(),
+        &[UNKNOWN, WRONG],
+        &[unknown, wrong],
+    )?;
+    check(
+        &["--address", "198.51.100.99", "--address", "100::/8"],
+        ALL,
+        &[],
+    )?;
+    let mixed = ["--call", &id, "--reason", "wrong_source"];
+    check(&mixed, &[WRONG], &[wrong])?;
+    check(&[&mixed[..], &here].concat(), &[WRONG], &[wrong])?;
+    let elsewhere = ["--address", "198.51.100.99"];
+    check(&[&mixed[..], &elsewhere].concat(), &[WRONG], &[])?;
+    let least = check(
+        &[&both[..], &["--limit", "1"]].concat(),
+        &[UNKNOWN, WRONG],
+        &[unknown],
+    )?;
+    ensure!(least.more_sources == 1, "{least:#?}");
+
+    let output = ctl(daemon.runtime())?
+        .args(["drops", "--call", "nobody's"])
+        .output()?;
+    let text = String::from_utf8(output.stdout)?;
+    ensure!(
+        output.status.code() == Some(1) && text.contains("no call"),
+        "{:?}: {text}",
+        output.status
+    );
+    Ok(())
+}
+
 /// Scanners, media to ports that are another's or nobody's, and more of it than is shown.
 fn strangers_at_work(stage: &Stage, stranger: IpAddr, first: &Call, second: &Call) -> Result<()> {
     let pbx = SocketAddr::new(Place::PbxCallee.address(stage.network.family), SIP_PORT);
@@ -221,16 +364,11 @@ fn strangers_at_work(stage: &Stage, stranger: IpAddr, first: &Call, second: &Cal
         Ok(())
     })??;
     let daemon = stage.daemon.as_ref().context("a filter")?;
-    let counted = |drops: &Drops, reason: &str| {
-        let mut rows = drops.reasons.iter();
-        rows.find(|row| row.reason == reason)
-            .map_or(0, |row| row.packets)
-    };
     // The flood is not to take their places.
     until(daemon, &["drops", "--json"], |drops: &Drops| {
-        counted(drops, "unknown_source") == SCANS
-            && counted(drops, "wrong_source") == ASTRAY
-            && counted(drops, "no_pinhole") == ASTRAY
+        packets(drops, "unknown_source") == SCANS
+            && packets(drops, "wrong_source") == ASTRAY
+            && packets(drops, "no_pinhole") == ASTRAY
     })?;
     stage.network.stranger.enter(|| -> std::io::Result<()> {
         let socket = UdpSocket::bind(SocketAddr::new(stranger, 45_679))?;
@@ -240,7 +378,7 @@ fn strangers_at_work(stage: &Stage, stranger: IpAddr, first: &Call, second: &Cal
         Ok(())
     })??;
     until(daemon, &["drops", "--json"], |drops: &Drops| {
-        counted(drops, "no_pinhole") == ASTRAY + FLOOD
+        packets(drops, "no_pinhole") == ASTRAY + FLOOD
     })?;
     Ok(())
 }
