@@ -5,13 +5,12 @@
 use std::{io::Write, path::Path};
 
 use super::{
-    CtlError, Outcome,
-    call_record::plain,
-    client,
+    CtlError, Outcome, client,
     drops::{more, seconds},
-    output,
+    ladder,
+    output::{self, plain},
 };
-use crate::view::{Stranger, Strangers};
+use crate::view::{Status, Stranger, Strangers};
 
 /// How many.
 #[derive(Debug, clap::Args)]
@@ -28,7 +27,18 @@ pub(super) fn run(
     out: &mut dyn Write,
 ) -> Result<Outcome, CtlError> {
     let resource = format!("/v1/strangers?limit={}", args.limit);
-    let strangers: Strangers = client::get(runtime_dir, &resource)?;
+    let mut strangers: Strangers = client::get(runtime_dir, &resource)?;
+    let mut claiming = strangers
+        .strangers
+        .iter_mut()
+        .filter(|row| row.claims.is_some())
+        .peekable();
+    if claiming.peek().is_some() {
+        let status: Status = client::get(runtime_dir, "/v1/status")?;
+        for row in claiming {
+            row.advice = advice(row, &status.config);
+        }
+    }
     if json {
         output::json(out, &strangers)?;
     } else if strangers.packets == 0 {
@@ -75,19 +85,36 @@ fn print(out: &mut dyn Write, strangers: &Strangers) -> Result<(), CtlError> {
         "looked at {} of {} packets of SIP from nobody's signalling address",
         strangers.samples, strangers.packets
     )?;
-    for row in strangers.strangers.iter().filter(|row| row.is_trunk) {
-        writeln!(out, "\n{}", warning(row))?;
+    for advice in strangers
+        .strangers
+        .iter()
+        .filter_map(|row| row.advice.as_ref())
+    {
+        writeln!(out)?;
+        for line in ladder::wrap(advice, output::width().max(40)) {
+            writeln!(out, "{line}")?;
+        }
     }
     Ok(())
 }
 
-fn warning(row: &Stranger) -> String {
-    let name = row.claims.as_deref().unwrap_or_default();
-    format!(
-        "{} claims to be {name}, which you have a trunk with, and is not in its list of addresses. Anybody can claim that; but if calls of \
-         {name} are missing, the list may have drifted: compare its documents with `sipfilterctl providers`",
-        output::net(&row.network)
-    )
+/// What to do about somebody who claims a provider's domain; `config` is the daemon's configuration file.
+fn advice(row: &Stranger, config: &str) -> Option<String> {
+    let name = row.claims.as_deref()?;
+    let network = output::net(&row.network);
+    Some(match row.is_trunk {
+        true => format!(
+            "{network} claims to be {name}, which you have a trunk with, and is none of its addresses that are let in. Anybody can claim that; it is dropped. \
+             If calls of {name} are missing, check with {name} (its documents, its support) from which addresses it signals, set `signalling` in its [[trunk]] \
+             in {config} to all of them (it goes before the list that is known), and run `systemctl reload sipfilterd`."
+        ),
+        false => format!(
+            "{network} claims to be {name}, which you have no trunk with. Anybody can claim that; it is dropped. If {name} is to reach you, check with \
+             {name} from which addresses it signals, add a [[trunk]] with provider = {provider:?} and these as `signalling` to {config}, and run `systemctl \
+             reload sipfilterd`. `sipfilterctl providers` lists the names of those that are known.",
+            provider = name
+        ),
+    })
 }
 
 fn cell(texts: &[String]) -> String {

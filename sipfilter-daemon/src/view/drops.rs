@@ -119,6 +119,9 @@ pub struct Stranger {
     pub claims: Option<String>,
     /// That provider is one of your trunks'.
     pub is_trunk: bool,
+    /// What to do, where it claims a provider's domain; said by `sipfilterctl`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
     /// About how many packets.
     pub packets: u64,
     /// Packets that were looked at.

@@ -202,7 +202,7 @@ fn drops(family: Family) -> Result<()> {
     );
     for (arguments, expect) in [
         (&["drops"][..], "20 of 20"),
-        (&["strangers"], "the list may have drifted"),
+        (&["strangers"], "systemctl reload sipfilterd"),
     ] {
         let output = ctl(daemon.runtime())?.args(arguments).output()?;
         let text = String::from_utf8(output.stdout)?;

@@ -32,6 +32,7 @@ mod reload;
 mod report;
 mod rights;
 mod stories;
+mod strangers;
 mod telling;
 mod terms;
 mod top;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         .chain(reload::tests())
         .chain(report::tests())
         .chain(drops::tests())
+        .chain(strangers::tests())
         .chain(filters::tests())
         .chain(apply::tests())
         .chain(captures::tests())

@@ -195,6 +195,7 @@ impl Entry {
             network,
             claims: self.claims.as_ref().map(|(name, _)| name.clone()),
             is_trunk: self.claims.as_ref().is_some_and(|(_, is_trunk)| *is_trunk),
+            advice: None,
             packets: self.seen.packets(),
             samples: self.seen.samples,
             methods: self.methods.clone(),
