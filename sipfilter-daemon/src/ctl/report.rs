@@ -69,11 +69,17 @@ fn show(out: &mut dyn Write, report: &view::Report) -> Result<(), CtlError> {
 }
 
 fn calls(out: &mut dyn Write, report: &view::Report) -> Result<(), CtlError> {
-    for (loses, head) in [
-        (true, "CALLS THAT LOSE MEDIA"),
-        (false, "CALLS THAT OTHERS SENT TO"),
+    for (kind, head) in [
+        ((true, false), "CALLS THAT LOSE MEDIA"),
+        ((true, true), "SILENT CALLS THAT ONLY OTHERS SENT TO"),
+        ((false, false), "CALLS THAT OTHERS SENT TO"),
     ] {
-        let chosen = || report.calls.iter().filter(|call| call.loses_media == loses);
+        let chosen = || {
+            let mut calls = report.calls.iter();
+            std::iter::from_fn(move || {
+                calls.find(|call| (call.loses_media, call.only_others) == kind)
+            })
+        };
         if chosen().next().is_none() {
             continue;
         }

@@ -16,7 +16,7 @@ pub struct Report {
     pub seconds: f64,
     /// `observe` (nothing was dropped) or `enforce` (it was).
     pub enforcement: String,
-    /// Nothing of a call or a provider would have been dropped, and there were calls.
+    /// Nothing of a call or a provider would have been dropped, as far as can be told, and there were calls.
     pub safe_to_enforce: bool,
     /// Why not, in sentences; empty where it is safe.
     pub objections: Vec<String>,
@@ -46,8 +46,12 @@ pub struct ReportedCall {
     pub call_id: Option<String>,
     /// Its provider.
     pub provider: String,
-    /// It would have lost media of its own, as far as can be told.
+    /// It would have lost media of its own, or nothing speaks against that.
     pub loses_media: bool,
+    /// Nothing of it came through, and of what is to be dropped everything that was looked at came from others: from addresses that
+    /// neither its SDP nor its provider names. Then nothing of its own would have been dropped, unless its media comes from there.
+    #[serde(default)]
+    pub only_others: bool,
     /// Why that is thought, in a sentence.
     pub because: String,
     /// Its ports that were hit: counted.

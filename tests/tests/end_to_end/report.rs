@@ -29,7 +29,11 @@ pub fn tests() -> Vec<Test> {
             move || observed(family),
         )
     };
-    vec![test("ipv4", Family::V4), test("ipv6", Family::V6)]
+    vec![
+        test("ipv4", Family::V4),
+        test("ipv6", Family::V6),
+        Test::new("report::a_silent_call_that_only_others_sent_to", silent),
+    ]
 }
 
 fn send(
@@ -168,6 +172,68 @@ fn observed(family: Family) -> Result<()> {
     ensure!(shown.status.code() == Some(1), "{:?}: {text}", shown.status);
     ensure!(
         text.contains("CALLS THAT LOSE MEDIA") && text.contains(&moved.pbx_media.to_string()),
+        "{text}"
+    );
+    Ok(())
+}
+
+/// As long as nothing of its own came, others' packets are told as theirs; once it has its media, they are no reason not to enforce.
+fn silent() -> Result<()> {
+    let network = Network::build(Topology::Routed, Family::V4, &[])?;
+    let config = daemon::config(&network, &[OUTER], Mode::Native);
+    let config = format!("enforcement = \"observe\"\n{config}");
+    let daemon = Daemon::start_with(&network, "sipfilter", &config)?;
+    let mut stage = Stage::behind(Some(daemon), network, 1, 0)?;
+    stage.place_calls(Answer::AtOnce, Progress::Established)?;
+    let local = stage.calls[0].pbx_media;
+    let stranger = Place::Stranger.address(Family::V4);
+    send(&stage.network.stranger, stranger, 4_000, local, &rtp(), 8)?;
+    let ask = |stage: &Stage, is_so: &dyn Fn(&Report) -> bool| -> Result<(Report, String)> {
+        let daemon = stage.daemon.as_ref().context("a daemon")?;
+        let report = until::<Report>(daemon, &["--json", "report"], is_so)?;
+        let shown = ctl(daemon.runtime())?.arg("report").output()?;
+        let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+        ensure!(
+            shown.status.code() == Some(i32::from(!report.safe_to_enforce)),
+            "{:?}: {text}",
+            shown.status
+        );
+        if std::env::var_os("SIPFILTER_SHOW").is_some() {
+            eprintln!("$ sipfilterctl report\n{text}");
+        }
+        Ok((report, text))
+    };
+    let (report, text) = ask(&stage, &|report| {
+        dropped(report) == 8 && report.calls.iter().any(|call| !call.sources.is_empty())
+    })?;
+    let [call] = report.calls.as_slice() else {
+        anyhow::bail!("one call was hit: {report:#?}");
+    };
+    ensure!(
+        call.only_others
+            && call.because.contains(&format!(
+                "no media of its own came to {local}; of 8 packets to be dropped, all were looked at"
+            )),
+        "{call:#?}"
+    );
+    ensure!(
+        !report.safe_to_enforce
+            && report.objections.len() == 1
+            && report.objections[0].starts_with("a call was silent"),
+        "{report:#?}"
+    );
+    ensure!(
+        text.contains("SILENT CALLS THAT ONLY OTHERS SENT TO") && !text.contains("LOSE MEDIA"),
+        "{text}"
+    );
+    stage.talk(|_| true, 5)?;
+    let (report, text) = ask(&stage, &|report| report.safe_to_enforce)?;
+    ensure!(
+        !report.calls[0].only_others && !report.calls[0].loses_media,
+        "{report:#?}"
+    );
+    ensure!(
+        text.contains("CALLS THAT OTHERS SENT TO") && !text.contains("SILENT"),
         "{text}"
     );
     Ok(())

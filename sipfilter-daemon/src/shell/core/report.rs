@@ -41,9 +41,10 @@ impl Core {
         let strangers = drops.strangers(usize::MAX);
         drop(drops);
 
-        calls.sort_by_key(|call| (!call.loses_media, call.number));
+        calls.sort_by_key(|call| (!call.loses_media, call.only_others, call.number));
         let beyond = calls.len().saturating_sub(CALLS) as u64;
-        let losers = calls.iter().filter(|call| call.loses_media).count();
+        let silent = calls.iter().filter(|call| call.only_others).count();
+        let losers = calls.iter().filter(|call| call.loses_media).count() - silent;
         calls.truncate(CALLS);
         // Where egress is only counted, what leaves is sampled and passes all the same.
         let ruled_out: BTreeSet<&str> = all.reasons.iter().map(|row| row.reason.as_str()).collect();
@@ -73,7 +74,12 @@ impl Core {
         let hidden = others.len().saturating_sub(SOURCES) as u64;
         let more_calls = self.harm.more() + beyond;
         let calls_answered = self.engine.counters().calls_confirmed;
-        let objections = objections(calls_answered, losers, self.harm.more(), &signalling);
+        let objections = objections(
+            calls_answered,
+            (losers, silent),
+            self.harm.more(),
+            &signalling,
+        );
         let seconds = now.since(self.about.started).as_secs_f64();
         view::Report {
             since: view::time(clock::wall(self.about.started)),
@@ -137,7 +143,11 @@ impl Core {
         sources: Vec<view::ReportedSource>,
     ) -> view::ReportedCall {
         let record = self.records.call(number);
-        let (loses_media, because) = judge(&harmed.pinholes, &sources);
+        let Judgement {
+            loses_media,
+            only_others,
+            because,
+        } = judge(&harmed.pinholes, &sources);
         view::ReportedCall {
             number: number.0,
             call_id: harmed.call_id.or_else(|| Some(record?.call_id.clone())),
@@ -148,6 +158,7 @@ impl Core {
                 _ => harmed.provider,
             },
             loses_media,
+            only_others,
             because,
             pinholes: harmed.pinholes.iter().map(pinhole_view).collect(),
             sources,
@@ -173,36 +184,66 @@ fn pinhole_view(hit: &Hit) -> view::ReportedPinhole {
     }
 }
 
-/// Whether a call would have lost media of its own, and why that is thought. What is not known speaks against it.
-fn judge(pinholes: &[Hit], sources: &[view::ReportedSource]) -> (bool, String) {
+/// What would have become of a call, and why that is thought. What is not known speaks against it.
+struct Judgement {
+    loses_media: bool,
+    only_others: bool,
+    because: String,
+}
+
+fn judge(pinholes: &[Hit], sources: &[view::ReportedSource]) -> Judgement {
+    let loses = |because| Judgement {
+        loses_media: true,
+        only_others: false,
+        because,
+    };
     let dropped: u64 = pinholes.iter().map(|hit| hit.dropped).sum();
     if let Some(own) = sources.iter().find(|source| source.is_own) {
-        let because = format!(
+        return loses(format!(
             "{} is its own or its provider's, and what it sends there is {}",
             SocketAddr::new(own.source, own.port),
             own.reason
-        );
-        return (true, because);
+        ));
     }
     if let Some(hit) = pinholes.iter().find(|hit| hit.is_all_lost()) {
-        let because = format!(
-            "of what came to {}, nothing passes and {} packets are to be dropped",
-            hit.local, hit.dropped
-        );
-        return (true, because);
+        let there = sources.iter().filter(|source| source.how == "same_port");
+        let samples: u64 = there.map(|source| source.samples).sum();
+        if samples == 0 {
+            return loses(format!(
+                "of what came to {}, nothing passes and {} packets are to be dropped",
+                hit.local, hit.dropped
+            ));
+        }
+        return Judgement {
+            loses_media: true,
+            only_others: true,
+            because: format!(
+                "no media of its own came to {}; of {dropped} packets to be dropped, {} looked at, and came from others; unless its media is to come \
+                 from there, it loses none",
+                hit.local,
+                match samples {
+                    samples if samples >= dropped => "all were".to_owned(),
+                    1 => "1 was".to_owned(),
+                    samples => format!("{samples} were"),
+                }
+            ),
+        };
     }
     if sources.is_empty() {
-        let because =
-            format!("{dropped} packets are to be dropped, and none of them was looked at");
-        return (true, because);
+        return loses(format!(
+            "{dropped} packets are to be dropped, and none of them was looked at"
+        ));
     }
-    let because = "it has its media; whoever else sent to its ports is no part of it".to_owned();
-    (false, because)
+    Judgement {
+        loses_media: false,
+        only_others: false,
+        because: "it has its media; whoever else sent to its ports is no part of it".to_owned(),
+    }
 }
 
 fn objections(
     answered: u64,
-    losers: usize,
+    (losers, silent): (usize, usize),
     more_calls: u64,
     signalling: &view::ReportedSignalling,
 ) -> Vec<String> {
@@ -225,6 +266,13 @@ fn objections(
             0 => None,
             1 => Some("a call loses media of its own".to_owned()),
             more => Some(format!("{more} calls lose media of their own")),
+        },
+        match silent {
+            0 => None,
+            1 => Some("a call was silent, and only others sent to it: they are to be dropped, whose media they may be is not known".to_owned()),
+            more => Some(format!(
+                "{more} calls were silent, and only others sent to them: they are to be dropped, whose media they may be is not known"
+            )),
         },
         (more_calls > 0).then(|| format!("{more_calls} more calls were hit than are remembered")),
         (!signalling.providers.is_empty())
@@ -278,8 +326,8 @@ mod tests {
     fn a_call_loses_media_unless_all_that_hit_it_is_somebody_elses() {
         #[track_caller]
         fn check(pinholes: &[Hit], sources: &[view::ReportedSource], expect: bool) {
-            let (loses, because) = judge(pinholes, sources);
-            assert_eq!(loses, expect, "{because}");
+            let found = judge(pinholes, sources);
+            assert_eq!(found.loses_media, expect, "{}", found.because);
         }
         check(&[hit(100)], &[source(false)], false);
         check(&[hit(100)], &[source(false), source(true)], true);
@@ -290,14 +338,52 @@ mod tests {
     }
 
     #[test]
+    fn a_silent_call_that_only_others_sent_to_is_told_as_that() {
+        #[track_caller]
+        fn check(pinholes: &[Hit], sources: &[view::ReportedSource], expect: bool, says: &str) {
+            let found = judge(pinholes, sources);
+            assert_eq!(found.only_others, expect, "{}", found.because);
+            assert!(found.because.contains(says), "{}", found.because);
+        }
+        let silent = "no media of its own came to 203.0.113.10:10000; of 4 packets";
+        check(&[hit(0)], &[source(false)], true, silent);
+        check(&[hit(0)], &[source(false)], true, "all were looked at");
+        let seldom = view::ReportedSource {
+            samples: 1,
+            ..source(false)
+        };
+        check(&[hit(0)], &[seldom], true, "1 was looked at");
+        check(
+            &[hit(0)],
+            &[source(false), source(true)],
+            false,
+            "its own or its provider's",
+        );
+        // Nobody looked at what came to the port itself.
+        let beside = view::ReportedSource {
+            how: "next_port".to_owned(),
+            ..source(false)
+        };
+        check(&[hit(0)], &[beside], false, "nothing passes");
+        check(&[hit(0)], &[], false, "nothing passes");
+        check(&[hit(100)], &[source(false)], false, "it has its media");
+    }
+
+    #[test]
     fn nothing_speaks_against_a_quiet_run_with_calls() {
         let quiet = || view::ReportedSignalling {
             providers: Vec::new(),
             limited: Vec::new(),
             claims: Vec::new(),
         };
-        assert!(objections(1, 0, 0, &quiet()).is_empty());
-        for (answered, losers, more) in [(0, 0, 0), (1, 1, 0), (1, 0, 1)] {
+        assert!(objections(1, (0, 0), 0, &quiet()).is_empty());
+        for (answered, losers, more) in [
+            (0, (0, 0), 0),
+            (1, (1, 0), 0),
+            (1, (0, 1), 0),
+            (1, (0, 2), 0),
+            (1, (0, 0), 1),
+        ] {
             assert_eq!(objections(answered, losers, more, &quiet()).len(), 1);
         }
         let limited = view::ReportedSignalling {
@@ -310,7 +396,7 @@ mod tests {
             }],
             ..quiet()
         };
-        let found = objections(1, 0, 0, &limited);
+        let found = objections(1, (0, 0), 0, &limited);
         assert_eq!(found, ["lab send more signalling than they may"]);
     }
 }
