@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod engine;
 pub mod error_text;
 pub mod explain;
+mod printable;
 mod ranges;
 pub mod shell;
 pub mod simulate;

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::net::{UnixListener, UnixStream},
     path::Path,
     process::{Command, Output},
 };
@@ -155,28 +156,15 @@ fn without_a_daemon_calls_and_calls_show_are_2_and_say_so() {
 /// A daemon that knows no call, as far as the control program can tell.
 #[test]
 fn a_call_that_the_daemon_does_not_know_is_1() {
-    use std::{
-        io::{Read, Write},
-        os::unix::net::UnixListener,
-    };
-
     let directory = tempfile::tempdir().expect("a directory");
     let runtime = directory.path().to_str().expect("a plain path");
     let listener = UnixListener::bind(directory.path().join("control.sock")).expect("a socket");
     let daemon = std::thread::spawn(move || {
         let mut requests = Vec::new();
         for (status, error) in [("404 Not Found", "no call"), ("409 Conflict", "2 calls")] {
-            let (mut stream, _) = listener.accept().expect("a question");
-            let mut request = vec![0; 4_096];
-            let length = stream.read(&mut request).expect("its text");
-            requests.push(String::from_utf8_lossy(&request[..length]).into_owned());
-            let body = format!("{{\"error\":\"{error}\"}}");
-            write!(
-                stream,
-                "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}",
-                body.len()
-            )
-            .expect("an answer");
+            let (stream, path) = asked(&listener);
+            requests.push(path);
+            answer(stream, status, &format!("{{\"error\":\"{error}\"}}"));
         }
         requests
     });
@@ -187,36 +175,89 @@ fn a_call_that_the_daemon_does_not_know_is_1() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(json(&output)["error"], "2 calls");
     let requests = daemon.join().expect("both were asked");
-    assert!(requests[0].starts_with("GET /v1/calls/a%2Fb%40c "));
-    assert!(requests[1].starts_with("GET /v1/calls/7 "));
+    assert_eq!(requests, ["/v1/calls/a%2Fb%40c", "/v1/calls/7"]);
+}
+
+const CALL: &str = r#"{"number":7,"call_id":"abc@lab","provider_call_id":null,"provider":"lab","direction":"inbound","state":"confirmed","hold":false,"age_seconds":1.0,"local_media":[],"remote_media":[],"pinholes":[],"finding":null}"#;
+
+/// A daemon as far as the control program can tell: a question's connection, and what was asked.
+fn asked(listener: &UnixListener) -> (UnixStream, String) {
+    use std::io::Read;
+
+    let (mut stream, _) = listener.accept().expect("a question");
+    let mut request = vec![0; 4_096];
+    let length = stream.read(&mut request).expect("its text");
+    let text = String::from_utf8_lossy(&request[..length]);
+    let path = text.split(' ').nth(1).expect("a path").to_owned();
+    (stream, path)
+}
+
+fn answer(mut stream: UnixStream, status: &str, body: &str) {
+    use std::io::Write;
+
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .expect("an answer");
+}
+
+/// In JSON it is escaped and means what it meant, in text it is replaced.
+#[test]
+fn a_peers_text_moves_no_cursor_and_turns_no_line() {
+    const ODD: &str = "a\u{7f}b\u{9b}c\u{202e}d\u{2066}e\u{200f}f\u{2028}g";
+    let directory = tempfile::tempdir().expect("a directory");
+    let runtime = directory.path().to_str().expect("a plain path");
+    let listener = UnixListener::bind(directory.path().join("control.sock")).expect("a socket");
+    let calls = format!("[{}]", CALL.replace("abc@lab", ODD));
+    let event = format!(
+        r#"{{"at":"2026-11-21T07:18:52.000Z","event":"call_started","call":7,"call_id":"{ODD}","provider":"lab","direction":"inbound"}}{}"#,
+        "\n"
+    );
+    let daemon = std::thread::spawn(move || {
+        for body in [&calls, &event] {
+            for _ in ["text", "json"] {
+                answer(asked(&listener).0, "200 OK", body);
+            }
+        }
+    });
+    for command in ["calls", "monitor"] {
+        for json in [&[][..], &["--json"]] {
+            let output = sipfilterctl(&[&["--runtime-dir", runtime, command], json].concat());
+            assert_eq!(output.status.code(), Some(0));
+            let text = stdout(&output);
+            let odd = text.chars().find(|letter| {
+                *letter != '\n'
+                    && (letter.is_control() || ODD[1..].contains(*letter) && !letter.is_ascii())
+            });
+            assert_eq!(odd, None, "{command} {json:?}: {text:?}");
+            if json.is_empty() {
+                assert!(
+                    text.contains("a\u{fffd}b\u{fffd}c\u{fffd}d\u{fffd}e\u{fffd}f\u{fffd}g"),
+                    "{text}"
+                );
+            } else {
+                assert!(
+                    text.contains(r"a\u007fb\u009bc\u202ed\u2066e\u200ff\u2028g"),
+                    "{text}"
+                );
+                let answer = self::json(&output);
+                let id = answer
+                    .pointer("/calls/0/call_id")
+                    .unwrap_or(&answer["call_id"]);
+                assert_eq!(id, ODD);
+            }
+        }
+    }
+    daemon.join().expect("it was asked four times");
 }
 
 /// What happens while the control program asks which calls there are is in the stream, which is open by then.
 #[test]
 fn monitor_knows_calls_that_began_before_and_misses_nothing_while_it_asks() {
-    use std::{
-        io::{Read, Write},
-        os::unix::net::{UnixListener, UnixStream},
-    };
+    use std::io::Write;
 
-    const CALL: &str = r#"{"number":7,"call_id":"abc@lab","provider_call_id":null,"provider":"lab","direction":"inbound","state":"confirmed","hold":false,"age_seconds":1.0,"local_media":[],"remote_media":[],"pinholes":[],"finding":null}"#;
-
-    fn asked(listener: &UnixListener) -> (UnixStream, String) {
-        let (mut stream, _) = listener.accept().expect("a question");
-        let mut request = vec![0; 4_096];
-        let length = stream.read(&mut request).expect("its text");
-        let text = String::from_utf8_lossy(&request[..length]);
-        let path = text.split(' ').nth(1).expect("a path").to_owned();
-        (stream, path)
-    }
-    fn answer(mut stream: UnixStream, status: &str, body: &str) {
-        let length = body.len();
-        write!(
-            stream,
-            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}"
-        )
-        .expect("an answer");
-    }
     fn tell(stream: &mut UnixStream, line: &str) {
         write!(stream, "{:x}\r\n{line}\n\r\n", line.len() + 1).expect("a reader");
     }

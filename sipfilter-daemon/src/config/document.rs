@@ -22,6 +22,7 @@ use super::{
     diagnostic::{Diagnostic, Severity, SourceFile, nearest, suggestion},
     reference,
 };
+use crate::printable::is_obeyed;
 
 /// More diagnostics than this help nobody, and each costs one more pass over the tree.
 const MAX_PASSES: usize = 64;
@@ -206,10 +207,10 @@ impl Document {
     }
 }
 
-/// The same with control characters escaped: a message may quote the file, and the file may hold anything.
+/// The same with what a terminal would obey escaped: a message may quote the file, and the file may hold anything.
 fn printable(text: &str) -> String {
     text.chars().fold(String::new(), |mut shown, c| {
-        if c.is_control() {
+        if is_obeyed(c) {
             shown.extend(c.escape_default());
         } else {
             shown.push(c);

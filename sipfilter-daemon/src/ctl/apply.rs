@@ -150,7 +150,7 @@ impl Replacement {
         if config != told && canonical(config).ok() != Some(canonical(told)?) {
             return Err(CtlError::OtherConfig {
                 given: config.to_owned(),
-                told: output::printable(&told.to_string_lossy()),
+                told: output::plain(&told.to_string_lossy()),
             });
         }
         // Where it is a link, what it names is replaced.

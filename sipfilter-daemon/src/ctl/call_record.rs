@@ -7,7 +7,8 @@ use std::{fmt::Write as _, io::Write, net::SocketAddr, path::Path};
 use super::{
     CtlError, Outcome,
     client::{self, ClientError},
-    ladder, output,
+    ladder,
+    output::{self, plain},
 };
 use crate::view::{self, CallEnd, CallLink, CallRecord, Finding, Happening, MediaRecord, Moment};
 
@@ -291,11 +292,6 @@ fn addresses(list: &[SocketAddr]) -> String {
     }
 }
 
-/// A peer's text without what a terminal would obey.
-pub(super) fn plain(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -371,10 +367,5 @@ mod tests {
         for (what, expected) in table {
             assert_eq!(at(what), expected);
         }
-    }
-
-    #[test]
-    fn a_peers_text_moves_no_cursor() {
-        assert_eq!(plain("a\u{1b}[2Jb\u{9b}"), "a\u{fffd}[2Jb\u{fffd}");
     }
 }

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::call_record::{plain, what_text};
+use super::{call_record::what_text, output::plain};
 use crate::view::{CallRecord, Happening, Moment};
 
 /// Below this nothing can be read any more.

@@ -14,11 +14,12 @@ use ipnet::IpNet;
 
 use super::{
     CtlError, Outcome,
-    call_record::{self, happening, plain},
+    call_record::{self, happening},
     client::{self, ClientError, Ended, Stream},
-    output,
+    output::{self, plain},
 };
 use crate::{
+    printable,
     shell::api,
     view::{Call, DroppedPacket, Event, Happening, Near, Occurrence},
 };
@@ -72,7 +73,8 @@ pub(super) fn run(
                 continue;
             }
             if json {
-                out.write_all(&line)?;
+                let line = String::from_utf8_lossy(&line);
+                writeln!(out, "{}", printable::json(line.trim_end()))?;
             } else {
                 writeln!(out, "{}", text(&event))?;
             }

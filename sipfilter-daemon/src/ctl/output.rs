@@ -10,15 +10,15 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{CtlError, Outcome};
-use crate::view;
+pub(super) use crate::printable::plain;
+use crate::{printable, view};
 
-/// One JSON object on a line of its own. Whatever is printed so has a schema; `schema` lists them.
+/// One JSON object on a line of its own, with nothing in it that a terminal would obey. Whatever is printed so has a schema; `schema` lists them.
 pub(super) fn json(
     out: &mut dyn Write,
     value: &(impl Serialize + JsonSchema),
 ) -> Result<(), CtlError> {
-    serde_json::to_writer(&mut *out, value)?;
-    writeln!(out)?;
+    writeln!(out, "{}", printable::json(&serde_json::to_string(value)?))?;
     Ok(())
 }
 
@@ -52,11 +52,6 @@ pub(super) fn fields(
     print(out, bare(), rows)
 }
 
-/// A peer's text, without what a terminal would obey.
-pub(super) fn plain(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
-}
-
 /// A list in one cell; `otherwise` stands for an empty one.
 pub(super) fn cell(list: &[String], otherwise: &str) -> String {
     if list.is_empty() {
@@ -64,11 +59,6 @@ pub(super) fn cell(list: &[String], otherwise: &str) -> String {
     } else {
         list.join("\n")
     }
-}
-
-/// Text that is not this program's own, without what a terminal would obey.
-pub(super) fn printable(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
 }
 
 fn bare() -> Table {

@@ -50,10 +50,10 @@ fn show(answer: &view::Reload, out: &mut dyn Write) -> Result<(), CtlError> {
         return until_confirmed(answer, out);
     }
     for change in &answer.changes {
-        writeln!(out, "{}", output::printable(&change.key))?;
+        writeln!(out, "{}", output::plain(&change.key))?;
         for (sign, list) in [('-', &change.removed), ('+', &change.added)] {
             for item in list {
-                writeln!(out, "  {sign} {}", output::printable(item))?;
+                writeln!(out, "  {sign} {}", output::plain(item))?;
             }
         }
     }

@@ -151,7 +151,7 @@ fn show(out: &mut dyn Write, status: &view::Status) -> Result<(), CtlError> {
                 |it| {
                     format!(
                         "{}, for another {:.0} s",
-                        output::printable(&it.file),
+                        output::plain(&it.file),
                         it.seconds_left
                     )
                 },
@@ -183,10 +183,9 @@ fn show(out: &mut dyn Write, status: &view::Status) -> Result<(), CtlError> {
             (_, Some(other), _) => format!(
                 "interface {name} is called {other} now, and filtered: write that under `interfaces` and reload"
             ),
-            (_, _, Some(why)) => format!(
-                "interface {name} is not filtered: {}",
-                output::printable(why)
-            ),
+            (_, _, Some(why)) => {
+                format!("interface {name} is not filtered: {}", output::plain(why))
+            }
             _ => continue,
         };
         rows.push(("warning", text));
