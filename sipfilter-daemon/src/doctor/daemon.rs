@@ -76,7 +76,11 @@ pub(super) fn checks(runtime_dir: &Path, status: Option<&Status>) -> Vec<Check> 
             error.to_string(),
             "the next start replaces them; calls in progress must be signalled again",
         ),
-        (Err(error), _) => found.unknown("pinned", error.to_string()),
+        (Err(error), _) => found.unknown(
+            "pinned",
+            error.to_string(),
+            "run doctor as root: pinned maps are the daemon's user's and root's",
+        ),
     }
     service(&mut found);
     found.checks
@@ -116,7 +120,11 @@ fn service(found: &mut Findings) {
         ])
         .output()
     else {
-        return found.unknown("service", "systemctl cannot be run");
+        return found.unknown(
+            "service",
+            "systemctl cannot be run",
+            "look at the service yourself: systemctl status sipfilterd",
+        );
     };
     judge_service(found, &String::from_utf8_lossy(&output.stdout));
 }

@@ -1,6 +1,6 @@
 //! The kernel: its version and what the programs need of it, and what this process may do.
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 use super::Findings;
 use crate::{
@@ -40,8 +40,7 @@ pub(super) fn checks() -> Vec<Check> {
             "sysctl net.core.bpf_jit_enable=1",
         ),
         Ok(value) => found.ok("jit", format!("{JIT} is {value}")),
-        // Its own namespace has no such file, and a kernel that always compiles neither.
-        Err(_) => found.unknown("jit", format!("{JIT} cannot be read")),
+        Err(error) => no_jit(&mut found, error),
     }
     match privileges::check() {
         Ok(()) => found.ok(
@@ -53,9 +52,21 @@ pub(super) fn checks() -> Vec<Check> {
             format!(
                 "{missing}; sipfilterd needs them, doctor does not, but sees less without root"
             ),
+            "run doctor as root: it changes nothing",
         ),
     }
     found.checks
+}
+
+/// The setting is the machine's, and only its first network namespace shows it; a kernel without a compiler has none.
+fn no_jit(found: &mut Findings, error: &io::Error) {
+    found.unknown(
+        "jit",
+        format!("{JIT} cannot be read ({error}): a network namespace of its own, as containers have, does not show it"),
+        "ask the machine itself, outside of the namespace or container: `sysctl net.core.bpf_jit_enable`, or `nsenter --target 1 --net sysctl \
+         net.core.bpf_jit_enable`. 1 is right; 0 makes the programs several times slower: `sysctl net.core.bpf_jit_enable=1`. No such key there: the \
+         kernel was built without CONFIG_BPF_JIT",
+    );
 }
 
 fn version(found: &mut Findings, release: &str) {
@@ -63,8 +74,14 @@ fn version(found: &mut Findings, release: &str) {
         .split(|letter: char| !letter.is_ascii_digit())
         .map_while(|word| word.parse::<u32>().ok());
     let (Some(major), Some(minor)) = (numbers.next(), numbers.next()) else {
-        found.unknown("kernel_version", format!("Linux {release}"));
-        return;
+        return found.unknown(
+            "kernel_version",
+            format!("Linux {release}"),
+            format!(
+                "see that it is Linux {}.{} or later, better 6.6",
+                OLDEST.0, OLDEST.1
+            ),
+        );
     };
     match (major, minor) {
         version if version < OLDEST => found.problem(
@@ -87,7 +104,11 @@ fn version(found: &mut Findings, release: &str) {
 
 fn bpffs(found: &mut Findings, mounts: Option<&str>) {
     let Some(mounts) = mounts else {
-        return found.unknown("bpffs", "/proc/mounts cannot be read");
+        return found.unknown(
+            "bpffs",
+            "/proc/mounts cannot be read",
+            format!("see that `findmnt {BPFFS}` shows a file system of type bpf; `mount -t bpf bpf {BPFFS}` mounts one"),
+        );
     };
     let is_mounted = mounts.lines().any(|line| {
         let mut words = line.split_whitespace().skip(1);

@@ -76,11 +76,19 @@ pub(super) fn checks(
             );
             of_link(&mut found, &link[0], is_ours, status.is_some(), &way_out);
         }
-        Err(why) => found.unknown("link", format!("cannot look at MTU and queues: {why}")),
+        Err(why) => found.unknown(
+            "link",
+            format!("cannot look at MTU and queues: {why}"),
+            format!("look yourself: ip -details link show dev {name} (Debian: iproute2)"),
+        ),
     }
     match run("ethtool", &["-k", name]) {
         Ok(text) => offloads(&mut found, name, &text),
-        Err(why) => found.unknown("offloads", format!("cannot look at LRO and GRO-HW: {why}")),
+        Err(why) => found.unknown(
+            "offloads",
+            format!("cannot look at LRO and GRO-HW: {why}"),
+            format!("install ethtool; `ethtool -k {name}` should say that large-receive-offload and rx-gro-hw are off"),
+        ),
     }
     found.checks
 }
@@ -125,7 +133,11 @@ fn xdp_mode(
                 "xdp_mode",
                 format!("{driver_text} is not known to have native XDP: generic mode is likely; not attached now"),
             ),
-            None => found.unknown("xdp_mode", "not attached now, and the driver cannot be told (ethtool)"),
+            None => found.unknown(
+                "xdp_mode",
+                "not attached now, and the driver cannot be told (ethtool)",
+                "install ethtool, or start sipfilterd: `sipfilterctl status` says which mode it got",
+            ),
         },
     }
 }

@@ -24,9 +24,9 @@ pub(super) fn checks(config: &Config, settings: &Settings, asterisk: &Path) -> V
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             found.unknown(
                 "pbx_range",
+                format!("there is no {}", path.display()),
                 format!(
-                    "there is no {}: compare pbx.rtp_ports {} with the PBX's own setting{}",
-                    path.display(),
+                    "compare pbx.rtp_ports {} with the PBX's own setting{}; where it is Asterisk, name its directory with --asterisk DIR",
                     text(&settings.pbx.rtp_ports),
                     match config.preset.as_deref() {
                         Some("freeswitch") => " (rtp-start-port, rtp-end-port in switch.conf.xml)",
@@ -39,6 +39,10 @@ pub(super) fn checks(config: &Config, settings: &Settings, asterisk: &Path) -> V
         Err(error) => found.unknown(
             "pbx_range",
             format!("{} cannot be read: {error}", path.display()),
+            format!(
+                "run doctor as root, or compare rtpstart and rtpend in it with pbx.rtp_ports {}",
+                text(&settings.pbx.rtp_ports)
+            ),
         ),
     }
     found.checks

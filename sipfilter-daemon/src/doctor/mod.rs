@@ -55,7 +55,7 @@ impl Outcome {
     }
 }
 
-/// The checks of one subject, as they are made.
+/// The checks of one subject, as they are made. Whatever is not as it should be, or could not be looked at, says what to do.
 struct Findings {
     subject: String,
     checks: Vec<Check>,
@@ -83,8 +83,8 @@ impl Findings {
         self.add(Outcome::Ok, code, evidence.into(), None);
     }
 
-    fn unknown(&mut self, code: &str, why: impl Into<String>) {
-        self.add(Outcome::Unknown, code, why.into(), None);
+    fn unknown(&mut self, code: &str, why: impl Into<String>, remedy: impl Into<String>) {
+        self.add(Outcome::Unknown, code, why.into(), Some(remedy.into()));
     }
 
     fn warning(&mut self, code: &str, evidence: impl Into<String>, remedy: impl Into<String>) {

@@ -43,6 +43,7 @@ fn probe(found: &mut Findings, provider: &Provider, from: Option<IpAddr>) {
         return found.unknown(
             "probe",
             "it takes no SIP over UDP, and nothing else is tried",
+            "place a call, and see it with `sipfilterctl calls`",
         );
     };
     let Some(net) = provider
@@ -50,7 +51,11 @@ fn probe(found: &mut Findings, provider: &Provider, from: Option<IpAddr>) {
         .iter()
         .find(|net| net.prefix_len() == net.max_prefix_len())
     else {
-        return found.unknown("probe", "no single address of it is known");
+        return found.unknown(
+            "probe",
+            "no single address of it is known",
+            "place a call, and see it with `sipfilterctl calls`",
+        );
     };
     let to = SocketAddr::new(net.addr(), *port);
     match options(to, from) {

@@ -186,7 +186,11 @@ fn rp_filter(found: &mut Findings, interfaces: &[String]) {
             .and_then(|text| text.trim().parse::<u8>().ok())
     };
     let Some(all) = read("all") else {
-        return found.unknown("rp_filter", "net.ipv4.conf.all.rp_filter cannot be read");
+        return found.unknown(
+            "rp_filter",
+            "net.ipv4.conf.all.rp_filter cannot be read",
+            "where there are several outer interfaces, see that `sysctl -a -r rp_filter` shows 0 or 2",
+        );
     };
     let strict: Vec<&str> = interfaces
         .iter()

@@ -142,6 +142,7 @@ fn intruders(
         found.unknown(
             "media_ports_used",
             format!("{unnamed} sockets within pbx.rtp_ports, whose programs only root can see"),
+            "run doctor as root, or look yourself: ss -ulnp",
         );
     } else {
         found.ok(
