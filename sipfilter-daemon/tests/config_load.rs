@@ -1,4 +1,4 @@
-//! Configurations that load, and what they become. Files that must not load are in `config_errors.rs`.
+//! Configurations that load, and what they become. Files that must not load are in `config_errors`.
 
 use std::{net::IpAddr, path::Path};
 
