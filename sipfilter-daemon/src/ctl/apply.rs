@@ -19,7 +19,7 @@ use rustix::{
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{CtlError, Outcome, client, client::ClientError, output, reload};
+use super::{CtlError, Outcome, Session, client, client::ClientError, output, reload};
 use crate::{config, view};
 
 /// Arguments of `apply`.
@@ -52,12 +52,7 @@ pub(super) struct Answer {
     previous: String,
 }
 
-pub(super) fn run(
-    args: &Args,
-    runtime_dir: &Path,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
+pub(super) fn run(args: &Args, session: &mut Session<'_>) -> Result<Outcome, CtlError> {
     let unreadable = |source| CtlError::File {
         path: args.file.clone(),
         source,
@@ -70,38 +65,22 @@ pub(super) fn run(
         text: fs::read_to_string(&args.file).map_err(unreadable)?,
         confirm_within_seconds: args.confirm.as_secs_f64(),
     };
-    let answer = client::post_json(runtime_dir, "/v1/apply", &apply)?;
-    reload::print(&answer, json, out)
+    let answer = client::post_json(session.runtime_dir, "/v1/apply", &apply)?;
+    reload::print(&answer, session)
 }
 
-pub(super) fn roll_back(
-    runtime_dir: &Path,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
-    let answer = client::post(runtime_dir, "/v1/rollback")?;
-    reload::print(&answer, json, out)
+pub(super) fn roll_back(session: &mut Session<'_>) -> Result<Outcome, CtlError> {
+    let answer = client::post(session.runtime_dir, "/v1/rollback")?;
+    reload::print(&answer, session)
 }
 
-pub(super) fn confirm(
-    args: &ConfirmArgs,
-    runtime_dir: &Path,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
-    let status: view::Status = client::get(runtime_dir, "/v1/status")?;
+pub(super) fn confirm(args: &ConfirmArgs, session: &mut Session<'_>) -> Result<Outcome, CtlError> {
+    let status: view::Status = client::get(session.runtime_dir, "/v1/status")?;
     // Whatever keeps the file from being written had better show before there is no way back.
     let replacement = Replacement::prepare(&args.config, Path::new(&status.config))?;
-    let confirmed: view::Confirmed = match client::post(runtime_dir, "/v1/confirm") {
+    let confirmed: view::Confirmed = match client::post(session.runtime_dir, "/v1/confirm") {
         Ok(confirmed) => confirmed,
-        Err(ClientError::Unknown(why)) => {
-            let failure = view::Failure { error: why };
-            match json {
-                true => output::json(out, &failure)?,
-                false => writeln!(out, "{}", failure.error)?,
-            }
-            return Ok(Outcome::No);
-        }
+        Err(ClientError::Unknown(why)) => return session.refuse(why),
         Err(error) => return Err(error.into()),
     };
     let previous = replacement
@@ -116,11 +95,11 @@ pub(super) fn confirm(
         config: confirmed.config,
         previous: previous.display().to_string(),
     };
-    if json {
-        output::json(out, &answer)?;
+    if session.json {
+        output::json(session.out, &answer)?;
     } else {
         writeln!(
-            out,
+            session.out,
             "{} stays in force and is in {} now; what that said before is in {}",
             answer.file, answer.config, answer.previous
         )?;

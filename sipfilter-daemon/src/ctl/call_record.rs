@@ -5,22 +5,16 @@
 use std::{fmt::Write as _, io::Write, net::SocketAddr, path::Path};
 
 use super::{
-    CtlError, Outcome,
+    CtlError, Outcome, Session,
     client::{self, ClientError},
     ladder,
     output::{self, plain},
 };
 use crate::view::{self, CallEnd, CallLink, CallRecord, Finding, Happening, MediaRecord, Moment};
 
-pub(super) fn show(
-    id: &str,
-    list: bool,
-    runtime_dir: &Path,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
-    let answer = client::get(runtime_dir, &format!("/v1/calls/{}", segment(id)));
-    print(answer, list, json, out)
+pub(super) fn show(id: &str, list: bool, session: &mut Session<'_>) -> Result<Outcome, CtlError> {
+    let answer = client::get(session.runtime_dir, &format!("/v1/calls/{}", segment(id)));
+    print(answer, list, session)
 }
 
 /// The number of the call that a text means.
@@ -30,33 +24,31 @@ pub(super) fn number(id: &str, runtime_dir: &Path) -> Result<u64, ClientError> {
 }
 
 /// Ends the call, and shows what is known of it then.
-pub(super) fn close(
-    id: &str,
-    runtime_dir: &Path,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
-    let answer = client::post(runtime_dir, &format!("/v1/calls/{}/close", segment(id)));
-    print(answer, false, json, out)
+pub(super) fn close(id: &str, session: &mut Session<'_>) -> Result<Outcome, CtlError> {
+    let answer = client::post(
+        session.runtime_dir,
+        &format!("/v1/calls/{}/close", segment(id)),
+    );
+    print(answer, false, session)
 }
 
 fn print(
     answer: Result<CallRecord, ClientError>,
     list: bool,
-    json: bool,
-    out: &mut dyn Write,
+    session: &mut Session<'_>,
 ) -> Result<Outcome, CtlError> {
     let record = match answer {
         Ok(record) => record,
-        Err(ClientError::Unknown(error)) => return output::no(error, json, out),
+        Err(ClientError::Unknown(error)) => return session.refuse(error),
         Err(error) => return Err(error.into()),
     };
-    if json {
-        output::json(out, &record)?;
-        return Ok(Outcome::Done);
-    }
+    session.answer(&record, |out, record| text(out, record, list))?;
+    Ok(Outcome::Done)
+}
+
+fn text(out: &mut dyn Write, record: &CallRecord, list: bool) -> Result<(), CtlError> {
     let width = output::width();
-    output::fields(out, fields(&record))?;
+    output::fields(out, fields(record))?;
     writeln!(out)?;
     write!(out, "{}", diagnosis(&record.findings, width))?;
     if !record.media.is_empty() {
@@ -68,9 +60,9 @@ fn print(
             writeln!(out, "{}", line(moment))?;
         }
     } else {
-        write!(out, "{}", ladder::draw(&record, width))?;
+        write!(out, "{}", ladder::draw(record, width))?;
     }
-    Ok(Outcome::Done)
+    Ok(())
 }
 
 const MEDIA: [&str; 8] = [

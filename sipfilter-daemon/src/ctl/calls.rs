@@ -2,12 +2,12 @@
 //!
 //! Text that came from a peer is printed without control characters, which a terminal would obey.
 
-use std::{io::Write, net::SocketAddr, path::Path};
+use std::{io::Write, net::SocketAddr};
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{CtlError, Outcome, call_record, client, output};
+use super::{CtlError, Outcome, Session, call_record, client, output};
 use crate::view;
 
 /// The JSON answer.
@@ -41,24 +41,19 @@ enum Command {
     },
 }
 
-pub(super) fn run(
-    args: &Args,
-    runtime_dir: &Path,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
+pub(super) fn run(args: &Args, session: &mut Session<'_>) -> Result<Outcome, CtlError> {
     match &args.command {
         Some(Command::Show { id, list }) => {
-            return call_record::show(id, *list, runtime_dir, json, out);
+            return call_record::show(id, *list, session);
         }
-        Some(Command::Close { id }) => return call_record::close(id, runtime_dir, json, out),
+        Some(Command::Close { id }) => return call_record::close(id, session),
         None => {}
     }
-    let calls: Vec<view::Call> = client::get(runtime_dir, "/v1/calls")?;
-    if json {
-        output::json(out, &Answer { calls })?;
+    let calls: Vec<view::Call> = client::get(session.runtime_dir, "/v1/calls")?;
+    if session.json {
+        output::json(session.out, &Answer { calls })?;
     } else {
-        table(out, &calls)?;
+        table(session.out, &calls)?;
     }
     Ok(Outcome::Done)
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    CtlError, Outcome, call_record,
+    CtlError, Outcome, Session, call_record,
     client::{self, ClientError, Ended, Stream},
     output,
 };
@@ -87,25 +87,20 @@ pub enum CaptureError {
     Block(u32),
 }
 
-pub(super) fn run(
-    args: &Args,
-    runtime_dir: &Path,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
+pub(super) fn run(args: &Args, session: &mut Session<'_>) -> Result<Outcome, CtlError> {
     let resource = match &args.call {
-        Some(id) => match call_record::number(id, runtime_dir) {
+        Some(id) => match call_record::number(id, session.runtime_dir) {
             Ok(number) => format!("/v1/capture?call={number}"),
-            Err(ClientError::Unknown(error)) => return output::no(error, json, out),
+            Err(ClientError::Unknown(error)) => return session.refuse(error),
             Err(error) => return Err(error.into()),
         },
         None if args.drops => "/v1/capture?of=drops".to_owned(),
         None => "/v1/capture?of=signalling".to_owned(),
     };
-    let before = dropped(runtime_dir)?;
+    let before = dropped(session.runtime_dir)?;
     let mut file = Blocks::create(args)?;
     let limit = Some(Duration::from_secs(args.seconds));
-    let stream = Stream::open(runtime_dir, api::ADMIN.0, &resource)?;
+    let stream = Stream::open(session.runtime_dir, api::ADMIN.0, &resource)?;
     let ended = stream.follow(limit, |bytes| file.take(bytes))?;
     let ended = match ended {
         Ended::Daemon => "daemon",
@@ -116,7 +111,7 @@ pub(super) fn run(
         Ended::Reader => "size",
     };
     // A daemon that has ended tells no more.
-    let after = dropped(runtime_dir).unwrap_or(before);
+    let after = dropped(session.runtime_dir).unwrap_or(before);
     let captured = Captured {
         file: args.write.display().to_string(),
         packets: file.packets,
@@ -130,9 +125,9 @@ pub(super) fn run(
     let out = if is_stdout(&args.write) {
         &mut stderr
     } else {
-        out
+        &mut *session.out
     };
-    if json {
+    if session.json {
         output::json(out, &captured)?;
     } else {
         writeln!(out, "{}", text(&captured, args))?;

@@ -8,7 +8,7 @@ use std::{io::Write, path::PathBuf};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{CtlError, Outcome, output};
+use super::{CtlError, Outcome, Session, output};
 use crate::config::{self, Config, Diagnostic, LoadError, Severity, Summary};
 
 /// Arguments of `check-config`.
@@ -37,7 +37,7 @@ pub(super) struct Answer<'a> {
     effective: Option<Summary>,
 }
 
-pub(super) fn run(args: &Args, json: bool, out: &mut dyn Write) -> Result<Outcome, CtlError> {
+pub(super) fn run(args: &Args, session: &mut Session<'_>) -> Result<Outcome, CtlError> {
     let result = Config::load(&args.config);
     let (config, diagnostics) = match &result {
         Ok(config) => (Some(config), config.warnings.as_slice()),
@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args, json: bool, out: &mut dyn Write) -> Result<Outcom
         Some(_) => Outcome::Done,
         None => Outcome::No,
     };
-    if json {
+    if session.json {
         let of = |severity| {
             diagnostics
                 .iter()
@@ -63,17 +63,17 @@ pub(super) fn run(args: &Args, json: bool, out: &mut dyn Write) -> Result<Outcom
             warnings: of(Severity::Warning),
             effective: config.map(Config::summary),
         };
-        output::json(out, &answer)?;
+        output::json(session.out, &answer)?;
         return Ok(outcome);
     }
     for diagnostic in diagnostics {
-        writeln!(out, "{diagnostic}\n")?;
+        writeln!(session.out, "{diagnostic}\n")?;
     }
     match config {
         Some(_) if args.quiet => {}
         Some(config) => {
-            summary(out, &config.summary())?;
-            writeln!(out, "\n{} is good", args.config.display())?;
+            summary(session.out, &config.summary())?;
+            writeln!(session.out, "\n{} is good", args.config.display())?;
         }
         None => {
             let errors = diagnostics
@@ -81,7 +81,11 @@ pub(super) fn run(args: &Args, json: bool, out: &mut dyn Write) -> Result<Outcom
                 .filter(|diagnostic| diagnostic.severity == Severity::Error)
                 .count();
             let plural = if errors == 1 { "" } else { "s" };
-            writeln!(out, "{} has {errors} error{plural}", args.config.display())?;
+            writeln!(
+                session.out,
+                "{} has {errors} error{plural}",
+                args.config.display()
+            )?;
         }
     }
     Ok(outcome)

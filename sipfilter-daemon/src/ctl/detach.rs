@@ -1,11 +1,9 @@
 //! `sipfilterctl detach`: takes the programs that a daemon has left attached off their interfaces. Works without the daemon only.
 
-use std::{io::Write, path::Path};
-
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{CtlError, Outcome, output};
+use super::{CtlError, Outcome, Session, output};
 use crate::shell::{self, datapath, interface, pins::Pins, runtime_dir::RuntimeDir};
 
 /// The JSON answer.
@@ -15,14 +13,10 @@ pub(super) struct Answer {
     detached: Vec<String>,
 }
 
-pub(super) fn run(
-    runtime_dir: &Path,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
-    let pins = Pins::of_runtime_dir(runtime_dir);
+pub(super) fn run(session: &mut Session<'_>) -> Result<Outcome, CtlError> {
+    let pins = Pins::of_runtime_dir(session.runtime_dir);
     // A running daemon holds the lock, and is what ought to be stopped.
-    let _lock = RuntimeDir::lock(runtime_dir)?;
+    let _lock = RuntimeDir::lock(session.runtime_dir)?;
     let detached: Vec<String> = datapath::attachments(&pins)
         .into_iter()
         .map(|attachment| {
@@ -34,13 +28,13 @@ pub(super) fn run(
         true => Outcome::No,
         false => Outcome::Done,
     };
-    if json {
-        output::json(out, &Answer { detached })?;
+    if session.json {
+        output::json(session.out, &Answer { detached })?;
     } else if detached.is_empty() {
-        writeln!(out, "nothing is attached")?;
+        writeln!(session.out, "nothing is attached")?;
     } else {
         writeln!(
-            out,
+            session.out,
             "detached from {}: nothing is filtered there any more",
             detached.join(", ")
         )?;

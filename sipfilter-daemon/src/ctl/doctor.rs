@@ -1,11 +1,8 @@
 //! `sipfilterctl doctor`: everything that can be looked at from this host, with what to do about it.
 
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::{io::Write, path::PathBuf};
 
-use super::{CtlError, Outcome, ladder, output};
+use super::{CtlError, Outcome, Session, ladder, output};
 use crate::{
     config,
     doctor::{self, Scope},
@@ -29,23 +26,14 @@ pub struct Args {
     quiet: bool,
 }
 
-pub(super) fn run(
-    args: &Args,
-    runtime_dir: &Path,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
+pub(super) fn run(args: &Args, session: &mut Session<'_>) -> Result<Outcome, CtlError> {
     let checkup = doctor::examine(&Scope {
         config: args.config.clone(),
-        runtime_dir: runtime_dir.to_owned(),
+        runtime_dir: session.runtime_dir.to_owned(),
         asterisk: args.asterisk.clone(),
         probe: args.probe,
     });
-    if json {
-        output::json(out, &checkup)?;
-    } else {
-        show(out, &checkup, args.quiet)?;
-    }
+    session.answer(&checkup, |out, checkup| show(out, checkup, args.quiet))?;
     Ok(match checkup.outcome.as_str() {
         "problem" => Outcome::No,
         _ => Outcome::Done,

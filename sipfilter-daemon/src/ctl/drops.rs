@@ -1,11 +1,11 @@
 //! `sipfilterctl drops`: who was dropped, why, and which call it nearly belonged to.
 
-use std::{io::Write, path::Path};
+use std::io::Write;
 
 use ipnet::IpNet;
 
 use super::{
-    CtlError, Outcome, call_record,
+    CtlError, Outcome, Session, call_record,
     client::{self, ClientError},
     monitor::{self, near_text},
     output,
@@ -29,38 +29,26 @@ pub struct Args {
     limit: usize,
 }
 
-pub(super) fn run(
-    args: &Args,
-    runtime_dir: &Path,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
+pub(super) fn run(args: &Args, session: &mut Session<'_>) -> Result<Outcome, CtlError> {
     let calls: Result<Vec<u64>, _> = args
         .call
         .iter()
         .map(|id| match id.parse() {
             // One that is over and forgotten has left its number here.
             Ok(number) => Ok(number),
-            Err(_) => call_record::number(id, runtime_dir),
+            Err(_) => call_record::number(id, session.runtime_dir),
         })
         .collect();
     let calls = match calls {
         Ok(calls) => calls,
-        Err(ClientError::Unknown(error)) => return output::no(error, json, out),
+        Err(ClientError::Unknown(error)) => return session.refuse(error),
         Err(error) => return Err(error.into()),
     };
-    let drops = args.choose(client::get(runtime_dir, &args.resource(&calls))?, calls);
-    if json {
-        output::json(out, &drops)?;
-    } else if drops.reasons.is_empty() {
-        let why = match args.reason.as_slice() {
-            [] => String::new(),
-            reasons => format!(" for {}", reasons.join(" or ")),
-        };
-        writeln!(out, "nothing was dropped{why} since {}", drops.since)?;
-    } else {
-        print(out, &drops)?;
-    }
+    let drops = args.choose(
+        client::get(session.runtime_dir, &args.resource(&calls))?,
+        calls,
+    );
+    session.answer(&drops, print)?;
     Ok(Outcome::Done)
 }
 
@@ -104,6 +92,15 @@ impl Args {
 }
 
 fn print(out: &mut dyn Write, drops: &Drops) -> Result<(), CtlError> {
+    let chosen = drops.chosen.as_ref();
+    if drops.reasons.is_empty() {
+        let why = match chosen.map_or(&[][..], |chosen| &chosen.reasons) {
+            [] => String::new(),
+            reasons => format!(" for {}", reasons.join(" or ")),
+        };
+        writeln!(out, "nothing was dropped{why} since {}", drops.since)?;
+        return Ok(());
+    }
     let rows = drops.reasons.iter().map(|row| {
         let DroppedReason {
             reason,
@@ -119,7 +116,6 @@ fn print(out: &mut dyn Write, drops: &Drops) -> Result<(), CtlError> {
         ]
     });
     output::table(out, &["REASON", "VERDICT", "PACKETS", "LOOKED AT"], rows)?;
-    let chosen = drops.chosen.as_ref();
     if chosen.is_some_and(|chosen| !chosen.addresses.is_empty() || !chosen.calls.is_empty()) {
         writeln!(
             out,

@@ -19,7 +19,7 @@ use sipfilter_common::{
 
 use self::scene::Copied;
 use super::{
-    CtlError, Outcome,
+    CtlError, Outcome, Session,
     client::{self, ClientError},
     output,
 };
@@ -70,23 +70,14 @@ enum Protocol {
     Tcp,
 }
 
-pub(super) fn run(
-    args: &Args,
-    runtime_dir: &Path,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
-    let basis = Basis::find(args, runtime_dir)?;
+pub(super) fn run(args: &Args, session: &mut Session<'_>) -> Result<Outcome, CtlError> {
+    let basis = Basis::find(args, session.runtime_dir)?;
     let explanation = explain(args, &basis)?;
     let outcome = match explanation.verdict.as_str() {
         "drop" => Outcome::No,
         _ => Outcome::Done,
     };
-    if json {
-        output::json(out, &explanation)?;
-    } else {
-        show(out, &explanation)?;
-    }
+    session.answer(&explanation, show)?;
     Ok(outcome)
 }
 

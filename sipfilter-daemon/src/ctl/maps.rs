@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     io::Write,
     net::{IpAddr, SocketAddr},
-    path::Path,
 };
 
 use aya::maps::{Array, LpmTrie, MapData, MapError};
@@ -19,7 +18,7 @@ use sipfilter_common::{
     value::{self, Flags, ProviderRule, Shapes, SlotCounts},
 };
 
-use super::{CtlError, Outcome, output, stats};
+use super::{CtlError, Outcome, Session, output, stats};
 use crate::{
     shell::{
         detach_all,
@@ -113,18 +112,13 @@ struct Counts {
     dropped_packets: u64,
 }
 
-pub(super) fn run(
-    args: &Args,
-    runtime_dir: &Path,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
-    let pins = Pins::of_runtime_dir(runtime_dir);
+pub(super) fn run(args: &Args, session: &mut Session<'_>) -> Result<Outcome, CtlError> {
+    let pins = Pins::of_runtime_dir(session.runtime_dir);
     match args.action {
-        Action::Dump => dump(&pins, json, out)?,
+        Action::Dump => session.answer(&look(&pins)?, dump)?,
         Action::Remove => {
             // A running daemon holds the lock; it keeps its maps.
-            let _lock = RuntimeDir::lock(runtime_dir)?;
+            let _lock = RuntimeDir::lock(session.runtime_dir)?;
             detach_all(&pins);
             pins.remove()?;
         }
@@ -132,19 +126,19 @@ pub(super) fn run(
     Ok(Outcome::Done)
 }
 
-fn dump(pins: &Pins, json: bool, out: &mut dyn Write) -> Result<(), CtlError> {
+fn look(pins: &Pins) -> Result<Dump, CtlError> {
     let stamp = pins.stamp()?;
-    let dump = Dump {
+    Ok(Dump {
         abi_version: stamp.abi_version,
         pinhole_capacity: stamp.pinholes,
         policy: format!("{:016x}", stamp.policy),
         providers: providers(pins)?,
         pinholes: pinholes(pins)?,
         counters: stats::read(pins)?.0,
-    };
-    if json {
-        return output::json(out, &dump);
-    }
+    })
+}
+
+fn dump(out: &mut dyn Write, dump: &Dump) -> Result<(), CtlError> {
     writeln!(
         out,
         "ABI version {}, room for {} pinholes, policy {}\n",

@@ -33,10 +33,12 @@ mod top;
 use std::{
     io::{self, Write},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::{Parser, Subcommand};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::{
     config::{LoadError, ResolveError},
@@ -44,6 +46,7 @@ use crate::{
         pins::PinError,
         runtime_dir::{self, RuntimeDirError},
     },
+    view::Failure,
 };
 pub use capture::CaptureError;
 use client::ClientError;
@@ -228,32 +231,70 @@ pub enum CtlError {
     Json(#[from] serde_json::Error),
 }
 
+/// What every command is given: which daemon is meant, and how to answer.
+struct Session<'a> {
+    /// The daemon's runtime directory.
+    runtime_dir: &'a Path,
+    /// JSON for programs instead of tables for people.
+    json: bool,
+    /// Where to.
+    out: &'a mut dyn Write,
+}
+
+impl Session<'_> {
+    /// Prints an answer: the object itself, or what `text` makes of it.
+    fn answer<T: Serialize + JsonSchema>(
+        &mut self,
+        answer: &T,
+        text: impl FnOnce(&mut dyn Write, &T) -> Result<(), CtlError>,
+    ) -> Result<(), CtlError> {
+        if self.json {
+            output::json(self.out, answer)
+        } else {
+            text(self.out, answer)
+        }
+    }
+
+    /// The answer is no, and this is why.
+    fn refuse(&mut self, error: String) -> Result<Outcome, CtlError> {
+        self.answer(&Failure { error }, |out, failure| {
+            writeln!(out, "{}", failure.error)?;
+            Ok(())
+        })?;
+        Ok(Outcome::No)
+    }
+}
+
 /// Carries a command out and writes what it has to say to `out`.
 pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Outcome, CtlError> {
-    let (runtime_dir, json) = (cli.runtime_dir.as_path(), cli.json);
+    let session = &mut Session {
+        runtime_dir: &cli.runtime_dir,
+        json: cli.json,
+        out,
+    };
     match &cli.command {
-        Command::Status => status::run(runtime_dir, json, out),
-        Command::Calls(args) => calls::run(args, runtime_dir, json, out),
-        Command::Pinholes => pinholes::run(runtime_dir, json, out),
-        Command::Stats => stats::run(runtime_dir, json, out),
-        Command::Monitor(args) => monitor::run(args, runtime_dir, json, out),
-        Command::Drops(args) => drops::run(args, runtime_dir, json, out),
-        Command::Strangers(args) => strangers::run(args, runtime_dir, json, out),
-        Command::Capture(args) => capture::run(args, runtime_dir, json, out),
-        Command::Maps(args) => maps::run(args, runtime_dir, json, out),
-        Command::Detach => detach::run(runtime_dir, json, out),
-        Command::Reload => reload::run(runtime_dir, json, out),
-        Command::Top(args) => top::run(args, runtime_dir, json, out),
-        Command::Doctor(args) => doctor::run(args, runtime_dir, json, out),
-        Command::Apply(args) => apply::run(args, runtime_dir, json, out),
-        Command::Confirm(args) => apply::confirm(args, runtime_dir, json, out),
-        Command::Rollback => apply::roll_back(runtime_dir, json, out),
-        Command::CheckConfig(args) => check_config::run(args, json, out),
-        Command::Providers(args) => providers::run(args, json, out),
-        Command::Report => report::run(runtime_dir, json, out),
-        Command::Explain(args) => explain::run(args, runtime_dir, json, out),
-        Command::Simulate(args) => simulate::run(args, json, out),
-        Command::Schema(args) => schema::run(args, out),
+        Command::Status => status::run(session),
+        Command::Calls(args) => calls::run(args, session),
+        Command::Pinholes => pinholes::run(session),
+        Command::Stats => stats::run(session),
+        Command::Monitor(args) => monitor::run(args, session),
+        Command::Drops(args) => drops::run(args, session),
+        Command::Strangers(args) => strangers::run(args, session),
+        Command::Capture(args) => capture::run(args, session),
+        Command::Maps(args) => maps::run(args, session),
+        Command::Detach => detach::run(session),
+        Command::Reload => reload::run(session),
+        Command::Top(args) => top::run(args, session),
+        Command::Doctor(args) => doctor::run(args, session),
+        Command::Apply(args) => apply::run(args, session),
+        Command::Confirm(args) => apply::confirm(args, session),
+        Command::Rollback => apply::roll_back(session),
+        Command::CheckConfig(args) => check_config::run(args, session),
+        Command::Providers(args) => providers::run(args, session),
+        Command::Report => report::run(session),
+        Command::Explain(args) => explain::run(args, session),
+        Command::Simulate(args) => simulate::run(args, session),
+        Command::Schema(args) => schema::run(args, session.out),
     }
 }
 
@@ -261,6 +302,6 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Outcome, CtlError> {
 ///
 /// # Errors
 /// [`ClientError`] if it does not run or does not answer.
-pub fn ask_status(runtime_dir: &std::path::Path) -> Result<crate::view::Status, ClientError> {
+pub fn ask_status(runtime_dir: &Path) -> Result<crate::view::Status, ClientError> {
     client::get(runtime_dir, "/v1/status")
 }

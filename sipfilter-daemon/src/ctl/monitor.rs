@@ -13,7 +13,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    CtlError, Outcome,
+    CtlError, Outcome, Session,
     call_record::{self, happening},
     client::{self, ClientError, Ended, Stream},
     output::{self, plain},
@@ -41,16 +41,11 @@ pub struct Args {
     reason: Vec<String>,
 }
 
-pub(super) fn run(
-    args: &Args,
-    runtime_dir: &Path,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
+pub(super) fn run(args: &Args, session: &mut Session<'_>) -> Result<Outcome, CtlError> {
     let mut pending = Vec::new();
     let mut choice = Choice::new(args);
-    let stream = Stream::open(runtime_dir, api::CONTROL.0, "/v1/events")?;
-    for why in choice.learn(runtime_dir)? {
+    let stream = Stream::open(session.runtime_dir, api::CONTROL.0, "/v1/events")?;
+    for why in choice.learn(session.runtime_dir)? {
         // As below.
         let _ = writeln!(
             io::stderr(),
@@ -72,14 +67,14 @@ pub(super) fn run(
             if !choice.takes(&event) {
                 continue;
             }
-            if json {
+            if session.json {
                 let line = String::from_utf8_lossy(&line);
-                writeln!(out, "{}", printable::json(line.trim_end()))?;
+                writeln!(session.out, "{}", printable::json(line.trim_end()))?;
             } else {
-                writeln!(out, "{}", text(&event))?;
+                writeln!(session.out, "{}", text(&event))?;
             }
         }
-        out.flush()?;
+        session.out.flush()?;
         Ok::<_, CtlError>(ControlFlow::Continue(()))
     })?;
     if ended == Ended::Daemon {

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{CtlError, Outcome};
+use super::CtlError;
 pub(super) use crate::printable::plain;
 use crate::{printable, view};
 
@@ -20,16 +20,6 @@ pub(super) fn json(
 ) -> Result<(), CtlError> {
     writeln!(out, "{}", printable::json(&serde_json::to_string(value)?))?;
     Ok(())
-}
-
-/// The answer is no, and this is why.
-pub(super) fn no(error: String, is_json: bool, out: &mut dyn Write) -> Result<Outcome, CtlError> {
-    if is_json {
-        json(out, &view::Failure { error })?;
-    } else {
-        writeln!(out, "{error}")?;
-    }
-    Ok(Outcome::No)
 }
 
 /// A table with a head line and no other lines, so that `awk` can read it too.

@@ -1,11 +1,9 @@
 //! `sipfilterctl pinholes`: what is open, for whom, and what has passed through it in each direction.
 
-use std::{io::Write, path::Path};
-
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{CtlError, Outcome, client, output};
+use super::{CtlError, Outcome, Session, client, output};
 use crate::view;
 
 /// The JSON answer.
@@ -15,14 +13,10 @@ pub(super) struct Answer {
     pinholes: Vec<view::Pinhole>,
 }
 
-pub(super) fn run(
-    runtime_dir: &Path,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
-    let pinholes: Vec<view::Pinhole> = client::get(runtime_dir, "/v1/pinholes")?;
-    if json {
-        output::json(out, &Answer { pinholes })?;
+pub(super) fn run(session: &mut Session<'_>) -> Result<Outcome, CtlError> {
+    let pinholes: Vec<view::Pinhole> = client::get(session.runtime_dir, "/v1/pinholes")?;
+    if session.json {
+        output::json(session.out, &Answer { pinholes })?;
         return Ok(Outcome::Done);
     }
     let rows = pinholes.iter().map(|pinhole| {
@@ -51,6 +45,6 @@ pub(super) fn run(
         "LOCAL", "FROM", "STREAM", "TYPES", "PPS", "LATCH", "PROVIDER", "CALL", "IN", "OUT",
         "DROPPED", "IDLE", "LIMIT",
     ];
-    output::table(out, &head, rows)?;
+    output::table(session.out, &head, rows)?;
     Ok(Outcome::Done)
 }

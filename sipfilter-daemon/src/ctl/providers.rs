@@ -10,7 +10,7 @@ use std::{io::Write, path::Path, path::PathBuf};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{CtlError, Outcome, output};
+use super::{CtlError, Outcome, Session, output};
 use crate::config::{self, Config, ProviderSummary};
 
 /// Arguments of `providers`.
@@ -39,7 +39,7 @@ pub(super) struct Answer {
     providers: Vec<ProviderSummary>,
 }
 
-pub(super) fn run(args: &Args, json: bool, out: &mut dyn Write) -> Result<Outcome, CtlError> {
+pub(super) fn run(args: &Args, session: &mut Session<'_>) -> Result<Outcome, CtlError> {
     let usual = Path::new(config::DEFAULT_PATH);
     let path = match &args.config {
         Some(path) => Some(path.as_path()),
@@ -48,16 +48,16 @@ pub(super) fn run(args: &Args, json: bool, out: &mut dyn Write) -> Result<Outcom
     let config = path.map(Config::load).transpose()?;
     let providers = config::providers(config.as_ref());
     if let Some(Command::Check(args)) = &args.command {
-        return check::run(args, providers, json, out);
+        return check::run(args, providers, session);
     }
-    if json {
-        output::json(out, &Answer { providers })?;
+    if session.json {
+        output::json(session.out, &Answer { providers })?;
         return Ok(Outcome::Done);
     }
-    table(out, &providers)?;
+    table(session.out, &providers)?;
     for provider in &providers {
         if let Some(missing) = &provider.missing {
-            writeln!(out, "\n{}: {missing}", provider.name)?;
+            writeln!(session.out, "\n{}: {missing}", provider.name)?;
         }
     }
     Ok(Outcome::Done)

@@ -1,30 +1,18 @@
 //! `sipfilterctl reload`: has the daemon read its configuration again, and shows what that changed.
 
-use std::{io::Write, path::Path};
+use std::io::Write;
 
-use super::{CtlError, Outcome, client, output};
+use super::{CtlError, Outcome, Session, client, output};
 use crate::view;
 
-pub(super) fn run(
-    runtime_dir: &Path,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
-    let answer = client::post(runtime_dir, "/v1/reload")?;
-    print(&answer, json, out)
+pub(super) fn run(session: &mut Session<'_>) -> Result<Outcome, CtlError> {
+    let answer = client::post(session.runtime_dir, "/v1/reload")?;
+    print(&answer, session)
 }
 
 /// What became of a configuration.
-pub(super) fn print(
-    answer: &view::Reload,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
-    if json {
-        output::json(out, answer)?;
-    } else {
-        show(answer, out)?;
-    }
+pub(super) fn print(answer: &view::Reload, session: &mut Session<'_>) -> Result<Outcome, CtlError> {
+    session.answer(answer, |out, answer| show(answer, out))?;
     Ok(match answer.ok {
         true => Outcome::Done,
         false => Outcome::No,

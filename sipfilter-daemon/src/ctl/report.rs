@@ -1,28 +1,20 @@
 //! `sipfilterctl report`: what enforcing would have broken, and whether it is safe. It shows what the daemon has counted.
 
-use std::{io::Write, path::Path};
+use std::io::Write;
 
-use super::{CtlError, Outcome, client, output};
+use super::{CtlError, Outcome, Session, client, output};
 use crate::view;
 
 /// Sources of the rest that are shown.
 const SHOWN: usize = 20;
 
-pub(super) fn run(
-    runtime_dir: &Path,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
-    let report: view::Report = client::get(runtime_dir, "/v1/report")?;
+pub(super) fn run(session: &mut Session<'_>) -> Result<Outcome, CtlError> {
+    let report: view::Report = client::get(session.runtime_dir, "/v1/report")?;
     let outcome = match report.safe_to_enforce {
         true => Outcome::Done,
         false => Outcome::No,
     };
-    if json {
-        output::json(out, &report)?;
-    } else {
-        show(out, &report)?;
-    }
+    session.answer(&report, show)?;
     Ok(outcome)
 }
 

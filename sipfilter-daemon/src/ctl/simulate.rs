@@ -13,7 +13,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{CtlError, Outcome, output};
+use super::{CtlError, Outcome, Session, output};
 use crate::{
     config::{Config, ResolveError},
     engine::settings::Settings,
@@ -86,7 +86,7 @@ pub enum SimulateError {
     Resolve(#[from] ResolveError<io::Error>),
 }
 
-pub(super) fn run(args: &Args, json: bool, out: &mut dyn Write) -> Result<Outcome, CtlError> {
+pub(super) fn run(args: &Args, session: &mut Session<'_>) -> Result<Outcome, CtlError> {
     let settings = settings(args)?;
     let path = &args.capture;
     let file = File::open(path).map_err(|source| SimulateError::Open {
@@ -99,15 +99,15 @@ pub(super) fn run(args: &Args, json: bool, out: &mut dyn Write) -> Result<Outcom
             source,
         }
     })?;
-    if json {
-        output::json(out, &report)?;
+    if session.json {
+        output::json(session.out, &report)?;
     } else {
-        people(out, path, &report)?;
+        people(session.out, path, &report)?;
     }
     match report.capture.incomplete {
         None => Ok(Outcome::Done),
         Some(why) => {
-            out.flush()?;
+            session.out.flush()?;
             Err(SimulateError::Incomplete {
                 path: path.clone(),
                 why,

@@ -1,12 +1,12 @@
 //! `sipfilterctl stats`: the kernel's counters, one line for each reason. It reads the pinned maps, so it works without the daemon.
 
-use std::{io::Write, path::Path};
+use std::io::Write;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use sipfilter_common::{abi::map, settings::Mode};
 
-use super::{CtlError, Outcome, output};
+use super::{CtlError, Outcome, Session, output};
 use crate::{
     shell::{
         counters::Counters,
@@ -24,18 +24,14 @@ pub(super) struct Answer {
     counters: Vec<view::Counter>,
 }
 
-pub(super) fn run(
-    runtime_dir: &Path,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
-    let (counters, observing) = read(&Pins::of_runtime_dir(runtime_dir))?;
-    if json {
+pub(super) fn run(session: &mut Session<'_>) -> Result<Outcome, CtlError> {
+    let (counters, observing) = read(&Pins::of_runtime_dir(session.runtime_dir))?;
+    if session.json {
         let answer = Answer {
             observing,
             counters,
         };
-        output::json(out, &answer)?;
+        output::json(session.out, &answer)?;
     } else {
         if observing {
             let packets: u64 = counters
@@ -44,11 +40,11 @@ pub(super) fn run(
                 .map(|counter| counter.packets)
                 .sum();
             writeln!(
-                out,
+                session.out,
                 "NOTHING IS DROPPED (enforcement = \"observe\"): {packets} packets would have been\n"
             )?;
         }
-        table(out, &counters)?;
+        table(session.out, &counters)?;
     }
     Ok(Outcome::Done)
 }

@@ -1,13 +1,13 @@
 //! `sipfilterctl status`: whether the daemon runs and what it is doing; if it does not run, what it left in the kernel.
 
-use std::{io::Write, path::Path};
+use std::io::Write;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use sipfilter_common::value::Stamp;
 
 use super::{
-    CtlError, Outcome,
+    CtlError, Outcome, Session,
     client::{self, ClientError},
     output,
 };
@@ -41,13 +41,9 @@ struct Pinned {
     policy: String,
 }
 
-pub(super) fn run(
-    runtime_dir: &Path,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
-    let pins = Pins::of_runtime_dir(runtime_dir);
-    let (daemon, why) = match client::get::<view::Status>(runtime_dir, "/v1/status") {
+pub(super) fn run(session: &mut Session<'_>) -> Result<Outcome, CtlError> {
+    let pins = Pins::of_runtime_dir(session.runtime_dir);
+    let (daemon, why) = match client::get::<view::Status>(session.runtime_dir, "/v1/status") {
         Ok(status) => (Some(status), None),
         Err(error @ ClientError::Down { .. }) => (None, Some(error)),
         Err(error) => return Err(error.into()),
@@ -64,9 +60,9 @@ pub(super) fn run(
     } else {
         Outcome::No
     };
-    if json {
+    if session.json {
         output::json(
-            out,
+            session.out,
             &Answer {
                 running: daemon.is_some(),
                 daemon,
@@ -76,17 +72,17 @@ pub(super) fn run(
         return Ok(outcome);
     }
     if let Some(status) = &daemon {
-        show(out, status)?;
+        show(session.out, status)?;
     }
     if let Some(why) = why {
-        writeln!(out, "{why}")?;
+        writeln!(session.out, "{why}")?;
         match &pinned {
             Some(pinned) => writeln!(
-                out,
+                session.out,
                 "its maps are still pinned at {}: `sipfilterctl stats` and `sipfilterctl maps dump` read them",
                 pinned.directory
             )?,
-            None => writeln!(out, "nothing is pinned either")?,
+            None => writeln!(session.out, "nothing is pinned either")?,
         }
     }
     Ok(outcome)

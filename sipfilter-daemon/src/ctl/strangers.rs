@@ -2,10 +2,10 @@
 //!
 //! What they claim is what their messages say, and is printed without control characters.
 
-use std::{io::Write, path::Path};
+use std::io::Write;
 
 use super::{
-    CtlError, Outcome, client,
+    CtlError, Outcome, Session, client,
     drops::{more, seconds},
     ladder,
     output::{self, plain},
@@ -20,36 +20,29 @@ pub struct Args {
     limit: usize,
 }
 
-pub(super) fn run(
-    args: &Args,
-    runtime_dir: &Path,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
+pub(super) fn run(args: &Args, session: &mut Session<'_>) -> Result<Outcome, CtlError> {
     let resource = format!("/v1/strangers?limit={}", args.limit);
-    let mut strangers: Strangers = client::get(runtime_dir, &resource)?;
+    let mut strangers: Strangers = client::get(session.runtime_dir, &resource)?;
     let mut claiming = strangers
         .strangers
         .iter_mut()
         .filter(|row| row.claims.is_some())
         .peekable();
     if claiming.peek().is_some() {
-        let status: Status = client::get(runtime_dir, "/v1/status")?;
+        let status: Status = client::get(session.runtime_dir, "/v1/status")?;
         for row in claiming {
             row.advice = advice(row, &status.config);
         }
     }
-    if json {
-        output::json(out, &strangers)?;
-    } else if strangers.packets == 0 {
-        writeln!(out, "no stranger has knocked since {}", strangers.since)?;
-    } else {
-        print(out, &strangers)?;
-    }
+    session.answer(&strangers, print)?;
     Ok(Outcome::Done)
 }
 
 fn print(out: &mut dyn Write, strangers: &Strangers) -> Result<(), CtlError> {
+    if strangers.packets == 0 {
+        writeln!(out, "no stranger has knocked since {}", strangers.since)?;
+        return Ok(());
+    }
     let rows = strangers.strangers.iter().map(|row| {
         let methods: Vec<String> = row
             .methods

@@ -14,7 +14,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    super::{CtlError, Outcome, output},
+    super::{CtlError, Outcome, Session, output},
     ask::{Answer, Dns, Found, Kind, Nothing, Question},
 };
 use crate::{
@@ -64,8 +64,7 @@ fn host_name(text: &str) -> Result<String, String> {
 pub(super) fn run(
     args: &Args,
     known: Vec<ProviderSummary>,
-    json: bool,
-    out: &mut dyn Write,
+    session: &mut Session<'_>,
 ) -> Result<Outcome, CtlError> {
     let chosen = choose(args, known)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -89,11 +88,7 @@ pub(super) fn run(
         agrees: !differs && !unanswered,
         providers,
     };
-    if json {
-        output::json(out, &answer)?;
-    } else {
-        show(out, &answer)?;
-    }
+    session.answer(&answer, show)?;
     match (differs, unanswered) {
         (true, _) => Ok(Outcome::No),
         (false, true) => Err(CtlError::NoAnswer(answer.resolver)),

@@ -12,7 +12,7 @@ mod terminal;
 
 use std::{
     io::{self, IsTerminal, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::mpsc::{self, TryRecvError},
     thread,
     time::{Duration, Instant},
@@ -26,7 +26,7 @@ use self::{
     tables::Tab,
     terminal::Borrowed,
 };
-use super::{CtlError, Outcome, output};
+use super::{CtlError, Outcome, Session, output};
 use crate::view::Top;
 
 /// How long the keyboard is waited for before signals and readings are looked at.
@@ -52,33 +52,28 @@ fn interval(text: &str) -> Result<f64, String> {
     }
 }
 
-pub(super) fn run(
-    args: &Args,
-    runtime_dir: &Path,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Outcome, CtlError> {
+pub(super) fn run(args: &Args, session: &mut Session<'_>) -> Result<Outcome, CtlError> {
     let interval = Duration::from_secs_f64(args.interval);
-    let is_once = args.once || json;
+    let is_once = args.once || session.json;
     if !is_once {
         require_terminal()?;
     }
-    let first = Reading::take(runtime_dir);
+    let first = Reading::take(session.runtime_dir);
     // Whoever never answered is not waited for.
     if let Some(error) = first.daemon_error {
         return Err(error.into());
     }
     if is_once {
         thread::sleep(interval);
-        let top = Reading::take(runtime_dir).since(&first);
-        if json {
-            output::json(out, &top)?;
+        let top = Reading::take(session.runtime_dir).since(&first);
+        if session.json {
+            output::json(session.out, &top)?;
         } else {
-            print(out, &top)?;
+            print(session.out, &top)?;
         }
         return Ok(Outcome::Done);
     }
-    watch(first, interval, runtime_dir.to_owned())
+    watch(first, interval, session.runtime_dir.to_owned())
 }
 
 fn require_terminal() -> Result<(), CtlError> {
