@@ -203,6 +203,36 @@ fn answer(mut stream: UnixStream, status: &str, body: &str) {
     .expect("an answer");
 }
 
+#[test]
+fn a_list_of_several_pages_is_shown_whole_also_where_they_may_not_be_asked_for_at_once() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let runtime = directory.path().to_str().expect("a plain path");
+    let listener = UnixListener::bind(directory.path().join("control.sock")).expect("a socket");
+    let daemon = std::thread::spawn(move || {
+        let page = |number: &str| format!("[{}]", CALL.replace(":7,", &format!(":{number},")));
+        let next = "200 OK\r\nlink: </v1/calls?after=1&limit=1>; rel=\"next\"";
+        let answers = [
+            (next, page("1")),
+            ("429 Too Many Requests", String::new()),
+            ("200 OK", page("2")),
+        ];
+        answers.map(|(status, body)| {
+            let (stream, path) = asked(&listener);
+            answer(stream, status, &body);
+            path
+        })
+    });
+    let output = sipfilterctl(&["--runtime-dir", runtime, "--json", "calls"]);
+    assert_eq!(output.status.code(), Some(0));
+    let told = json(&output);
+    let number = |place: &str| told.pointer(place).and_then(Value::as_u64);
+    let numbers = ["/calls/0/number", "/calls/1/number", "/calls/2/number"].map(number);
+    assert_eq!(numbers, [Some(1), Some(2), None]);
+    let again = "/v1/calls?after=1&limit=1";
+    let requests = daemon.join().expect("all were asked");
+    assert_eq!(requests, ["/v1/calls", again, again]);
+}
+
 /// In JSON it is escaped and means what it meant, in text it is replaced.
 #[test]
 fn a_peers_text_moves_no_cursor_and_turns_no_line() {

@@ -10,7 +10,11 @@ use sipfilter_daemon::{
     arguments::Arguments,
     config::Config,
     error_text,
-    shell::{self, logging, privacy::Redactor},
+    shell::{
+        self,
+        logging::{self, Flush, Lines},
+        privacy::Redactor,
+    },
 };
 
 /// Something went wrong.
@@ -22,10 +26,15 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let config = match Config::load(&arguments.config) {
         Ok(config) => config,
-        Err(error) => return fail(WRONG_CONFIG, &error.into()),
+        Err(error) => return fail(WRONG_CONFIG, &error.into(), None),
     };
     let redactor = Redactor::new(shell::hash_key(), config.privacy.redact);
-    let level = logging::start(config.log, redactor.clone());
+    let log = match logging::start(config.log, redactor.clone()) {
+        Ok(log) => log,
+        Err(error) => return fail(FAILED, &error.into(), None),
+    };
+    let lines = log.lines.clone();
+    let _flush = Flush(lines.clone());
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -34,20 +43,21 @@ fn main() -> ExitCode {
         .build()
     {
         Ok(runtime) => runtime,
-        Err(error) => return fail(FAILED, &error.into()),
+        Err(error) => return fail(FAILED, &error.into(), Some(&lines)),
     };
-    match runtime.block_on(shell::run(config, &arguments.runtime_dir, level, redactor)) {
+    match runtime.block_on(shell::run(config, &arguments.runtime_dir, log, redactor)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(FAILED, &error),
+        Err(error) => fail(FAILED, &error, Some(&lines)),
     }
 }
 
-fn fail(status: u8, error: &anyhow::Error) -> ExitCode {
-    // Where nobody can be told, the status still says it; `eprintln` would end in another one.
-    let _ = writeln!(
-        std::io::stderr(),
-        "sipfilterd: {}",
-        error_text::with_causes(error.as_ref())
-    );
+/// Says why, behind whatever was logged. What the operator wrote is named as it is.
+fn fail(status: u8, error: &anyhow::Error, lines: Option<&Lines>) -> ExitCode {
+    let text = format!("sipfilterd: {}\n", error_text::with_causes(error.as_ref()));
+    match lines {
+        Some(lines) => lines.push(text.as_bytes()),
+        // Where nobody can be told, the status still says it; `eprint` would end in another one.
+        None => drop(std::io::stderr().write_all(text.as_bytes())),
+    }
     ExitCode::from(status)
 }

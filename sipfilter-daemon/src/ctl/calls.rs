@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args, session: &mut Session<'_>) -> Result<Outcome, Ctl
         Some(Command::Close { id }) => return call_record::close(id, session),
         None => {}
     }
-    let calls: Vec<view::Call> = client::get(session.runtime_dir, "/v1/calls")?;
+    let calls: Vec<view::Call> = client::list(session.runtime_dir, "/v1/calls")?;
     if session.json {
         output::json(session.out, &Answer { calls })?;
     } else {

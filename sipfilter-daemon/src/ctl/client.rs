@@ -25,6 +25,8 @@ use crate::{shell::api, view};
 
 /// An answer longer than this is no answer of ours.
 const MAX_ANSWER: usize = 256 * 1024 * 1024;
+/// Until the next question where a long list takes more than the daemon answers in a second.
+const TOO_OFTEN: Duration = Duration::from_millis(50);
 /// A daemon that takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -78,6 +80,57 @@ pub fn get<T: DeserializeOwned>(runtime_dir: &Path, resource: &str) -> Result<T,
         resource,
         Bytes::new(),
     )
+}
+
+/// Asks for all of a list, page after page ([`api::pages`]).
+///
+/// # Errors
+/// [`ClientError`].
+pub fn list<T: DeserializeOwned>(
+    runtime_dir: &Path,
+    resource: &str,
+) -> Result<Vec<T>, ClientError> {
+    let runtime = runtime(runtime_dir)?;
+    runtime.block_on(async {
+        let (mut rows, mut next) = (Vec::new(), Some(resource.to_owned()));
+        while let Some(resource) = next.take() {
+            let page = page(runtime_dir, &resource);
+            let page = tokio::time::timeout(PATIENCE, page).await;
+            let (more, link): (Vec<T>, _) = page.map_err(|_| ClientError::Timeout)??;
+            rows.extend(more);
+            next = link;
+        }
+        Ok(rows)
+    })
+}
+
+/// One page, and the resource of the next one.
+async fn page<T: DeserializeOwned>(
+    runtime_dir: &Path,
+    resource: &str,
+) -> Result<(Vec<T>, Option<String>), ClientError> {
+    loop {
+        let asking = open(
+            runtime_dir,
+            api::CONTROL.0,
+            Method::GET,
+            resource,
+            Bytes::new(),
+        );
+        let response = asking.await?;
+        let status = response.status();
+        let link = response.headers().get(hyper::header::LINK);
+        let next = link.and_then(|link| api::pages::next(link.to_str().ok()?).map(str::to_owned));
+        let bytes = read(response.into_body()).await?;
+        match status {
+            StatusCode::TOO_MANY_REQUESTS => tokio::time::sleep(TOO_OFTEN).await,
+            status if status.is_success() => {
+                let rows = serde_json::from_slice(&bytes).map_err(unreadable)?;
+                return Ok((rows, next));
+            }
+            status => return Err(refusal(status, &bytes)),
+        }
+    }
 }
 
 /// Has something done.

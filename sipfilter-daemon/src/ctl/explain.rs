@@ -152,10 +152,10 @@ impl Basis {
             true => other_policy(&settings, pins)?,
             false => Some(OTHER_POLICY.to_owned()),
         };
-        let told: Vec<view::Pinhole> = client::get(runtime_dir, "/v1/pinholes")?;
+        let told: Vec<view::Pinhole> = client::list(runtime_dir, "/v1/pinholes")?;
         let mut basis = Self::new("daemon", Copied::of_maps(settings, pins, &told)?);
         basis.notes.extend(note);
-        basis.calls = client::get(runtime_dir, "/v1/calls")?;
+        basis.calls = client::list(runtime_dir, "/v1/calls")?;
         basis.closed = client::get(runtime_dir, "/v1/pinholes/closed")?;
         for closed in &basis.closed {
             let at = basis.scene.ago(closed.closed_seconds);

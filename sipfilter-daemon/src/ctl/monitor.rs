@@ -101,7 +101,7 @@ impl<'a> Choice<'a> {
         if self.args.call.is_empty() {
             return Ok(Vec::new());
         }
-        let calls: Vec<Call> = client::get(runtime_dir, "/v1/calls")?;
+        let calls: Vec<Call> = client::list(runtime_dir, "/v1/calls")?;
         let mut unknown = Vec::new();
         for id in &self.args.call {
             let wanted = Wanted::of(id);

@@ -14,7 +14,7 @@ pub(super) struct Answer {
 }
 
 pub(super) fn run(session: &mut Session<'_>) -> Result<Outcome, CtlError> {
-    let pinholes: Vec<view::Pinhole> = client::get(session.runtime_dir, "/v1/pinholes")?;
+    let pinholes: Vec<view::Pinhole> = client::list(session.runtime_dir, "/v1/pinholes")?;
     if session.json {
         output::json(session.out, &Answer { pinholes })?;
         return Ok(Outcome::Done);

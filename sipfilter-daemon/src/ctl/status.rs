@@ -121,6 +121,7 @@ fn show(out: &mut dyn Write, status: &view::Status) -> Result<(), CtlError> {
                 &interface.fallback,
             ) {
                 ("gone", ..) => format!("{name} (GONE)"),
+                ("awaited", ..) => format!("{name} (AWAITED)"),
                 ("refused", ..) => format!("{name} (NOT FILTERED)"),
                 (_, Some(other), _) => format!("{name} ({mode}; NOW CALLED {other})"),
                 (_, None, Some(why)) => format!("{name} ({mode}: {why})"),
@@ -176,6 +177,9 @@ fn show(out: &mut dyn Write, status: &view::Status) -> Result<(), CtlError> {
             ("gone", ..) => format!(
                 "interface {name} is gone; one of this name is filtered as soon as it is there"
             ),
+            ("awaited", ..) => format!(
+                "there has been no interface {name} yet; it is filtered as soon as there is: is the name right (`ip link`)?"
+            ),
             (_, Some(other), _) => format!(
                 "interface {name} is called {other} now, and filtered: write that under `interfaces` and reload"
             ),
@@ -189,6 +193,13 @@ fn show(out: &mut dyn Write, status: &view::Status) -> Result<(), CtlError> {
     if status.routes_changed {
         let text = "the routes to the PBX have changed since they were asked, so that its own packets count as forged: `sipfilterctl reload`";
         rows.push(("warning", text.to_owned()));
+    }
+    if status.log_lines_lost > 0 {
+        let text = format!(
+            "{} lines of the log are lost: nobody took them from sipfilterd's standard error in time",
+            status.log_lines_lost
+        );
+        rows.push(("warning", text));
     }
     if status.forged_packets > 0 {
         let text = format!(

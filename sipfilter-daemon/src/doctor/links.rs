@@ -54,7 +54,7 @@ pub(super) fn checks(
             found.problem(
                 "exists",
                 error.to_string(),
-                "`ip link` lists the interfaces; correct `interfaces`",
+                "`ip link` lists the interfaces; correct `interfaces`, unless it is still to come: then it is filtered as soon as it is there",
             );
             return found.checks;
         }

@@ -182,7 +182,7 @@ fn configuration(path: &Path) -> (Option<(Config, Settings)>, Vec<Check>) {
             ),
         ),
     }
-    match config.resolve(shell::interface::addresses) {
+    match config.resolve(shell::interface::addresses_if_there) {
         Ok(settings) => (Some((config, settings)), found.checks),
         Err(error) => {
             found.problem(

@@ -139,6 +139,11 @@ impl Engine {
         self.calls.iter().map(Call::view)
     }
 
+    /// Those behind this one, in the same order.
+    pub fn calls_behind(&self, number: Option<CallNumber>) -> impl Iterator<Item = CallView<'_>> {
+        self.calls.behind(number).map(Call::view)
+    }
+
     /// One call.
     pub fn call(&self, number: CallNumber) -> Option<CallView<'_>> {
         self.calls.call(number).map(Call::view)
@@ -152,6 +157,11 @@ impl Engine {
     /// Every pinhole that the kernel was told to open, in order of local address and port.
     pub fn pinholes(&self) -> impl Iterator<Item = &Pinhole> {
         self.pinholes.iter()
+    }
+
+    /// Those behind this local address and port, in the same order.
+    pub fn pinholes_behind(&self, local: Option<SocketAddr>) -> impl Iterator<Item = &Pinhole> {
+        self.pinholes.behind(local)
     }
 
     /// The pinhole at a local address and port, if the kernel was told to open one.

@@ -24,6 +24,7 @@ use super::{
     fullness::Fullness,
     harm::{Harm, Hit},
     ledger::Ledger as Drops,
+    logging::Lines,
     map_writer::{Inheritance, MapWriter, Traffic},
     pressure::Pressure,
     privacy::Redactor,
@@ -73,6 +74,8 @@ pub struct Watch {
     pub drops: Drops,
     /// What all of it passes before it is told.
     pub redactor: Redactor,
+    /// The log.
+    pub log: Lines,
 }
 
 /// An output of the engine that has been carried out, and what is still to be told of it.
@@ -241,9 +244,9 @@ impl Core {
         let _ = match question {
             Question::Status(asker) => asker.send(self.status(now)).map_err(drop),
             Question::Call(id, asker) => asker.send(self.record(&id, now)).map_err(drop),
-            Question::Calls(asker) => asker.send(self.calls(now)).map_err(drop),
+            Question::Calls(page, asker) => asker.send(self.calls(&page, now)).map_err(drop),
             Question::Metrics(asker) => asker.send(self.metrics(now)).map_err(drop),
-            Question::Pinholes(asker) => asker.send(self.pinholes(now)).map_err(drop),
+            Question::Pinholes(page, asker) => asker.send(self.pinholes(&page, now)).map_err(drop),
             Question::Report(asker) => asker.send(Box::new(self.report(now))).map_err(drop),
             Question::Closed(asker) => asker.send(self.closed(now)).map_err(drop),
         };

@@ -11,6 +11,7 @@ pub mod counters;
 pub mod credentials;
 pub mod datapath;
 pub mod delay;
+mod descriptors;
 pub mod ephemeral;
 pub mod feed;
 pub mod fullness;
@@ -44,7 +45,6 @@ pub mod traffic;
 pub mod watch;
 
 use std::{
-    collections::BTreeMap,
     convert::Infallible,
     io,
     net::SocketAddr,
@@ -64,9 +64,9 @@ use self::{
     counters::Counters,
     datapath::{Attached, Attachment, Datapath, Found},
     feed::Feed,
-    interface::Index,
+    interface::{Asker, Index},
     ledger::Ledger,
-    logging::LevelSwitch,
+    logging::{Lines, Log},
     map_writer::MapWriter,
     notify::Manager,
     outer::Outer,
@@ -75,14 +75,14 @@ use self::{
     pressure::Pressure,
     privacy::Redactor,
     provisional::Provisionals,
-    reload::{Command, Order, Reloads, Source, Trial},
+    reload::{Command, Order, Reloads, Source, Trial, places::Places},
     rtnetlink::{Changes, LinkEvents},
     runtime_dir::RuntimeDir,
     sampler::Sampler,
     signals::{Ending, Hangup, Termination},
 };
 use crate::{
-    config::{Config, OnStop},
+    config::{Config, OnStop, XdpMode},
     engine::settings::{Enforcement, Settings},
 };
 
@@ -96,22 +96,30 @@ const LOSS_CHECK: Duration = Duration::from_secs(1);
 pub async fn run(
     config: Config,
     runtime_dir: &Path,
-    level: LevelSwitch,
+    log: Log,
     redactor: Redactor,
 ) -> anyhow::Result<()> {
     let started = clock::now();
     let mut manager = Manager::of_environment(started);
-    for interface in &config.interfaces {
-        interface::check(interface)?;
-    }
-    let settings = config.resolve(interface::addresses)?;
+    let present = interface::present(&config.interfaces)?;
+    let settings = config.resolve(interface::addresses_if_there)?;
     redactor.configure(config.privacy.redact, &settings.pbx.addresses);
     let mut policy = KernelPolicy::new(&settings);
-    let outer = Outer::find(&settings.pbx.addresses, &config.interfaces);
+    let outer = Outer::find(&settings.pbx.addresses, &present);
     policy.settings.outer = outer.indices();
     let capacity = u32::try_from(settings.limits.pinholes)
         .context("`pinholes` under [limits] is too large")?;
 
+    for interface in interface::absent(&config.interfaces, &present) {
+        let addresses = match config.settings.pbx.addresses.is_empty() {
+            true => ", and its own addresses after a `sipfilterctl reload` then",
+            false => "",
+        };
+        tracing::warn!(
+            interface,
+            "there is no such interface: it is filtered as soon as there is{addresses}; if that is no name of one, correct `interfaces`"
+        );
+    }
     if let Some(warning) = ephemeral::overlap(&settings) {
         tracing::warn!("{warning}");
     }
@@ -142,7 +150,7 @@ pub async fn run(
     let (questions, mut asked) = mpsc::channel(api::QUEUE);
     let (orders, mut ordered) = mpsc::channel(api::QUEUE);
     let (configuring, mut configurations) = mpsc::channel(api::QUEUE);
-    let watch = watch(&settings, redactor.clone());
+    let watch = watch(&settings, redactor.clone(), log.lines);
     let metrics = serve_metrics(config.metrics, questions.clone()).await;
     let mut control = Control::open(
         runtime_dir,
@@ -154,7 +162,7 @@ pub async fn run(
         },
     )?;
 
-    let attached = attach(&mut datapath, &pins, &config).inspect_err(|_| {
+    let attached = attach(&mut datapath, &pins, &present, config.xdp).inspect_err(|_| {
         // What an earlier run left is worth keeping; what this one made is not.
         pins.give_up_pending();
     })?;
@@ -166,11 +174,11 @@ pub async fn run(
         label: datapath.label_key(),
     };
     let about = About {
+        places: Places::of(&config.interfaces, &datapath::attachments(&pins)).all(),
         config,
         attached,
         started,
         unconfirmed: None,
-        places: BTreeMap::new(),
     };
     let kernel = Kernel {
         writer,
@@ -184,7 +192,7 @@ pub async fn run(
         pins.clone(),
         policy,
         datapath,
-        level,
+        log.level,
         redactor,
         Trial::after_start(control.runtime_dir()),
         &core.config().interfaces,
@@ -196,7 +204,7 @@ pub async fn run(
         .ok();
     tracing::info!("ready");
 
-    manager.ready(&filtering(core.config()));
+    manager.ready(&filtering(&core));
 
     let pace = manager.pace().unwrap_or(LOSS_CHECK);
     let mut losses = tokio::time::interval(LOSS_CHECK.min(pace));
@@ -241,7 +249,7 @@ pub async fn run(
             ending = termination.wait() => break ending,
         }
         manager.turn_ended(clock::now());
-        manager.loading(reloads.is_busy(), || filtering(core.config()));
+        manager.loading(reloads.is_busy(), || filtering(&core));
     };
     manager.stopping();
     control.stop();
@@ -262,8 +270,9 @@ async fn changed(links: &mut Option<LinkEvents>) -> Changes {
 }
 
 /// The ledger of drops and the feed of what happens.
-fn watch(settings: &Settings, redactor: Redactor) -> Watch {
+fn watch(settings: &Settings, redactor: Redactor, log: Lines) -> Watch {
     Watch {
+        log,
         redactor,
         feed: Feed::default(),
         drops: Ledger::new(settings, SystemTime::now()),
@@ -289,8 +298,24 @@ fn take_samples(datapath: &mut Datapath, pins: &Pins, watch: &Watch) -> Option<S
 }
 
 /// What the service manager shows.
-fn filtering(config: &Config) -> String {
-    format!("filtering on {}", config.interfaces.join(", "))
+fn filtering(core: &Core) -> String {
+    let interfaces = core.config().interfaces.iter();
+    let (awaited, present): (Vec<_>, Vec<_>) = interfaces.partition(|name| core.awaits(name));
+    let names = |names: Vec<&String>| {
+        names
+            .into_iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    match awaited.is_empty() {
+        true => format!("filtering on {}", names(present)),
+        false => format!(
+            "filtering on {}; waiting for {}",
+            names(present),
+            names(awaited)
+        ),
+    }
 }
 
 /// The maps stay pinned in any case, for `sipfilterctl stats` and for the next start.
@@ -322,11 +347,17 @@ pub fn detach_all(pins: &Pins) {
 
 /// What was to be filtered before, and is not now; `kept` is filtered all the same.
 fn detach_others(pins: &Pins, config: &Config, kept: &[Index]) {
-    let ours: Vec<_> = config
-        .interfaces
-        .iter()
-        .filter_map(|name| interface::index(name))
-        .collect();
+    let ours = Asker::new().and_then(|asker| {
+        let indices = config.interfaces.iter().map(|name| asker.index(name));
+        indices.collect::<io::Result<Vec<_>>>()
+    });
+    let ours: Vec<Index> = match ours {
+        Ok(ours) => ours.into_iter().flatten().collect(),
+        Err(error) => {
+            tracing::warn!(%error, "what is not configured any more stays filtered: cannot ask for interfaces");
+            return;
+        }
+    };
     for Attachment { index } in datapath::attachments(pins) {
         if !ours.contains(&index) && !kept.contains(&index) {
             let name = interface::name(index);
@@ -409,16 +440,17 @@ fn spawn_kernel_logger(datapath: &mut Datapath) -> Option<JoinHandle<()>> {
 fn attach(
     datapath: &mut Datapath,
     pins: &Pins,
-    config: &Config,
+    interfaces: &[String],
+    mode: XdpMode,
 ) -> anyhow::Result<Vec<(String, Attached)>> {
     let known = datapath::attachments(pins);
     let is_known = |name: &String| {
         interface::index(name).is_some_and(|index| known.contains(&Attachment { index }))
     };
-    let (known, new): (Vec<_>, Vec<_>) = config.interfaces.iter().partition(|name| is_known(name));
+    let (known, new): (Vec<_>, Vec<_>) = interfaces.iter().partition(|name| is_known(name));
     let mut attached = Vec::new();
     for interface in new.into_iter().chain(known) {
-        let how = datapath.attach_pinned(pins, interface, config.xdp)?;
+        let how = datapath.attach_pinned(pins, interface, mode)?;
         match &how {
             Attached::Fallback { why } => {
                 tracing::warn!(

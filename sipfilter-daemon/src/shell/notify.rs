@@ -4,7 +4,9 @@
 //! of its own: one that hangs in the engine or in a system call of the map writer falls silent, and is replaced. Without a service
 //! manager all this does nothing.
 
-use std::time::Duration;
+use std::{
+    cell::Cell, env, fmt::Write as _, io, os::unix::net::UnixDatagram, path::Path, time::Duration,
+};
 
 use sd_notify::NotifyState;
 
@@ -17,6 +19,7 @@ const SHARE: u32 = 3;
 #[derive(Debug)]
 pub struct Manager {
     heartbeat: Option<Heartbeat>,
+    line: Line,
     /// As far as the manager knows.
     is_loading: bool,
 }
@@ -33,6 +36,7 @@ impl Manager {
     pub fn of_environment(now: Instant) -> Self {
         Self {
             heartbeat: sd_notify::watchdog_enabled().map(|limit| Heartbeat::within(limit, now)),
+            line: Line::of_environment(),
             is_loading: false,
         }
     }
@@ -44,13 +48,14 @@ impl Manager {
 
     /// The daemon filters; `status` is a line for people.
     pub fn ready(&self, status: &str) {
-        tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+        self.line
+            .tell(&[NotifyState::Ready, NotifyState::Status(status)]);
     }
 
     /// A turn of the task that owns everything has ended.
     pub fn turn_ended(&mut self, now: Instant) {
         if self.heartbeat.as_mut().is_some_and(|beat| beat.is_due(now)) {
-            tell(&[NotifyState::Watchdog]);
+            self.line.tell(&[NotifyState::Watchdog]);
         }
     }
 
@@ -59,8 +64,8 @@ impl Manager {
         match (self.is_loading, is_loading) {
             (false, true) => match NotifyState::monotonic_usec_now() {
                 // Later managers tell by the time which reload is meant.
-                Ok(time) => tell(&[NotifyState::Reloading, time]),
-                Err(_) => tell(&[NotifyState::Reloading]),
+                Ok(time) => self.line.tell(&[NotifyState::Reloading, time]),
+                Err(_) => self.line.tell(&[NotifyState::Reloading]),
             },
             (true, false) => self.ready(&status()),
             _ => {}
@@ -70,7 +75,7 @@ impl Manager {
 
     /// The daemon ends, because it was asked to.
     pub fn stopping(&self) {
-        tell(&[NotifyState::Stopping]);
+        self.line.tell(&[NotifyState::Stopping]);
     }
 }
 
@@ -92,10 +97,54 @@ impl Heartbeat {
     }
 }
 
-fn tell(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "the service manager cannot be told ($NOTIFY_SOCKET)");
+/// The way to the manager.
+#[derive(Debug)]
+struct Line {
+    /// Open from the start: where no descriptor is left, the manager would otherwise hear no sign of life.
+    socket: Option<UnixDatagram>,
+    /// As the log knows already.
+    is_broken: Cell<bool>,
+}
+
+impl Line {
+    fn of_environment() -> Self {
+        let path = env::var_os("NOTIFY_SOCKET");
+        Self {
+            socket: path.and_then(|path| connect(path.as_ref()).ok()),
+            is_broken: Cell::new(false),
+        }
     }
+
+    fn tell(&self, state: &[NotifyState<'_>]) {
+        let kept = self.socket.as_ref().map(|socket| send(socket, state));
+        let told = match kept {
+            Some(Ok(())) => Ok(()),
+            // It may be another one by now, or of a kind that only the library knows.
+            _ => sd_notify::notify(state),
+        };
+        match told {
+            Ok(()) => self.is_broken.set(false),
+            Err(error) => {
+                if !self.is_broken.replace(true) {
+                    tracing::warn!(%error, "the service manager cannot be told ($NOTIFY_SOCKET)");
+                }
+            }
+        }
+    }
+}
+
+fn connect(path: &Path) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect(path)?;
+    Ok(socket)
+}
+
+fn send(socket: &UnixDatagram, state: &[NotifyState<'_>]) -> io::Result<()> {
+    let mut message = String::new();
+    for one in state {
+        writeln!(message, "{one}").map_err(io::Error::other)?;
+    }
+    socket.send(message.as_bytes()).map(drop)
 }
 
 #[cfg(test)]

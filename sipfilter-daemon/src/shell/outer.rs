@@ -13,7 +13,10 @@ use std::{
 
 use sipfilter_common::settings::MAX_OUTER;
 
-use super::interface::{self, Index};
+use super::{
+    descriptors::is_out_of_descriptors,
+    interface::{self, Asker, Index},
+};
 
 /// The discard port: nothing is ever sent there, the kernel is only asked for the route.
 const NOWHERE: u16 = 9;
@@ -35,7 +38,7 @@ impl Outer {
         Self {
             protected: protected.to_vec(),
             interfaces: interfaces.to_vec(),
-            indices: indices(protected, interfaces),
+            indices: indices(protected, interfaces).unwrap_or_default(),
         }
     }
 
@@ -46,31 +49,38 @@ impl Outer {
 
     /// Whether frames are told apart by what the routes do not say any more: then the PBX's own may be taken for forged.
     pub fn is_outdated(&self) -> bool {
-        self.indices != [0; MAX_OUTER] && self.indices != indices(&self.protected, &self.interfaces)
+        let now = || indices(&self.protected, &self.interfaces);
+        // Where they cannot be asked, nothing is known of them.
+        self.indices != [0; MAX_OUTER] && now().is_ok_and(|now| now != self.indices)
     }
 }
 
-fn indices(protected: &[IpAddr], interfaces: &[String]) -> [u32; MAX_OUTER] {
+/// # Errors
+/// Where there is no descriptor left to ask with.
+fn indices(protected: &[IpAddr], interfaces: &[String]) -> io::Result<[u32; MAX_OUTER]> {
     let none = [0; MAX_OUTER];
-    let Ok(own) = interface::all_addresses() else {
-        return none;
+    let own = match interface::all_addresses() {
+        Ok(own) => own,
+        Err(error) if is_out_of_descriptors(&error) => return Err(error),
+        Err(_) => return Ok(none),
     };
-    if interfaces.len() > MAX_OUTER
-        || !protected
-            .iter()
-            .all(|pbx| is_behind(*pbx, &own, interfaces, source_towards))
-    {
-        return none;
+    if interfaces.len() > MAX_OUTER {
+        return Ok(none);
+    }
+    for pbx in protected {
+        if !is_behind(*pbx, &own, interfaces, source_towards)? {
+            return Ok(none);
+        }
     }
     let mut indices = none;
     for (place, interface) in indices.iter_mut().zip(interfaces) {
-        match interface::index(interface) {
+        match Asker::new()?.index(interface)? {
             Some(Index(index)) => *place = index,
             // It was there a moment ago; without it, nothing will be attached either.
-            None => return none,
+            None => return Ok(none),
         }
     }
-    indices
+    Ok(indices)
 }
 
 /// Whether the PBX is another host, on a side of its own. The address that the kernel would send from tells the side; that of an
@@ -80,17 +90,19 @@ fn is_behind(
     own: &[Own],
     interfaces: &[String],
     source_towards: impl Fn(IpAddr) -> io::Result<IpAddr>,
-) -> bool {
+) -> io::Result<bool> {
     let holders = |address: IpAddr| own.iter().filter(move |(_, held)| *held == address);
     if holders(pbx).next().is_some() {
-        return false;
+        return Ok(false);
     }
-    let Ok(source) = source_towards(pbx) else {
-        return false;
+    let source = match source_towards(pbx) {
+        Ok(source) => source,
+        Err(error) if is_out_of_descriptors(&error) => return Err(error),
+        Err(_) => return Ok(false),
     };
-    holders(source).next().is_some()
-        && holders(source)
-            .all(|(interface, _)| interface != "lo" && !interfaces.contains(interface))
+    let is_outside = |interface: &String| interface == "lo" || interfaces.contains(interface);
+    Ok(holders(source).next().is_some()
+        && !holders(source).any(|(interface, _)| is_outside(interface)))
 }
 
 fn source_towards(address: IpAddr) -> io::Result<IpAddr> {
@@ -133,7 +145,7 @@ mod tests {
                     .ok_or_else(|| io::ErrorKind::NetworkUnreachable.into())
             };
             let found = is_behind(pbx.parse().unwrap(), &own, &["eth0".to_owned()], route);
-            assert_eq!(found, expect, "{what}");
+            assert_eq!(found.unwrap(), expect, "{what}");
         }
         check("on the inner side", Some("203.0.113.1"), true);
         check("on the outer side", Some("198.51.100.1"), false);

@@ -79,6 +79,7 @@ impl Reloads {
         trial: Trial,
         interfaces: &[String],
     ) -> Self {
+        let attachments = datapath::attachments(&pins);
         Self {
             pins,
             policy,
@@ -87,7 +88,7 @@ impl Reloads {
             redactor,
             pending: None,
             trial,
-            places: Places::of(interfaces),
+            places: Places::of(interfaces, &attachments),
             waiting: VecDeque::new(),
         }
     }
@@ -327,10 +328,7 @@ impl Reloads {
                 .collect(),
             false => self.places.renamed(),
         };
-        let mut interfaces = present(&config.interfaces);
-        interfaces.extend(kept.iter().filter_map(|index| interface::name(*index)));
-        interfaces.sort_unstable();
-        interfaces.dedup();
+        let names = config.interfaces.clone();
         let mode = config.xdp;
         let (level, redact) = (config.log.level, config.privacy.redact);
         let path = config.path.clone();
@@ -342,6 +340,10 @@ impl Reloads {
             capacity,
         };
         let done = core.succeed(&mut datapath, next, |datapath| {
+            let mut interfaces = present(&names)?;
+            interfaces.extend(kept.iter().filter_map(|index| interface::name(*index)));
+            interfaces.sort_unstable();
+            interfaces.dedup();
             datapath.take_over(old, pins, &interfaces, mode)
         });
         let effect = match done {
@@ -359,7 +361,8 @@ impl Reloads {
             tracing::error!(%error, "the next start will not find what is in force now");
         }
         super::detach_others(pins, core.config(), &kept);
-        self.places.settle(&core.config().interfaces);
+        let attachments = datapath::attachments(pins);
+        self.places.settle(&core.config().interfaces, &attachments);
         core.set_places(self.places.all());
         self.level.set(level);
         self.redactor

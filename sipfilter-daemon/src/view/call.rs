@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Finding, MediaRecord, Source};
 
-/// One of `GET /v1/calls`.
+/// One of `GET /v1/calls?after=NUMBER&limit=N`, both as one likes: the oldest first, those behind that number, at most a thousand. Where
+/// there are more, the answer's `Link` header names the rest (`rel="next"`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Call {
     /// The daemon's number for it.

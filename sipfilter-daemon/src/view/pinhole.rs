@@ -9,7 +9,8 @@ use sipfilter_common::value::PayloadTypes;
 
 use crate::engine::pinhole;
 
-/// One of `GET /v1/pinholes`.
+/// One of `GET /v1/pinholes?after=ADDRESS:PORT&limit=N`, both as one likes: in the order of their places, those behind this one, at most
+/// two thousand. Where there are more, the answer's `Link` header names the rest (`rel="next"`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Pinhole {
     /// The protected address and port.

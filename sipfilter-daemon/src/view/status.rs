@@ -59,6 +59,9 @@ pub struct Status {
     /// The routes to the PBX are not those of the start: what counts as forged may be the PBX's own.
     #[serde(default)]
     pub routes_changed: bool,
+    /// Lines of the log that nobody took in time, or that could not be written.
+    #[serde(default)]
+    pub log_lines_lost: u64,
     /// The engine's counters, by name.
     pub counters: BTreeMap<String, u64>,
 }
@@ -99,13 +102,13 @@ pub struct LimitedSource {
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// `native` or `generic`.
+    /// `native` or `generic`; `none` where nothing was attached yet.
     pub mode: String,
     /// Why generic, where native was wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
     /// `filtered`; `renamed`: filtered, under another name than the configuration says; `gone`: there is none of this name, and one is
-    /// filtered as soon as it is there; `refused`: it is there and cannot be filtered.
+    /// filtered as soon as it is there; `awaited`: the same of one that has not been there since the start; `refused`: it is there and cannot be filtered.
     #[serde(default)]
     pub state: String,
     /// Its name, where that is another by now.

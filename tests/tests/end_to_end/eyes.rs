@@ -56,7 +56,7 @@ pub fn scrape(edge: &Namespace) -> Result<String> {
     Ok(answer)
 }
 
-fn value(text: &str, series: &str) -> Result<f64> {
+pub fn value(text: &str, series: &str) -> Result<f64> {
     let line = text
         .lines()
         .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))

@@ -49,6 +49,10 @@ pub fn tests() -> Vec<Test> {
             several,
         ),
         Test::new(
+            "interfaces::one_that_is_not_there_yet_keeps_no_other_from_being_filtered",
+            awaited,
+        ),
+        Test::new(
             "interfaces::another_xdp_program_is_named_with_the_way_out",
             occupied,
         ),
@@ -217,6 +221,74 @@ fn several() -> Result<()> {
         (&stage.network.provider, "spare0"),
     )?;
     soon_filtered(&stage.network, SECOND)?;
+    stage.hang_up()
+}
+
+/// A card that comes up late, or a name that is misspelt.
+fn awaited() -> Result<()> {
+    let network = Network::build(Topology::Routed, Family::V4, &[])?;
+    let config = daemon::config(&network, &[SECOND, OUTER], Mode::Native);
+    let none = daemon::config(&network, &[SECOND, "outer9"], Mode::Native);
+    let (status, log) = Daemon::refused(&network, "sipfilter", &none)?;
+    // Not as a wrong configuration, so that the unit's next attempt may find one.
+    ensure!(status.code() == Some(1), "it ended with {status}: {log}");
+    ensure!(
+        log.contains(SECOND) && log.contains("does not exist"),
+        "{log}"
+    );
+
+    let daemon = Daemon::start_with(&network, "sipfilter", &config)?;
+    let mut stage = Stage::behind(Some(daemon), network, 2, 2)?;
+    stage.place(Direction::Inbound, Answer::AtOnce, Progress::Established)?;
+    let daemon = stage.daemon.as_ref().context("no daemon")?;
+    let log = daemon.log();
+    let warning = log
+        .lines()
+        .find(|line| line.contains("there is no such interface"));
+    ensure!(warning.is_some_and(|line| line.contains(SECOND)), "{log}");
+    ensure!(shown(&stage, OUTER)?["state"] == json!("filtered"));
+    let second = shown(&stage, SECOND)?;
+    ensure!(
+        second["state"] == json!("awaited") && second["mode"] == json!("none"),
+        "{second}"
+    );
+    let metrics = crate::eyes::scrape(&stage.network.edge)?;
+    for line in [
+        "sipfilter_interface_filtered{interface=\"outer0\"} 1",
+        "sipfilter_interface_filtered{interface=\"outer1\"} 0",
+    ] {
+        ensure!(metrics.contains(line), "no {line} in\n{metrics}");
+    }
+    let file = daemon.file().display().to_string();
+    let checkup = daemon.ctl(&["doctor", "--json", "--config", &file])?;
+    let checks = checkup["checks"].as_array().context("no checks")?;
+    ensure!(
+        checks
+            .iter()
+            .any(|check| check["subject"] == "interface outer1"
+                && check["code"] == "exists"
+                && check["outcome"] == "problem"),
+        "{checkup:#}"
+    );
+    let again = daemon.reload(&format!("{config}\n[limits]\ncalls = 77\n"))?;
+    ensure!(
+        again["ok"] == json!(true) && again["warnings"].to_string().contains(SECOND),
+        "{again}"
+    );
+
+    join(
+        (&stage.network.edge, SECOND),
+        (&stage.network.provider, "spare0"),
+    )?;
+    soon_filtered(&stage.network, SECOND)?;
+    let daemon = stage.daemon.as_ref().context("no daemon")?;
+    daemon.wait_for(log.len(), "the interface is there: filtered")?;
+    let second = shown(&stage, SECOND)?;
+    ensure!(
+        second["state"] == json!("filtered") && second["mode"] == json!("native"),
+        "{second}"
+    );
+    works(&mut stage, OUTER)?;
     stage.hang_up()
 }
 

@@ -27,8 +27,8 @@ impl Reading {
     /// Looks.
     pub(super) fn take(runtime_dir: &Path) -> Self {
         let asked = client::get::<Status>(runtime_dir, "/v1/status").and_then(|status| {
-            let calls = client::get(runtime_dir, "/v1/calls")?;
-            let pinholes = client::get(runtime_dir, "/v1/pinholes")?;
+            let calls = client::list(runtime_dir, "/v1/calls")?;
+            let pinholes = client::list(runtime_dir, "/v1/pinholes")?;
             Ok((status, calls, pinholes))
         });
         let (daemon, calls, pinholes, daemon_error) = match asked {

@@ -4,7 +4,10 @@
 //! that nobody on our side has answered, the oldest first, so that forged INVITEs crowd out one another; then it refuses new ones. A call
 //! that the PBX made or answered is never given up. It does not know what a message means (`Call` does).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound::{Excluded, Unbounded},
+};
 
 use super::{
     Call, Spare,
@@ -86,6 +89,12 @@ impl CallTable {
     /// All calls, in order of appearance.
     pub fn iter(&self) -> impl Iterator<Item = &Call> {
         self.calls.values()
+    }
+
+    /// Those behind this one.
+    pub fn behind(&self, number: Option<CallNumber>) -> impl Iterator<Item = &Call> {
+        let from = number.map_or(Unbounded, Excluded);
+        self.calls.range((from, Unbounded)).map(|(_, call)| call)
     }
 
     /// Their numbers.

@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
+    ops::Bound::{Excluded, Unbounded},
 };
 
 use super::{Label, Pinhole, PinholeAction, PinholeResult};
@@ -91,6 +92,13 @@ impl PinholeTable {
         self.entries
             .values()
             .filter_map(|entry| entry.kernel.pinhole())
+    }
+
+    /// Those of them behind this place.
+    pub fn behind(&self, local: Option<SocketAddr>) -> impl Iterator<Item = &Pinhole> {
+        let from = local.map_or(Unbounded, Excluded);
+        let behind = self.entries.range((from, Unbounded));
+        behind.filter_map(|(_, entry)| entry.kernel.pinhole())
     }
 
     /// The one that the kernel has at this place.

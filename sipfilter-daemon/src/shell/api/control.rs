@@ -146,8 +146,8 @@ impl Sockets {
         ));
         let admin = admin::routes(orders, configuring, redactor).merge(capture::routes(watch));
         tokio::join!(
-            server::serve(self.control, limited(read)),
-            server::serve(self.admin, limited(admin)),
+            server::serve(self.control, CONTROL.0, limited(read)),
+            server::serve(self.admin, ADMIN.0, limited(admin)),
         );
     }
 }

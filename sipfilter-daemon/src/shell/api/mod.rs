@@ -8,12 +8,13 @@
 mod admin;
 mod capture;
 mod control;
+pub mod pages;
 mod rate;
 mod read;
 pub(super) mod server;
 mod watch;
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     Json,
@@ -23,8 +24,9 @@ use axum::{
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::control::{ADMIN, BindError, CONTROL, Channels, Control};
+use self::pages::{Page, Rows};
 use super::{metrics::Snapshot, record::LookupError};
-use crate::view;
+use crate::{engine::CallNumber, view};
 
 /// A question to the task that owns the engine. Answering it changes nothing.
 #[derive(Debug)]
@@ -32,7 +34,10 @@ pub enum Question {
     /// How is it going?
     Status(oneshot::Sender<view::Status>),
     /// Which calls are there?
-    Calls(oneshot::Sender<Vec<view::Call>>),
+    Calls(
+        Page<CallNumber>,
+        oneshot::Sender<Rows<view::Call, CallNumber>>,
+    ),
     /// What happened in this one? By number, Call-ID or its beginning.
     Call(
         String,
@@ -41,7 +46,10 @@ pub enum Question {
     /// What is there to count?
     Metrics(oneshot::Sender<Snapshot>),
     /// Which pinholes are open?
-    Pinholes(oneshot::Sender<Vec<view::Pinhole>>),
+    Pinholes(
+        Page<SocketAddr>,
+        oneshot::Sender<Rows<view::Pinhole, SocketAddr>>,
+    ),
     /// What would enforcing have broken?
     Report(oneshot::Sender<Box<view::Report>>),
     /// Which ones closed last?

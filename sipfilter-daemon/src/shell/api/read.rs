@@ -1,15 +1,26 @@
 //! The control socket's resources: what can be seen and changes nothing.
 
+use std::net::SocketAddr;
+
 use axum::{
     Router,
-    extract::{Path as Segment, State},
+    extract::{Path as Segment, Query, State},
     http::StatusCode,
     response::Response,
     routing::get,
 };
 use tokio::sync::mpsc;
 
-use super::{Question, answer, ask, failure, record};
+use super::{
+    Question, answer, ask, failure, no_answer,
+    pages::{self, Asked, Page, Rows},
+    record,
+};
+use crate::engine::CallNumber;
+
+/// The long lists.
+const CALLS: &str = "/v1/calls";
+const PINHOLES: &str = "/v1/pinholes";
 
 /// Everything under `/v1/` that is read.
 pub fn routes(questions: mpsc::Sender<Question>) -> Router {
@@ -18,15 +29,9 @@ pub fn routes(questions: mpsc::Sender<Question>) -> Router {
             "/v1/status",
             get(async |State(questions)| ask(questions, Question::Status).await),
         )
-        .route(
-            "/v1/calls",
-            get(async |State(questions)| ask(questions, Question::Calls).await),
-        )
+        .route(CALLS, get(calls))
         .route("/v1/calls/{id}", get(call))
-        .route(
-            "/v1/pinholes",
-            get(async |State(questions)| ask(questions, Question::Pinholes).await),
-        )
+        .route(PINHOLES, get(pinholes))
         .route(
             "/v1/report",
             get(async |State(questions)| ask(questions, Question::Report).await),
@@ -42,6 +47,35 @@ pub fn routes(questions: mpsc::Sender<Question>) -> Router {
             )
         })
         .with_state(questions)
+}
+
+async fn calls(
+    State(questions): State<mpsc::Sender<Question>>,
+    Query(asked): Query<Asked<u64>>,
+) -> Response {
+    let Page { after, limit } = asked.page(pages::CALLS);
+    let page = Page {
+        after: after.map(CallNumber),
+        limit,
+    };
+    match answer(questions, |asker| Question::Calls(page, asker)).await {
+        Some(Rows { rows, next }) => {
+            let next = next.map(|number| number.0);
+            Rows { rows, next }.answer(CALLS, limit)
+        }
+        None => no_answer(),
+    }
+}
+
+async fn pinholes(
+    State(questions): State<mpsc::Sender<Question>>,
+    Query(asked): Query<Asked<SocketAddr>>,
+) -> Response {
+    let page = asked.page(pages::PINHOLES);
+    match answer(questions, |asker| Question::Pinholes(page, asker)).await {
+        Some(rows) => rows.answer(PINHOLES, page.limit),
+        None => no_answer(),
+    }
 }
 
 async fn call(

@@ -3,7 +3,9 @@
 //! Whoever may open the socket may be broken or ill-meaning. So the number of connections is capped, a connection carries one
 //! request, its head must come soon, and its body is small. Where the cap is reached, the oldest connection that has not asked for
 //! anything yet makes room, or else the oldest that does not take its answer; ten thousand silent ones keep nobody out. Streams stay:
-//! they have a cap of their own, which is lower (`feed`). Those of root and of the daemon's user make room last.
+//! they have a cap of their own, which is lower (`feed`). Those of root and of the daemon's user make room last. Where the process has no
+//! descriptor left for one more, the log says so once, and the next attempt is a second later: the daemon filters and follows calls all
+//! the while.
 
 use std::{
     collections::BTreeMap,
@@ -18,10 +20,10 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use axum::{Router, serve::Listener};
+use axum::Router;
 use hyper::{
     Request,
     body::{Body as _, Incoming},
@@ -32,12 +34,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::{io::Errno, process::geteuid};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     task::AbortHandle,
 };
 use tower_service::Service;
 
 use super::rate::Privileged;
+use crate::shell::descriptors::is_out_of_descriptors;
 
 /// Connections at the same time.
 pub const MAX_CONNECTIONS: usize = 64;
@@ -45,6 +48,13 @@ pub const MAX_CONNECTIONS: usize = 64;
 const MAX_HEAD: usize = 16 * 1024;
 /// How long a request's head may take.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Until the next attempt where nobody can be let in.
+const REST: Duration = Duration::from_secs(1);
+/// The same where somebody has just been sent away, and their descriptor is about to be free.
+const MOMENT: Duration = Duration::from_millis(10);
+/// At least so long between two lines about one socket.
+const QUIET: Duration = Duration::from_secs(600);
 
 /// How far a connection has got. Numbers, because its task tells them to the others.
 mod progress {
@@ -74,6 +84,34 @@ impl Peer for TcpStream {
     }
 }
 
+/// Where connections come in.
+pub trait Door {
+    /// What comes in.
+    type Peer: Peer;
+
+    /// Waits for the next one.
+    ///
+    /// # Errors
+    /// What the system says, of the connection or of the socket.
+    fn next(&self) -> impl Future<Output = io::Result<Self::Peer>> + Send;
+}
+
+impl Door for UnixListener {
+    type Peer = UnixStream;
+
+    async fn next(&self) -> io::Result<UnixStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+impl Door for TcpListener {
+    type Peer = TcpStream;
+
+    async fn next(&self) -> io::Result<TcpStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
 /// A connection, and its progress.
 struct Connection {
     is_privileged: bool,
@@ -94,23 +132,11 @@ struct Connections {
     next: u64,
 }
 
-/// Serves until the future is dropped. Connections that it has accepted by then go on to their end.
-pub async fn serve(mut listener: impl Listener<Io: Peer>, router: Router) -> Infallible {
-    let connections = Arc::new(Mutex::new(Connections::default()));
-    loop {
-        // After an error of the socket itself (no descriptors left) it rests for a second.
-        let (stream, _) = listener.accept().await;
-        admit(&connections, stream, &router);
-    }
-}
-
-/// Takes the connection, if there is room or room can be made.
-fn admit(connections: &Arc<Mutex<Connections>>, stream: impl Peer, router: &Router) {
-    let is_privileged = stream.is_privileged();
-    let mut table = lock(connections);
-    if table.open.len() >= MAX_CONNECTIONS {
+impl Connections {
+    /// Ends the connection that can best be done without, for one that has rights or not. Tells whether there was one.
+    fn make_room(&mut self, is_privileged: bool) -> bool {
         let oldest = |state| {
-            let mut open = table.open.iter();
+            let mut open = self.open.iter();
             open.find(|(_, connection)| connection.is_at(state))
                 .map(|(&number, _)| number)
         };
@@ -124,11 +150,86 @@ fn admit(connections: &Arc<Mutex<Connections>>, stream: impl Peer, router: &Rout
         // Nobody drives out who has more rights.
         .filter(|(has_rights, _)| is_privileged || !has_rights)
         .find_map(oldest);
-        match gone.and_then(|number| table.open.remove(&number)) {
-            Some(connection) => connection.task.abort(),
-            // Streams, all of them: the newcomer sees its connection closed.
-            None => return,
+        let connection = gone.and_then(|number| self.open.remove(&number));
+        if let Some(connection) = &connection {
+            connection.task.abort();
         }
+        connection.is_some()
+    }
+}
+
+/// Serves until the future is dropped. Connections that it has accepted by then go on to their end. `name` is the socket's in the log.
+pub async fn serve(door: impl Door, name: &str, router: Router) -> Infallible {
+    let connections = Arc::new(Mutex::new(Connections::default()));
+    let mut standstill = Standstill::default();
+    loop {
+        match door.next().await {
+            Ok(stream) => {
+                standstill.end(name);
+                admit(&connections, stream, &router);
+            }
+            Err(error) if is_of_connection(&error) => {}
+            Err(error) => {
+                standstill.begin(name, &error);
+                // Whoever has rights is given the time to ask, which is short.
+                let has_room = is_out_of_descriptors(&error) && lock(&connections).make_room(false);
+                tokio::time::sleep(if has_room { MOMENT } else { REST }).await;
+            }
+        }
+    }
+}
+
+/// The other side has thought better of it.
+fn is_of_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// While nobody can be let in.
+#[derive(Debug, Default)]
+struct Standstill {
+    is_said: bool,
+    quiet_until: Option<Instant>,
+}
+
+impl Standstill {
+    fn begin(&mut self, name: &str, error: &io::Error) {
+        let is_time = self.quiet_until.is_none_or(|until| Instant::now() >= until);
+        if self.is_said || !is_time {
+            return;
+        }
+        self.is_said = true;
+        self.quiet_until = Some(Instant::now() + QUIET);
+        let way_out = match is_out_of_descriptors(error) {
+            true => "; the limit of open files is reached: raise it (`LimitNOFILE=` of the unit)",
+            false => "",
+        };
+        tracing::error!(
+            socket = name,
+            %error,
+            "nobody can connect: filtering goes on, trying again{way_out}"
+        );
+    }
+
+    fn end(&mut self, name: &str) {
+        if std::mem::take(&mut self.is_said) {
+            tracing::info!(socket = name, "connections are taken again");
+        }
+    }
+}
+
+/// Takes the connection, if there is room or room can be made.
+fn admit(connections: &Arc<Mutex<Connections>>, stream: impl Peer, router: &Router) {
+    let is_privileged = stream.is_privileged();
+    let mut table = lock(connections);
+    if table.open.len() >= MAX_CONNECTIONS && !table.make_room(is_privileged) {
+        // Streams, all of them: the newcomer sees its connection closed.
+        return;
     }
     let number = table.next;
     table.next += 1;
@@ -249,7 +350,7 @@ mod tests {
         let path = directory.path().join("control.sock");
         let listener = bind(&path, 0o600).expect("a socket");
         let router = Router::new().route("/", get(async || "here"));
-        let server = tokio::spawn(serve(listener, router));
+        let server = tokio::spawn(serve(listener, "control.sock", router));
 
         let mut silent = Vec::new();
         for _ in 0..10 * MAX_CONNECTIONS {
@@ -301,7 +402,7 @@ mod tests {
             .route("/", get(async || "here"))
             .route("/long", get(async || vec![b'x'; 4_000_000]))
             .route("/stream", get(forever));
-        let server = tokio::spawn(serve(listener, router));
+        let server = tokio::spawn(serve(listener, "control.sock", router));
         let ask = async |resource: &str| {
             let mut stream = UnixStream::connect(&path).await.expect("a connection");
             let request = format!("GET {resource} HTTP/1.1\r\nHost: here\r\n\r\n");

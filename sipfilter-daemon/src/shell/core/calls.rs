@@ -5,8 +5,11 @@ use std::{net::SocketAddr, ops::RangeInclusive};
 use super::Core;
 use crate::{
     diagnosis::{self, Flow, Stillness},
-    engine::{CallState, CallView, EndReason, Instant, pinhole::Stream, settings::Enforcement},
+    engine::{
+        CallNumber, CallState, CallView, EndReason, Instant, pinhole::Stream, settings::Enforcement,
+    },
     shell::{
+        api::pages::{Page, Rows},
         clock,
         ledger::Stray,
         map_writer::Traffic,
@@ -16,17 +19,19 @@ use crate::{
 };
 
 impl Core {
-    pub(super) fn calls(&self, now: Instant) -> Vec<view::Call> {
-        self.calls_in_progress()
-            .map(|call| self.call(&call, now))
-            .collect()
+    pub(super) fn calls(
+        &self,
+        page: &Page<CallNumber>,
+        now: Instant,
+    ) -> Rows<view::Call, CallNumber> {
+        let behind = self.engine.calls_behind(page.after);
+        let behind = behind.filter(is_in_progress);
+        Rows::of(page, behind, |call| (call.number, self.call(&call, now)))
     }
 
     /// The engine remembers ended calls for a while, so that late messages open nothing; they are not in progress any more.
     pub(super) fn calls_in_progress(&self) -> impl Iterator<Item = CallView<'_>> {
-        self.engine
-            .calls()
-            .filter(|call| !matches!(call.state, CallState::Ended(_)))
+        self.engine.calls().filter(is_in_progress)
     }
 
     fn call(&self, call: &CallView<'_>, now: Instant) -> view::Call {
@@ -86,6 +91,10 @@ impl Core {
         }
         diagnosis::judge_media(&flow, now.since(answered).as_secs_f64())
     }
+}
+
+fn is_in_progress(call: &CallView<'_>) -> bool {
+    !matches!(call.state, CallState::Ended(_))
 }
 
 impl Witness for Core {

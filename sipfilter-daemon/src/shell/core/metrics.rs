@@ -6,7 +6,11 @@ use sipfilter_common::abi::ABI_VERSION;
 
 use super::Core;
 use crate::{
-    engine::{CallState, CallView, Instant, pinhole::Stream, settings::Enforcement},
+    engine::{
+        CallState, CallView, Instant,
+        pinhole::Stream,
+        settings::{Enforcement, ProviderId},
+    },
     shell::{metrics::Snapshot, scope::modes, traffic::Silent},
 };
 
@@ -22,29 +26,22 @@ impl Core {
             .iter()
             .map(|provider| provider.name.as_str())
             .collect();
-        // What is at zero is told, too, so that a graph has a line from the beginning.
-        let mut calls = zeros(&names, &STATES);
-        let mut one_way = zeros(&names, &Silent::ALL.map(Silent::name));
+        let mut calls = Tally::of(names.len(), &STATES);
+        let mut one_way = Tally::of(names.len(), &Silent::ALL.map(Silent::name));
         let mut in_progress = 0;
         for call in self.calls_in_progress() {
             in_progress += 1;
-            let provider = self.provider_name(call.provider).to_owned();
             if let Some(silent) = self.one_way(&call, now) {
-                *one_way
-                    .entry((provider.clone(), silent.name()))
-                    .or_default() += 1;
+                one_way.add(call.provider, silent.name());
             }
-            *calls.entry((provider, call.state.name())).or_default() += 1;
+            calls.add(call.provider, call.state.name());
         }
         let streams = Stream::ALL.map(Stream::name);
-        let mut pinholes = zeros(&names, &streams);
+        let mut pinholes = Tally::of(names.len(), &streams);
         let mut open = 0;
         for pinhole in self.engine.pinholes() {
             open += 1;
-            let provider = self.provider_name(pinhole.provider).to_owned();
-            *pinholes
-                .entry((provider, pinhole.stream.name()))
-                .or_default() += 1;
+            pinholes.add(pinhole.provider, pinhole.stream.name());
         }
         let mut providers = self.ledger.totals().clone();
         for name in &names {
@@ -55,6 +52,7 @@ impl Core {
         Snapshot {
             version: env!("CARGO_PKG_VERSION"),
             abi: ABI_VERSION,
+            log_lines_lost: self.watch.log.lost(),
             uptime_seconds: now.since(self.about.started).as_secs_f64(),
             is_enforcing: self.settings.filtering.enforcement == Enforcement::Enforce,
             interfaces: self
@@ -78,9 +76,9 @@ impl Core {
                 .unwrap_or_default(),
             engine: self.engine.counters().readings().collect(),
             providers,
-            calls,
-            one_way,
-            pinholes,
+            calls: calls.named(self),
+            one_way: one_way.named(self),
+            pinholes: pinholes.named(self),
             adopted,
             reading: self.reading.histogram().clone(),
             opening: self.opening.histogram().clone(),
@@ -101,13 +99,28 @@ impl Core {
     }
 }
 
-fn zeros(providers: &[&str], names: &[&'static str]) -> BTreeMap<(String, &'static str), u64> {
-    providers
-        .iter()
-        .flat_map(|provider| {
-            names
-                .iter()
-                .map(|name| (((*provider).to_owned(), *name), 0))
-        })
-        .collect()
+/// Counts by provider and something else, of many calls or pinholes: no name is written down for each.
+struct Tally(BTreeMap<(ProviderId, &'static str), u64>);
+
+impl Tally {
+    /// What is at zero is told, too, so that a graph has a line from the beginning.
+    fn of(providers: usize, names: &[&'static str]) -> Self {
+        let providers = (0..providers).filter_map(|number| u16::try_from(number).ok());
+        let all =
+            providers.flat_map(|number| names.iter().map(move |name| (ProviderId(number), *name)));
+        Self(all.map(|key| (key, 0)).collect())
+    }
+
+    fn add(&mut self, provider: ProviderId, name: &'static str) {
+        *self.0.entry((provider, name)).or_default() += 1;
+    }
+
+    fn named(self, core: &Core) -> BTreeMap<(String, &'static str), u64> {
+        let mut named = BTreeMap::new();
+        for ((provider, name), count) in self.0 {
+            let provider = core.provider_name(provider).to_owned();
+            *named.entry((provider, name)).or_default() += count;
+        }
+        named
+    }
 }

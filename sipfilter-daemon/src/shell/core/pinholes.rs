@@ -1,21 +1,30 @@
 //! What the engine's owner answers about pinholes: open ones with their traffic, and those that closed last.
 
+use std::net::SocketAddr;
+
 use super::Core;
 use crate::{
     engine::{
         Instant,
         pinhole::{Pinhole, Stream, Terms},
     },
-    shell::clock,
+    shell::{
+        api::pages::{Page, Rows},
+        clock,
+    },
     view,
 };
 
 impl Core {
-    pub(super) fn pinholes(&self, now: Instant) -> Vec<view::Pinhole> {
-        self.engine
-            .pinholes()
-            .map(|pinhole| self.pinhole(pinhole, now))
-            .collect()
+    pub(super) fn pinholes(
+        &self,
+        page: &Page<SocketAddr>,
+        now: Instant,
+    ) -> Rows<view::Pinhole, SocketAddr> {
+        let behind = self.engine.pinholes_behind(page.after);
+        Rows::of(page, behind, |pinhole| {
+            (pinhole.local, self.pinhole(pinhole, now))
+        })
     }
 
     pub(super) fn closed(&self, now: Instant) -> Vec<view::ClosedPinhole> {

@@ -48,6 +48,7 @@ impl Core {
             limited_sources: self.limited_sources(),
             forged_packets: self.pressure.forged(),
             routes_changed: self.pressure.is_route_outdated(),
+            log_lines_lost: self.watch.log.lost(),
             counters: self
                 .engine
                 .counters()
@@ -69,21 +70,24 @@ impl Core {
     }
 
     pub(super) fn interfaces(&self) -> Vec<view::Interface> {
-        let attached = self.about.attached.iter();
-        attached
-            .map(|(name, attached)| {
+        let names = self.about.config.interfaces.iter();
+        names
+            .map(|name| {
+                let mut attached = self.about.attached.iter();
+                let attached = attached.find_map(|(known, how)| (known == name).then_some(how));
                 let (state, now_called, why) = match self.about.places.get(name) {
                     None | Some(Place::Filtered) => ("filtered", None, None),
                     Some(Place::Renamed(other)) => ("renamed", Some(other.clone()), None),
                     Some(Place::Gone) => ("gone", None, None),
+                    Some(Place::Awaited) => ("awaited", None, None),
                     Some(Place::Refused(why)) => ("refused", None, Some(why.clone())),
                 };
                 view::Interface {
                     name: name.clone(),
-                    mode: attached.to_string(),
+                    mode: attached.map_or_else(|| "none".to_owned(), ToString::to_string),
                     fallback: match attached {
-                        Attached::Fallback { why } => Some(why.clone()),
-                        Attached::Native | Attached::Generic => None,
+                        Some(Attached::Fallback { why }) => Some(why.clone()),
+                        Some(Attached::Native | Attached::Generic) | None => None,
                     },
                     state: state.to_owned(),
                     now_called,

@@ -115,6 +115,12 @@ impl Core {
         self.about.places = places;
     }
 
+    /// Whether there is no interface of this name now.
+    pub fn awaits(&self, name: &str) -> bool {
+        let place = self.about.places.get(name);
+        matches!(place, Some(Place::Gone | Place::Awaited))
+    }
+
     /// What `status` tells of a configuration that waits to be confirmed.
     pub fn set_unconfirmed(&mut self, unconfirmed: Option<(String, Instant)>) {
         self.about.unconfirmed = unconfirmed;

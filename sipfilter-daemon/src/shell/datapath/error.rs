@@ -43,6 +43,14 @@ pub enum DatapathError {
         "interface {0:?} does not exist; `ip link` lists those that do; correct `interfaces` in the configuration"
     )]
     NoInterface(String),
+    /// The kernel does not say whether the interface is there.
+    #[error("cannot ask for interface {interface:?}: {source}")]
+    Unasked {
+        /// The interface.
+        interface: String,
+        /// What it said.
+        source: io::Error,
+    },
     /// The interface has no Ethernet header in front of its packets: the programs would take every packet for something else.
     #[error(
         "interface {0:?} is no Ethernet: packets of tunnels, PPP and the like cannot be filtered yet; name the Ethernet interface on which plain IP arrives"

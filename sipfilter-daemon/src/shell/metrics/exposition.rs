@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub abi: u16,
     /// For how long it has been running.
     pub uptime_seconds: f64,
+    /// Lines of the log that nobody took in time.
+    pub log_lines_lost: u64,
     /// Drops are carried out.
     pub is_enforcing: bool,
     /// Interfaces and how the program is attached to each.
@@ -96,6 +98,11 @@ impl Snapshot {
             "enforcing",
             "1 where drops are carried out, 0 where they are only observed",
             [([("", ""); 0], f64::from(u8::from(self.is_enforcing)))],
+        )?;
+        families.counters(
+            "log_lines_lost",
+            "Lines of the log that nobody took in time, or that could not be written",
+            [([("", ""); 0], self.log_lines_lost)],
         )?;
         let interfaces = self
             .interfaces

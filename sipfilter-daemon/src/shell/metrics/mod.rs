@@ -61,7 +61,7 @@ pub async fn serve(listener: TcpListener, questions: mpsc::Sender<Question>) -> 
         .route("/metrics", get(metrics))
         .fallback(async || (StatusCode::NOT_FOUND, "there is only /metrics\n"))
         .with_state(source);
-    server::serve(listener, routes).await
+    server::serve(listener, "metrics", routes).await
 }
 
 async fn metrics(State(source): State<Arc<Source>>) -> Response {

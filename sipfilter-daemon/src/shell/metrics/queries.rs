@@ -32,6 +32,7 @@ fn snapshot() -> Snapshot {
             .collect()
     };
     Snapshot {
+        log_lines_lost: 1,
         version: "1.2.3",
         abi: 3,
         uptime_seconds: 1.5,

@@ -5,27 +5,39 @@ use std::io::{self, Write};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::Redactor;
+use crate::shell::logging::Lines;
 
-impl<'a> MakeWriter<'a> for Redactor {
-    type Writer = Lines;
+/// Makes writers that redact.
+#[derive(Debug, Clone)]
+pub struct Redacting {
+    /// What redacts.
+    pub redactor: Redactor,
+    /// Where it goes.
+    pub lines: Lines,
+}
 
-    fn make_writer(&'a self) -> Lines {
-        Lines(self.clone())
+impl Redacting {
+    /// Takes a line as it may be read.
+    pub fn push(&self, line: &str) {
+        self.lines.push(self.redactor.line(line).as_bytes());
     }
 }
 
-/// Standard error, which gets whole lines.
-#[derive(Debug)]
-pub struct Lines(Redactor);
+impl<'a> MakeWriter<'a> for Redacting {
+    type Writer = Self;
 
-impl Write for Lines {
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Write for Redacting {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let text = String::from_utf8_lossy(line);
-        io::stderr().write_all(self.0.line(&text).as_bytes())?;
+        self.push(&String::from_utf8_lossy(line));
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }

@@ -33,7 +33,7 @@ impl Reloads {
         let places = self.places.all();
         if is_anew || places != before {
             for Attachment { index } in datapath::attachments(&self.pins) {
-                if interface::name(index).is_none() {
+                if self.places.is_absent(index) {
                     datapath::detach(&self.pins, index);
                 }
             }
@@ -41,7 +41,8 @@ impl Reloads {
         }
         if is_anew {
             let config = core.config();
-            let outer = Outer::find(&core.settings().pbx.addresses, &present(&config.interfaces));
+            let present = present(&config.interfaces).unwrap_or_default();
+            let outer = Outer::find(&core.settings().pbx.addresses, &present);
             if outer.indices() != self.policy.settings.outer {
                 self.order(
                     Order {

@@ -10,7 +10,8 @@ use std::{
 };
 
 use crate::shell::{
-    interface::{self, Index},
+    datapath::Attachment,
+    interface::{Asker, Index},
     rtnetlink::Changes,
 };
 
@@ -24,8 +25,10 @@ pub enum Place {
     Filtered,
     /// It is filtered, and has this name by now.
     Renamed(String),
-    /// There is none of its name.
+    /// There is none of its name any more.
     Gone,
+    /// There has been none of its name yet.
+    Awaited,
     /// There is one, and it cannot be filtered: why.
     Refused(String),
 }
@@ -34,6 +37,8 @@ pub enum Place {
 #[derive(Debug)]
 pub struct Places {
     known: BTreeMap<String, Known>,
+    /// Kept, so that no interface counts as gone for want of a descriptor to ask with.
+    asker: Option<Asker>,
 }
 
 #[derive(Debug)]
@@ -49,7 +54,7 @@ impl Known {
         Self {
             place: match index {
                 Some(_) => Place::Filtered,
-                None => Place::Gone,
+                None => Place::Awaited,
             },
             index,
             not_before: Instant::now(),
@@ -58,20 +63,23 @@ impl Known {
 }
 
 impl Places {
-    /// The ones that are filtered now.
-    pub fn of(interfaces: &[String]) -> Self {
+    /// These, of which those are filtered that `attachments` tell.
+    pub fn of(interfaces: &[String], attachments: &[Attachment]) -> Self {
         let mut places = Self {
             known: BTreeMap::new(),
+            asker: Asker::new().ok(),
         };
-        places.settle(interfaces);
+        places.settle(interfaces, attachments);
         places
     }
 
-    /// The programs have been put on those of these that are there.
-    pub fn settle(&mut self, interfaces: &[String]) {
+    /// The programs have been put on these, as `attachments` tell: one that has appeared since is not among those.
+    pub fn settle(&mut self, interfaces: &[String], attachments: &[Attachment]) {
         let mut before = std::mem::take(&mut self.known);
         for name in interfaces {
-            let known = match (interface::index(name), before.remove(name)) {
+            let index = self.index(name).flatten();
+            let index = index.filter(|&index| attachments.contains(&Attachment { index }));
+            let known = match (index, before.remove(name)) {
                 (None, Some(known)) => known,
                 (index, _) => Known::new(index),
             };
@@ -93,18 +101,35 @@ impl Places {
         }
     }
 
-    /// Looks where they are, and tells which of them have to be filtered anew.
+    /// Looks where they are, and tells which of them have to be filtered anew. What cannot be asked is as it was.
     pub fn look(&mut self) -> Vec<String> {
         let mut anew = Vec::new();
+        if self.asker.is_none() {
+            self.asker = Asker::new().ok();
+        }
+        let Some(asker) = &self.asker else {
+            return anew;
+        };
         for (name, known) in &mut self.known {
-            match interface::index(name) {
-                Some(index) if known.index == Some(index) => known.is_back(name),
-                Some(_) if Instant::now() >= known.not_before => anew.push(name.clone()),
-                Some(_) => {}
-                None => known.is_away(name),
+            match asker.index(name) {
+                Ok(Some(index)) if known.index == Some(index) => known.is_back(name),
+                Ok(Some(_)) if Instant::now() >= known.not_before => anew.push(name.clone()),
+                Ok(Some(_)) | Err(_) => {}
+                Ok(None) => known.is_away(name, asker),
             }
         }
         anew
+    }
+
+    /// The index of an interface; `None` where it cannot be asked.
+    fn index(&self, name: &str) -> Option<Option<Index>> {
+        self.asker.as_ref()?.index(name).ok()
+    }
+
+    /// Whether there is certainly no interface of this number.
+    pub fn is_absent(&self, index: Index) -> bool {
+        let name = self.asker.as_ref().map(|asker| asker.name(index));
+        matches!(name, Some(Ok(None)))
     }
 
     /// The programs are on it.
@@ -117,10 +142,14 @@ impl Places {
                     "another interface has this name by now; the one that had it stays filtered until the next reload or start"
                 );
             }
+            let again = match known.place {
+                Place::Awaited => "",
+                _ => " again",
+            };
             tracing::warn!(
                 interface = name,
                 index = index.0,
-                "the interface is there again: filtered"
+                "the interface is there{again}: filtered"
             );
             *known = Known::new(Some(index));
         }
@@ -134,7 +163,7 @@ impl Places {
                 tracing::error!(
                     interface = name,
                     why,
-                    "the interface is there again, and NOT FILTERED; trying on"
+                    "the interface is there, and NOT FILTERED; trying on"
                 );
             }
             known.place = place;
@@ -170,11 +199,12 @@ impl Known {
         }
     }
 
-    fn is_away(&mut self, name: &str) {
-        let other = self.index.and_then(interface::name);
-        let place = match other {
-            Some(other) => Place::Renamed(other),
-            None => Place::Gone,
+    fn is_away(&mut self, name: &str, asker: &Asker) {
+        let place = match self.index.map(|index| asker.name(index)) {
+            Some(Ok(Some(other))) => Place::Renamed(other),
+            Some(Err(_)) => return,
+            None if self.place == Place::Awaited => return,
+            _ => Place::Gone,
         };
         if place == self.place {
             return;

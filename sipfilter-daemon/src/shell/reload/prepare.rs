@@ -165,13 +165,10 @@ fn check(config: &Config, in_force: &InForce, source: &Source) -> Result<Checked
     let settings = match source {
         // Those of an interface that has just been made may not be there yet.
         Source::Again => in_force.settings.clone(),
-        _ => config.resolve(|name| match interface::index(name) {
-            Some(_) => interface::addresses(name),
-            None => Ok(Vec::new()),
-        })?,
+        _ => config.resolve(interface::addresses_if_there)?,
     };
     let mut policy = KernelPolicy::new(&settings);
-    let outer = Outer::find(&settings.pbx.addresses, &present(&config.interfaces));
+    let outer = Outer::find(&settings.pbx.addresses, &present(&config.interfaces)?);
     policy.settings.outer = outer.indices();
     let capacity = u32::try_from(settings.limits.pinholes).map_err(|_| ReloadError::Pinholes)?;
     Ok(Checked {
@@ -182,9 +179,17 @@ fn check(config: &Config, in_force: &InForce, source: &Source) -> Result<Checked
     })
 }
 
-pub(super) fn present(interfaces: &[String]) -> Vec<String> {
-    let is_there = |name: &&String| interface::index(name).is_some();
-    interfaces.iter().filter(is_there).cloned().collect()
+/// Those that are there; it is an error where that cannot be asked.
+pub(super) fn present(interfaces: &[String]) -> Result<Vec<String>, DatapathError> {
+    let mut present = Vec::new();
+    for name in interfaces {
+        match interface::check(name) {
+            Err(DatapathError::NoInterface(_)) => {}
+            Err(error @ DatapathError::Unasked { .. }) => return Err(error),
+            _ => present.push(name.clone()),
+        }
+    }
+    Ok(present)
 }
 
 /// Whether protected addresses and providers have the numbers that they had. More providers behind them do no harm.

@@ -10,15 +10,15 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use sipfilter_tests::lab::{
     address::{Family, Place},
-    call::{Call, Direction},
+    call::{Call, Direction, Role},
     daemon::{self, Daemon, Mode},
     flood::Flood,
-    sipp::{Answer, Progress},
+    sipp::{Answer, Cue, Progress},
     stage::Stage,
     topology::{Network, OUTER, Topology},
 };
 
-use super::{NAME, calls, config, hang_up, says, survive, wait_for};
+use super::{NAME, calls, config, hang_up, says, soon, survive, wait_for};
 use crate::Test;
 
 /// Protected like the PBX's addresses, but nobody has it.
@@ -33,6 +33,10 @@ pub fn tests() -> Vec<Test> {
         Test::new(
             "faults::a_full_table_of_pinholes_keeps_what_it_has",
             pinholes,
+        ),
+        Test::new(
+            "faults::slots_that_are_free_again_are_handed_out_again",
+            slots,
         ),
         Test::new(
             "faults::a_new_table_that_is_too_small_says_what_it_leaves_out",
@@ -83,6 +87,82 @@ fn pinholes() -> Result<()> {
     wait_for(daemon, "`pinholes` under [limits]")?;
     ensure!(stage.pinholes()? == 4, "{} pinholes", stage.pinholes()?);
     hang_up(&stage)
+}
+
+/// Room for two calls: the third is told that there is none, and once one of the first two is over, another has its place.
+fn slots() -> Result<()> {
+    let network = Network::build(Topology::Routed, Family::V4, &[])?;
+    let config = format!("{}\n[limits]\npinholes = 4\n", config(&network));
+    let daemon = Daemon::start_with(&network, NAME, &config)?;
+    let mut stage = Stage::behind(Some(daemon), network, 3, 1)?;
+    stage.place(Direction::Inbound, Answer::AtOnce, Progress::Established)?;
+    let daemon = stage.daemon.as_ref().context("a filter")?;
+    wait_for(daemon, "`pinholes` under [limits]")?;
+    let all = daemon.ctl(&["calls", "--json"])?;
+    let all = all["calls"].as_array().context("no calls")?;
+    let mut refused = 0;
+    for call in all {
+        let number = call["number"].to_string();
+        let record = daemon.ctl(&["calls", "show", &number, "--json"])?;
+        refused += usize::from(record.to_string().contains("too_many_pinholes"));
+    }
+    ensure!(
+        all.len() == 3 && refused == 1,
+        "{refused} were refused of {all:?}"
+    );
+    let metrics = crate::eyes::scrape(&stage.network.edge)?;
+    for line in [
+        "sipfilter_table_entries{table=\"pinholes\"} 4",
+        "sipfilter_table_capacity{table=\"pinholes\"} 4",
+    ] {
+        ensure!(metrics.contains(line), "no {line} in\n{metrics}");
+    }
+    let refused = crate::eyes::value(
+        &metrics,
+        "sipfilter_refusals_total{refusal=\"too_many_pinholes\"}",
+    )?;
+    ensure!(refused > 0.0, "{metrics}");
+
+    // They were placed one after the other.
+    let (over, kept, last) = (0, 1, 2);
+    stage.talk(
+        |call| call.number != last && call.direction == Direction::Inbound,
+        10,
+    )?;
+    stage.cue(
+        |call| call.number == over,
+        Role::Caller,
+        Cue::Proceed,
+        Progress::Ended,
+    )?;
+    soon(|| {
+        let open = stage.pinholes()?;
+        ensure!(open == 2, "{open} pinholes are open");
+        Ok(())
+    })?;
+    stage.place(Direction::Outbound, Answer::AtOnce, Progress::Established)?;
+    soon(|| {
+        let open = stage.pinholes()?;
+        ensure!(open == 4, "{open} pinholes are open");
+        Ok(())
+    })?;
+    let talks = |call: &Call| call.number == kept || call.direction == Direction::Outbound;
+    stage.talk(talks, 25)?;
+    ensure!(
+        stage.talk(|call| call.number == last, 5).is_err(),
+        "a call without a pinhole was heard"
+    );
+    stage.cue(
+        |call| call.number != over,
+        Role::Caller,
+        Cue::Proceed,
+        Progress::Ended,
+    )?;
+    soon(|| {
+        let open = stage.pinholes()?;
+        ensure!(open == 0, "{open} pinholes outlive their calls");
+        Ok(())
+    })
 }
 
 /// Fewer places than pinholes: whoever changes the limit hears what it costs.

@@ -7,14 +7,17 @@ mod beside;
 mod clock;
 mod control;
 mod deaths;
+mod descriptors;
 mod disk;
 mod full;
 mod interrupted;
 mod pins;
 mod reloads;
 mod starts;
+mod stderr;
 
 use std::{
+    os::unix::net::UnixDatagram,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -36,12 +39,14 @@ pub fn tests() -> Vec<Test> {
         .chain(beside::tests())
         .chain(clock::tests())
         .chain(control::tests())
+        .chain(descriptors::tests())
         .chain(disk::tests())
         .chain(full::tests())
         .chain(interrupted::tests())
         .chain(pins::tests())
         .chain(reloads::tests())
         .chain(starts::tests())
+        .chain(stderr::tests())
         .collect()
 }
 
@@ -134,4 +139,65 @@ fn says(what: &str, log: &str, words: &[&str]) -> Result<()> {
     }
     ensure!(!log.contains("panicked"), "{what}: {log}");
     Ok(())
+}
+
+/// A service manager: what it hears of a daemon (sd_notify(3)).
+struct Manager {
+    socket: UnixDatagram,
+    path: String,
+}
+
+impl Manager {
+    /// A sign of life is due within so long.
+    const WATCHDOG: Duration = Duration::from_secs(3);
+
+    fn listen(network: &Network) -> Result<Self> {
+        let path = network.directory.path().join("notify");
+        Ok(Self {
+            socket: UnixDatagram::bind(&path)?,
+            path: path.display().to_string(),
+        })
+    }
+
+    /// The words before a daemon's that name it.
+    fn wrapper(&self) -> [String; 3] {
+        [
+            "env".to_owned(),
+            format!("NOTIFY_SOCKET={}", self.path),
+            format!("WATCHDOG_USEC={}", Self::WATCHDOG.as_micros()),
+        ]
+    }
+
+    /// Waits until it hears this.
+    fn hear(&self, wanted: &str) -> Result<()> {
+        self.hear_within(wanted, PATIENCE)
+    }
+
+    fn hear_within(&self, wanted: &str, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        let mut heard = String::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            ensure!(!left.is_zero(), "`{wanted}` did not come, but {heard:?}");
+            self.socket.set_read_timeout(Some(left))?;
+            let mut message = [0; 1_024];
+            let size = self.socket.recv(&mut message).unwrap_or_default();
+            heard.push_str(&String::from_utf8_lossy(&message[..size]));
+            if heard.lines().any(|line| line == wanted) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What it has heard by now is over; from now on each sign of life must come in time.
+    fn is_content(&self) -> Result<()> {
+        self.socket.set_nonblocking(true)?;
+        let mut message = [0; 1_024];
+        while self.socket.recv(&mut message).is_ok() {}
+        self.socket.set_nonblocking(false)?;
+        for _ in 0..3 {
+            self.hear_within("WATCHDOG=1", Self::WATCHDOG)?;
+        }
+        Ok(())
+    }
 }
