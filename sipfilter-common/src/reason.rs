@@ -136,6 +136,22 @@ notes! {
     EgressCopyLost = 4, "egress_copy_lost";
 }
 
+impl Reason {
+    /// Whether the rule decided by a pinhole that was where the packet went to, or came from on its way out.
+    pub const fn met_pinhole(self) -> bool {
+        matches!(
+            self,
+            Self::Media
+                | Self::PinholeExpired
+                | Self::WrongSource
+                | Self::NotMedia
+                | Self::PayloadType
+                | Self::RateLimited
+                | Self::EgressMedia
+        )
+    }
+}
+
 /// An index into the counter array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Counter {

@@ -250,7 +250,9 @@ fn explain(args: &Args, basis: &Basis) -> Result<view::Explanation, CtlError> {
     };
     let reason = verdict.reason;
     let ruling = settings.modes().ruling(reason);
-    let pinhole = scene.pinhole(&local).filter(|_| concerns_pinhole(reason));
+    let pinhole = scene
+        .pinhole(&local)
+        .filter(|_| reason.met_pinhole() || reason == Reason::EgressForeignMedia);
     let miss = match ruling {
         Action::Drop => basis.history.nearest(scene, &packet, reason),
         Action::Pass => None,
@@ -320,21 +322,6 @@ fn payload(args: &Args, scene: &Copied) -> (Vec<u8>, String) {
     });
     let number = args.payload_type.or(taken).unwrap_or(0);
     (frame::rtp(number), format!("RTP of payload type {number}"))
-}
-
-/// Whether a pinhole had a part in the verdict.
-fn concerns_pinhole(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::Media
-            | Reason::PinholeExpired
-            | Reason::WrongSource
-            | Reason::NotMedia
-            | Reason::PayloadType
-            | Reason::RateLimited
-            | Reason::EgressMedia
-            | Reason::EgressForeignMedia
-    )
 }
 
 fn show(out: &mut dyn Write, explanation: &view::Explanation) -> Result<(), CtlError> {

@@ -100,11 +100,7 @@ impl Port {
     /// By the reason why it was dropped; `None` for what is no media.
     fn of(reason: Reason) -> Option<Self> {
         match reason {
-            Reason::WrongSource
-            | Reason::NotMedia
-            | Reason::PayloadType
-            | Reason::RateLimited
-            | Reason::PinholeExpired => Some(Self::Open),
+            reason if reason.met_pinhole() => Some(Self::Open),
             Reason::NoPinhole => Some(Self::Closed),
             _ => None,
         }

@@ -39,7 +39,7 @@ use sipfilter_common::{
 use crate::{
     engine::{
         Direction, Event, Instant,
-        pinhole::{Pinhole, Stream},
+        pinhole::Pinhole,
         settings::{Enforcement, Settings},
     },
     explain::{
@@ -162,18 +162,11 @@ impl Run {
                 packet.source
             }
         };
-        let (call, stream) = match reason {
-            Reason::Media
-            | Reason::EgressMedia
-            | Reason::PinholeExpired
-            | Reason::WrongSource
-            | Reason::NotMedia => self
-                .world
-                .pinhole(&local)
-                .map(|pinhole| (pinhole.call, pinhole.stream))
-                .unzip(),
-            _ => (None, None::<Stream>),
-        };
+        let pinhole = self.world.pinhole(&local);
+        let (call, stream) = pinhole
+            .filter(|_| reason.met_pinhole())
+            .map(|pinhole| (pinhole.call, pinhole.stream))
+            .unzip();
         let ruling = self.world.tables().settings.modes().ruling(reason);
         let miss = match ruling {
             Action::Pass => None,

@@ -81,6 +81,9 @@ fn strangers_are_dropped_with_their_reasons() {
         b"OPTIONS sip:x SIP/2.0\r\n\r\n",
     );
     film.udp(&PARTIES.theirs(), &PARTIES.ours(), b"no RTP");
+    // Payload type 99, of which nobody spoke.
+    let unknown = [&[0x80, 99][..], &[0; 30]].concat();
+    film.udp(&PARTIES.theirs(), &PARTIES.ours(), &unknown);
     film.udp(&at(STRANGER, 53), &at(PBX, 9_999), b"an answer");
     film.udp(&at(STRANGER, 5060), &at(MEDIA, 5060), b"not ours");
     // The header says more than there is.
@@ -96,19 +99,20 @@ fn strangers_are_dropped_with_their_reasons() {
         ("no_pinhole", 4),
         ("not_media", 1),
         ("other_traffic", 1),
+        ("payload_type", 1),
         ("signalling", 2),
         ("unknown_source", 1),
         ("wrong_source", 3),
     ]);
     assert_eq!(report.reasons, expect);
-    assert_eq!((report.packets, report.unrelated), (26, 1));
-    assert_eq!((report.passed, report.dropped), (15, 10));
+    assert_eq!((report.packets, report.unrelated), (27, 1));
+    assert_eq!((report.passed, report.dropped), (15, 11));
     let stranger = flow(&report, &at(STRANGER, 41_000), &PARTIES.ours());
     assert_eq!((stranger.packets, stranger.passed), (3, 0));
     assert_eq!(stranger.dropped, BTreeMap::from([("wrong_source", 3)]));
     assert_eq!(
         call(&report, PARTIES.call_id).media.dropped,
-        BTreeMap::from([("not_media", 1), ("wrong_source", 3)])
+        BTreeMap::from([("not_media", 1), ("payload_type", 1), ("wrong_source", 3)])
     );
     assert_eq!(
         flow(&report, &at(STRANGER, 5060), &at(PBX, 5060)).kind,
