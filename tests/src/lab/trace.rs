@@ -116,10 +116,19 @@ fn passages(
     passages
 }
 
+/// Whose SDP has to have gone by before media may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opens {
+    /// Both sides'.
+    WithBoth,
+    /// That of the side that receives it.
+    WithTheReceivers,
+}
+
 /// Media that crossed one link, by what both sides had said by then.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Crossings {
-    /// Towards the PBX before SDP had gone both ways: an agent that answers may send before its answer does.
+    /// Towards the PBX before the SDP that it takes had gone by: an agent that answers may send before its answer does.
     pub premature: u64,
     /// Towards the PBX between that and its sender's BYE.
     pub agreed: u64,
@@ -133,14 +142,22 @@ impl Crossings {
     /// Counts the media among these frames, in their order. `provider` are all addresses that belong to the provider; each signals for
     /// its own media.
     #[must_use]
-    pub fn of<'a>(frames: impl Iterator<Item = &'a [u8]>, provider: &[IpAddr]) -> Self {
+    pub fn of<'a>(
+        frames: impl Iterator<Item = &'a [u8]>,
+        provider: &[IpAddr],
+        opens: Opens,
+    ) -> Self {
         let mut this = Self::default();
         for datagram in all_media(frames) {
+            let is_agreed = match opens {
+                Opens::WithBoth => datagram.behind_own_sdp && datagram.behind_peers_sdp,
+                Opens::WithTheReceivers => datagram.behind_peers_sdp,
+            };
             if !provider.contains(&datagram.from) {
                 this.late_outwards += u64::from(datagram.behind_bye);
             } else if datagram.behind_own_bye {
                 this.late += 1;
-            } else if datagram.behind_sdp {
+            } else if is_agreed {
                 this.agreed += 1;
             } else {
                 this.premature += 1;
@@ -165,8 +182,10 @@ struct Datagram<'a> {
     behind_own_bye: bool,
     /// Whether anybody has.
     behind_bye: bool,
-    /// Whether its sender has sent and been sent SDP.
-    behind_sdp: bool,
+    /// Whether its sender has sent SDP.
+    behind_own_sdp: bool,
+    /// Whether its sender has been sent SDP.
+    behind_peers_sdp: bool,
 }
 
 /// Media, but for what its sender sent after a BYE.
@@ -228,7 +247,8 @@ fn all_media<'a>(frames: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item =
                 payload,
                 behind_own_bye: left.contains(&from),
                 behind_bye: !left.is_empty(),
-                behind_sdp: described.contains(&from) && told.contains(&from),
+                behind_own_sdp: described.contains(&from),
+                behind_peers_sdp: told.contains(&from),
             })
         })
 }
@@ -299,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn media_is_agreed_between_sdp_both_ways_and_the_bye() {
+    fn media_is_agreed_between_the_sdp_that_it_takes_and_the_bye() {
         let (provider, pbx) = ([198, 51, 100, 10], [203, 0, 113, 10]);
         let inwards = frame(provider, pbx, &[0x80, 0, 0, 1]);
         let outwards = frame(pbx, provider, &[0x80, 0, 0, 1]);
@@ -307,16 +327,20 @@ mod tests {
         let answer = sip(provider, pbx, b"SIP/2.0 200 OK\r\n\r\nv=0\r\n");
         let bye = sip(provider, pbx, b"BYE sip:pbx SIP/2.0");
         let wire = [
-            &offer, &inwards, &answer, &inwards, &inwards, &outwards, &bye, &inwards, &outwards,
+            &inwards, &offer, &inwards, &answer, &inwards, &inwards, &outwards, &bye, &inwards,
+            &outwards,
         ];
-        let crossings = Crossings::of(wire.into_iter().map(Vec::as_slice), &[provider.into()]);
-        let expect = Crossings {
-            premature: 1,
-            agreed: 2,
-            late: 1,
-            late_outwards: 1,
-        };
-        assert_eq!(crossings, expect);
+        for (opens, premature, agreed) in [(Opens::WithBoth, 2, 2), (Opens::WithTheReceivers, 1, 3)]
+        {
+            let frames = wire.into_iter().map(Vec::as_slice);
+            let expect = Crossings {
+                premature,
+                agreed,
+                late: 1,
+                late_outwards: 1,
+            };
+            assert_eq!(Crossings::of(frames, &[provider.into()], opens), expect);
+        }
     }
 
     #[test]
