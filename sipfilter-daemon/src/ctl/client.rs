@@ -12,6 +12,7 @@ use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
     client::conn::http1,
+    http::response::Parts,
 };
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
@@ -110,26 +111,21 @@ async fn page<T: DeserializeOwned>(
     resource: &str,
 ) -> Result<(Vec<T>, Option<String>), ClientError> {
     loop {
-        let asking = open(
+        let asking = ask(
             runtime_dir,
             api::CONTROL.0,
             Method::GET,
             resource,
             Bytes::new(),
         );
-        let response = asking.await?;
-        let status = response.status();
-        let link = response.headers().get(hyper::header::LINK);
-        let next = link.and_then(|link| api::pages::next(link.to_str().ok()?).map(str::to_owned));
-        let bytes = read(response.into_body()).await?;
-        match status {
-            StatusCode::TOO_MANY_REQUESTS => tokio::time::sleep(TOO_OFTEN).await,
-            status if status.is_success() => {
-                let rows = serde_json::from_slice(&bytes).map_err(unreadable)?;
-                return Ok((rows, next));
-            }
-            status => return Err(refusal(status, &bytes)),
+        let (head, body) = asking.await?;
+        if head.status == StatusCode::TOO_MANY_REQUESTS {
+            tokio::time::sleep(TOO_OFTEN).await;
+            continue;
         }
+        let link = head.headers.get(hyper::header::LINK);
+        let next = link.and_then(|link| api::pages::next(link.to_str().ok()?).map(str::to_owned));
+        return Ok((said(head.status, &body)?, next));
     }
 }
 
@@ -162,12 +158,11 @@ fn exchange<T: DeserializeOwned>(
     body: Bytes,
 ) -> Result<T, ClientError> {
     runtime(runtime_dir)?.block_on(async {
-        tokio::time::timeout(
-            PATIENCE,
-            request(runtime_dir, socket, method, resource, body),
-        )
-        .await
-        .map_err(|_| ClientError::Timeout)?
+        let asking = ask(runtime_dir, socket, method, resource, body);
+        let (head, body) = tokio::time::timeout(PATIENCE, asking)
+            .await
+            .map_err(|_| ClientError::Timeout)??;
+        said(head.status, &body)
     })
 }
 
@@ -285,20 +280,25 @@ fn down(runtime_dir: &Path, source: io::Error) -> ClientError {
     }
 }
 
-async fn request<T: DeserializeOwned>(
+/// Asks, and gives all of the answer.
+async fn ask(
     runtime_dir: &Path,
     socket: &str,
     method: Method,
     resource: &str,
     body: Bytes,
-) -> Result<T, ClientError> {
+) -> Result<(Parts, Bytes), ClientError> {
     let response = open(runtime_dir, socket, method, resource, body).await?;
-    let status = response.status();
-    let bytes = read(response.into_body()).await?;
+    let (head, body) = response.into_parts();
+    Ok((head, read(body).await?))
+}
+
+/// What an answer says.
+fn said<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T, ClientError> {
     if status.is_success() {
-        serde_json::from_slice(&bytes).map_err(unreadable)
+        serde_json::from_slice(body).map_err(unreadable)
     } else {
-        Err(refusal(status, &bytes))
+        Err(refusal(status, body))
     }
 }
 
