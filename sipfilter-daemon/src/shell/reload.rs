@@ -21,8 +21,9 @@ pub use order::{Command, NothingWaits, Order, Source};
 pub use trial::Trial;
 
 use answer::{change_view, empty, refusal, report, unplaced};
+use interfaces::present;
 use places::Places;
-use prepare::{InForce, Loaded, Prepared, prepare, present};
+use prepare::{InForce, Loaded, Prepared, prepare};
 use refusal::{Refused, ReloadError};
 use trial::Candidate;
 

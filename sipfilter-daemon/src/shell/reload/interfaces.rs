@@ -1,6 +1,6 @@
 //! [`Reloads::check_interfaces`]: the programs follow the configured interfaces, also those that were deleted and made again.
 
-use super::{Order, Reloads, Source, prepare::present};
+use super::{Order, Reloads, Source};
 use crate::{
     config::XdpMode,
     error_text,
@@ -70,4 +70,17 @@ impl Reloads {
         let attached = self.datapath.attach_pinned(&self.pins, name, mode)?;
         Ok((index, attached))
     }
+}
+
+/// Those that are there; it is an error where that cannot be asked.
+pub(super) fn present(interfaces: &[String]) -> Result<Vec<String>, DatapathError> {
+    let mut present = Vec::new();
+    for name in interfaces {
+        match interface::check(name) {
+            Err(DatapathError::NoInterface(_)) => {}
+            Err(error @ DatapathError::Unasked { .. }) => return Err(error),
+            _ => present.push(name.clone()),
+        }
+    }
+    Ok(present)
 }

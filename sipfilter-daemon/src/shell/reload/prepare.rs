@@ -153,12 +153,14 @@ fn check(config: &Config, in_force: &InForce, source: &Source) -> Result<Checked
             return Err(ReloadError::Fixed { key });
         }
     }
+    let mut present = Vec::new();
     for name in &config.interfaces {
         match interface::check(name) {
             Err(DatapathError::NoInterface(_))
                 if before.interfaces.contains(name) || matches!(source, Source::Before(_)) => {}
             checked => {
                 checked?;
+                present.push(name.clone());
             }
         }
     }
@@ -168,7 +170,7 @@ fn check(config: &Config, in_force: &InForce, source: &Source) -> Result<Checked
         _ => config.resolve(interface::addresses_if_there)?,
     };
     let mut policy = KernelPolicy::new(&settings);
-    let outer = Outer::find(&settings.pbx.addresses, &present(&config.interfaces)?);
+    let outer = Outer::find(&settings.pbx.addresses, &present);
     policy.settings.outer = outer.indices();
     let capacity = u32::try_from(settings.limits.pinholes).map_err(|_| ReloadError::Pinholes)?;
     Ok(Checked {
@@ -177,19 +179,6 @@ fn check(config: &Config, in_force: &InForce, source: &Source) -> Result<Checked
         outer,
         capacity,
     })
-}
-
-/// Those that are there; it is an error where that cannot be asked.
-pub(super) fn present(interfaces: &[String]) -> Result<Vec<String>, DatapathError> {
-    let mut present = Vec::new();
-    for name in interfaces {
-        match interface::check(name) {
-            Err(DatapathError::NoInterface(_)) => {}
-            Err(error @ DatapathError::Unasked { .. }) => return Err(error),
-            _ => present.push(name.clone()),
-        }
-    }
-    Ok(present)
 }
 
 /// Whether protected addresses and providers have the numbers that they had. More providers behind them do no harm.
