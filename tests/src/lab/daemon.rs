@@ -28,6 +28,8 @@ const STOP: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_secs(10);
 /// How long it may take to say something.
 const SAYS: Duration = Duration::from_secs(20);
+/// How soon the last pinhole is closed.
+const CLOSED: Duration = Duration::from_secs(2);
 
 /// How the filter is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -305,6 +307,33 @@ impl Daemon {
         let answer = self.ctl(&["pinholes", "--json"])?;
         count_list(&answer, "pinholes")
             .with_context(|| format!("sipfilterctl pinholes --json holds no list: {answer}"))
+    }
+
+    /// Waits until no pinhole is open, which is soon after the end of the last call.
+    ///
+    /// # Errors
+    /// As [`Daemon::pinholes`], or where some are left.
+    pub fn wait_until_closed(&self) -> Result<()> {
+        let deadline = Instant::now() + CLOSED;
+        loop {
+            match self.pinholes()? {
+                0 => return Ok(()),
+                left => ensure!(
+                    Instant::now() < deadline,
+                    "{left} pinholes are left after all calls ended"
+                ),
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The daemon's number for a call, which is that of its arrival: of two that are placed at once either may be the first.
+    ///
+    /// # Errors
+    /// As [`Daemon::ctl`].
+    pub fn call_number(&self, call_id: &str) -> Result<u64> {
+        let record = self.ctl(&["--json", "calls", "show", call_id])?;
+        record["number"].as_u64().context("a call has a number")
     }
 
     /// The kernel's packet counters by reason, once nothing is counted any more.

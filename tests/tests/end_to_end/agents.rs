@@ -4,11 +4,7 @@
 //! leave no pinhole. The provider hangs up: what it sends before its BYE is on the wire before it, so that the counts are exact; what it sends
 //! after it counts for nobody. Either time the simulator is shown what crossed the outer link, in every link layer, and must agree.
 
-use std::{
-    net::Ipv4Addr,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{net::Ipv4Addr, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use sipfilter_tests::lab::{
@@ -37,7 +33,6 @@ const FEWEST: usize = 35;
 const HEARS: &str = "CALL_RTPESTAB";
 /// What an agent sends at once when it hears of the other's media: the daemon may still be reading that.
 const AT_ONCE: u64 = 2;
-const CLOSED: Duration = Duration::from_secs(2);
 
 pub fn tests() -> Vec<Test> {
     use Act::{Hold, Talk, Transfer};
@@ -89,27 +84,16 @@ struct Case {
 impl Case {
     /// What the provider of this story is like. Where the PBX calls, the answer has its media right behind it. A provider that publishes
     /// where it sends from may send by then; with any other the first packets race with the daemon, and who wins is nothing to rely on.
-    fn early_media(self) -> EarlyMedia {
+    fn opens(self) -> Opens {
         match (self.dialler, self.act) {
-            (Dialler::Provider, Act::Talk | Act::Hold(_)) => EarlyMedia::OnAnswer,
-            (Dialler::Pbx, _) | (_, Act::Transfer) => EarlyMedia::OnOffer,
+            (Dialler::Provider, Act::Talk | Act::Hold(_)) => Opens::WithBoth,
+            (Dialler::Pbx, _) | (_, Act::Transfer) => Opens::WithTheReceivers,
         }
     }
-}
 
-/// When the provider's media is let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum EarlyMedia {
-    /// Once both have sent SDP.
-    OnAnswer,
-    /// Once the PBX has.
-    OnOffer,
-}
-
-impl EarlyMedia {
     /// Makes the lab's provider one of this kind.
     fn configure(self, config: String) -> Result<String> {
-        if self == Self::OnAnswer {
+        if self.opens() == Opens::WithBoth {
             return Ok(config);
         }
         let (before, after) = config
@@ -119,13 +103,6 @@ impl EarlyMedia {
         Ok(format!(
             "{before}early_media = \"on-offer\"\nmedia = {{ {words}, {after}"
         ))
-    }
-
-    fn opens(self) -> Opens {
-        match self {
-            Self::OnAnswer => Opens::WithBoth,
-            Self::OnOffer => Opens::WithTheReceivers,
-        }
     }
 }
 
@@ -231,7 +208,7 @@ fn tell(case: Case, filter: Filter) -> Result<Told> {
     let network = Network::build(Topology::Routed, Family::V4, &[])?;
     let other = other_host(&network)?;
     let config = daemon::config_with(&network, &[OUTER], Mode::Native, &[], &[OTHER.into()]);
-    let config = case.early_media().configure(config)?;
+    let config = case.configure(config)?;
     let daemon = match filter {
         Filter::None => None,
         Filter::Sipfilter(_) => Some(Daemon::start_with(&network, "sipfilter", &config)?),
@@ -263,7 +240,7 @@ fn tell(case: Case, filter: Filter) -> Result<Told> {
     }
     Ok(Told {
         trace: Trace::of(&wires, &pbx.finish()?, &addresses),
-        crossings: Crossings::of(film.frames(), &addresses, case.early_media().opens()),
+        crossings: Crossings::of(film.frames(), &addresses, case.opens()),
         rehearsal,
         live,
     })
@@ -343,19 +320,5 @@ fn call(case: Case, network: &Network, third: &Namespace, daemon: Option<&Daemon
     let calls = 1 + usize::from(second.is_some());
     second.as_mut().unwrap_or(&mut provider).command("hangup")?;
     pbx.expect("CALL_CLOSED", calls)?;
-    daemon.map_or(Ok(()), nothing_is_left)
-}
-
-fn nothing_is_left(daemon: &Daemon) -> Result<()> {
-    let deadline = Instant::now() + CLOSED;
-    loop {
-        match daemon.pinholes()? {
-            0 => return Ok(()),
-            left => ensure!(
-                Instant::now() < deadline,
-                "{left} pinholes are left after all calls ended"
-            ),
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
+    daemon.map_or(Ok(()), Daemon::wait_until_closed)
 }

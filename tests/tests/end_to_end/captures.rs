@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
-use sipfilter_daemon::view::{CallRecord, Captured};
+use sipfilter_daemon::view::Captured;
 use sipfilter_tests::lab::{
     address::{Family, Place, SIP_PORT},
     daemon::{Filter, Mode, find_program},
@@ -64,14 +64,6 @@ fn count(file: &Path, comment: &str) -> Result<usize> {
     Ok(packets.iter().filter(|line| line.contains(comment)).count())
 }
 
-/// The daemon's number for a call, which is that of its arrival: of two that are placed at once either may be the first.
-fn number_of(stage: &Stage, call_id: &str) -> Result<String> {
-    let daemon = stage.daemon.as_ref().context("a filter")?;
-    let answer = daemon.ctl(&["--json", "calls", "show", call_id])?;
-    let call: CallRecord = serde_json::from_value(answer)?;
-    Ok(call.number.to_string())
-}
-
 fn captures() -> Result<()> {
     let family = Family::V4;
     let network = Network::build(Topology::Routed, family, &[])?;
@@ -90,8 +82,9 @@ fn captures() -> Result<()> {
     let short = start(&stage, "short", &["--drops", "--seconds", "1"])?;
     thread::sleep(Duration::from_millis(500));
     stage.place_calls(Answer::AtOnce, Progress::Established)?;
-    let number = number_of(&stage, "inbound-1")?;
-    let one = start(&stage, "one", &["--call", &number])?;
+    let daemon = stage.daemon.as_ref().context("a filter")?;
+    let number = daemon.call_number("inbound-1")?;
+    let one = start(&stage, "one", &["--call", &number.to_string()])?;
     let told = file("told");
     let arguments = [
         "capture",

@@ -66,11 +66,6 @@ fn is_of(event: &Value, call: u64) -> bool {
     event["call"] == call || event["near"]["call"] == call
 }
 
-fn number(daemon: &Daemon, call: &Call) -> Result<u64> {
-    let record = daemon.ctl(&["--json", "calls", "show", &call.call_id()])?;
-    record["number"].as_u64().context("a call has a number")
-}
-
 /// `before` is in progress when somebody begins to look, `after` begins then.
 fn choices(stranger: IpAddr, before: (&Call, u64), after: &Call) -> Vec<Choice> {
     let net = match stranger {
@@ -117,7 +112,11 @@ fn filters(family: Family) -> Result<()> {
     let [first, second] = [0, 1].map(|index| stage.calls[index].clone());
     let stranger = Place::Stranger.address(family);
     let daemon = stage.daemon.as_ref().context("a filter")?;
-    let choices = choices(stranger, (&first, number(daemon, &first)?), &second);
+    let choices = choices(
+        stranger,
+        (&first, daemon.call_number(&first.call_id())?),
+        &second,
+    );
 
     let quiet = descriptors(daemon)?;
     let all = Following::start(&stage, "all", &["--json", "monitor"])?;
@@ -144,7 +143,10 @@ fn filters(family: Family) -> Result<()> {
     stage.cue(|_| true, Role::Caller, Cue::Proceed, Progress::Ended)?;
     late_media(&stage, stranger, &first)?;
     let daemon = stage.daemon.take().context("a filter")?;
-    let numbers = [number(&daemon, &first)?, number(&daemon, &second)?];
+    let numbers = [
+        daemon.call_number(&first.call_id())?,
+        daemon.call_number(&second.call_id())?,
+    ];
     ensure!(
         numbers[1] == numbers[0] + 1,
         "calls have other numbers than their order says"

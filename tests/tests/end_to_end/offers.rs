@@ -5,12 +5,7 @@
 //! Either time the simulator is shown what crossed the outer link: it must pass and drop exactly what the conversations meant it to,
 //! and count what the filter has counted.
 
-use std::{
-    collections::BTreeSet,
-    net::SocketAddr,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, net::SocketAddr, thread, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use sipfilter_tests::lab::{
@@ -27,8 +22,6 @@ use sipfilter_tests::lab::{
 };
 
 use crate::{Test, offer_cases::CASES};
-
-const CLOSED: Duration = Duration::from_secs(2);
 
 /// What is told behind a proxy: requests of both sides, in and outside of dialogs.
 const BEHIND_PROXY: [&str; 10] = [
@@ -128,7 +121,7 @@ fn hold_all(group: Group, filter: Filter) -> Result<()> {
         .chunks(at_once)
         .flat_map(|at_once| hold_at_once(&network, at_once, group.transport, proxy))
         .collect();
-    let emptied = daemon.as_ref().map_or(Ok(()), nothing_is_left);
+    let emptied = daemon.as_ref().map_or(Ok(()), Daemon::wait_until_closed);
     let live = daemon.as_ref().map(Daemon::settled_reasons).transpose()?;
     let film = capture.finish()?;
     let filtered = if live.is_some() { "_filtered" } else { "" };
@@ -230,19 +223,5 @@ fn misheard(heard: Heard, filtered: bool) -> Option<String> {
         ))
     } else {
         None
-    }
-}
-
-fn nothing_is_left(daemon: &Daemon) -> Result<()> {
-    let deadline = Instant::now() + CLOSED;
-    loop {
-        match daemon.pinholes()? {
-            0 => return Ok(()),
-            left => ensure!(
-                Instant::now() < deadline,
-                "{left} pinholes are left after all calls ended"
-            ),
-        }
-        thread::sleep(Duration::from_millis(50));
     }
 }

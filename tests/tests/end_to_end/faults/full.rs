@@ -135,17 +135,9 @@ fn slots() -> Result<()> {
         Cue::Proceed,
         Progress::Ended,
     )?;
-    soon(|| {
-        let open = stage.pinholes()?;
-        ensure!(open == 2, "{open} pinholes are open");
-        Ok(())
-    })?;
+    comes_to(&stage, 2)?;
     stage.place(Direction::Outbound, Answer::AtOnce, Progress::Established)?;
-    soon(|| {
-        let open = stage.pinholes()?;
-        ensure!(open == 4, "{open} pinholes are open");
-        Ok(())
-    })?;
+    comes_to(&stage, 4)?;
     let talks = |call: &Call| call.number == kept || call.direction == Direction::Outbound;
     stage.talk(talks, 25)?;
     ensure!(
@@ -158,9 +150,14 @@ fn slots() -> Result<()> {
         Cue::Proceed,
         Progress::Ended,
     )?;
+    comes_to(&stage, 0)
+}
+
+/// Waits until so many pinholes are open.
+fn comes_to(stage: &Stage, pinholes: usize) -> Result<()> {
     soon(|| {
         let open = stage.pinholes()?;
-        ensure!(open == 0, "{open} pinholes outlive their calls");
+        ensure!(open == pinholes, "{open} pinholes are open, not {pinholes}");
         Ok(())
     })
 }
