@@ -10,6 +10,7 @@ use std::{
     path::Path,
 };
 
+use clap::ValueEnum;
 use ipnet::IpNet;
 
 use super::{
@@ -39,6 +40,46 @@ pub struct Args {
     /// Only drops for this reason, as `stats` names it. May be repeated
     #[arg(long, value_name = "REASON", value_parser = reason)]
     reason: Vec<String>,
+    /// Only events of this kind; what was lost or missed is told in any case. May be repeated
+    #[arg(long, value_name = "KIND", value_enum)]
+    kind: Vec<Kind>,
+}
+
+/// What an event is about. Each is of one kind, but for those that tell of a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Packets that are dropped, or would be, and how many of them are shown
+    Drops,
+    /// Calls that begin, are confirmed, end
+    Calls,
+    /// SIP messages of calls
+    Messages,
+    /// Where a call's two sides want to have their media
+    Media,
+    /// Pinholes that open, change, close
+    Pinholes,
+    /// SIP that was refused, in a call or outside of any
+    Refusals,
+}
+
+impl Kind {
+    /// `None` for what tells that something is missing.
+    fn of(event: &Occurrence) -> Option<Self> {
+        match event {
+            Occurrence::Drop(_) | Occurrence::Counted { .. } => Some(Self::Drops),
+            Occurrence::CallStarted { .. } => Some(Self::Calls),
+            Occurrence::Call { what, .. } => match what {
+                Happening::Confirmed | Happening::Ended { .. } => Some(Self::Calls),
+                Happening::Message { .. } => Some(Self::Messages),
+                Happening::Media { .. } => Some(Self::Media),
+                Happening::Pinhole { .. } => Some(Self::Pinholes),
+                Happening::Refused { .. } => Some(Self::Refusals),
+                Happening::Elided { .. } => None,
+            },
+            Occurrence::Refused { .. } => Some(Self::Refusals),
+            Occurrence::Lost { .. } | Occurrence::Missed { .. } => None,
+        }
+    }
 }
 
 pub(super) fn run(args: &Args, session: &mut Session<'_>) -> Result<Outcome, CtlError> {
@@ -128,9 +169,15 @@ impl<'a> Choice<'a> {
             address,
             call,
             reason,
+            kind,
         } = self.args;
         let fits = |at: &SocketAddr| address.iter().any(|net| net.contains(&at.ip()));
-        match &event.what {
+        let is_of_kind = match Kind::of(&event.what) {
+            Some(found) => kind.is_empty() || kind.contains(&found),
+            None => true,
+        };
+        // Asked in any case: it remembers which call is wanted.
+        let is_chosen = match &event.what {
             Occurrence::Drop(packet) => {
                 let near = packet.near.as_ref().map(|near| near.call);
                 let mut ends = packet.source.iter().chain(&packet.destination);
@@ -160,7 +207,8 @@ impl<'a> Choice<'a> {
             }
             // Whoever looks must know what is missing.
             Occurrence::Lost { .. } | Occurrence::Missed { .. } => true,
-        }
+        };
+        is_chosen && is_of_kind
     }
 
     /// Remembers the number of a call that is wanted by its Call-ID, for drops near it.
@@ -334,6 +382,15 @@ mod tests {
     const DROP: &str = r#"{"at":"2026-11-21T07:18:51.704Z","event":"drop","reason":"unknown_source","verdict":"drop","interface":"eth0","direction":"in","protocol":"udp","source":"192.0.2.66:5060","destination":"203.0.113.10:5060","bytes":412,"sip":{"method":"INVITE","user_agent":"a\u001b[31m","domains":["sip.vapi.ai"]}}"#;
     const NEAR: &str = r#"{"at":"2026-11-21T07:18:51.704Z","event":"drop","reason":"no_pinhole","verdict":"would drop","interface":"eth0","direction":"in","protocol":"udp","source":"192.0.2.66:4000","destination":"203.0.113.10:10001","bytes":214,"near":{"call":2,"pinhole":"203.0.113.10:10000","how":"next_port"}}"#;
     const CALL: &str = r#"{"at":"2026-11-21T07:18:52.001Z","event":"call","call":2,"call_id":"abc@lab","kind":"pinhole","change":"opened","local":"203.0.113.10:10000","sources":[{"net":"198.51.100.20/32","ports":"40000-60000"}],"stream":"rtp"}"#;
+    const STARTED: &str = r#"{"at":"2026-11-21T07:18:51.000Z","event":"call_started","call":2,"call_id":"abc@lab","provider":"lab","direction":"inbound"}"#;
+    const MESSAGE: &str = r#"{"at":"2026-11-21T07:18:51.000Z","event":"call","call":2,"call_id":"abc@lab","kind":"message","from":"provider","method":"INVITE","sdp":true}"#;
+    const MEDIA: &str = r#"{"at":"2026-11-21T07:18:51.000Z","event":"call","call":2,"call_id":"abc@lab","kind":"media","local":[],"remote":["198.51.100.20:40000"]}"#;
+    const CONFIRMED: &str = r#"{"at":"2026-11-21T07:18:52.000Z","event":"call","call":2,"call_id":"abc@lab","kind":"confirmed"}"#;
+    const ENDED: &str = r#"{"at":"2026-11-21T07:18:59.000Z","event":"call","call":2,"call_id":"abc@lab","kind":"ended","reason":"bye_ingress"}"#;
+    const OF_CALL: &str = r#"{"at":"2026-11-21T07:18:59.000Z","event":"call","call":2,"call_id":"abc@lab","kind":"refused","refusal":"wrong_dialog"}"#;
+    const OF_NONE: &str =
+        r#"{"at":"2026-11-21T07:18:59.000Z","event":"refused","refusal":"no_dialog"}"#;
+    const MISSED: &str = r#"{"at":"2026-11-21T07:18:59.000Z","event":"missed","events":3}"#;
     const COUNTED: &str = r#"{"at":"2026-11-21T07:18:52.001Z","event":"counted","reason":"no_pinhole","packets":53000,"samples":64}"#;
 
     #[test]
@@ -360,22 +417,24 @@ mod tests {
         }
     }
 
+    /// Which of these are shown, by these arguments.
+    fn taken<'a>(arguments: &[&str], events: &[&'a str]) -> Vec<&'a str> {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            args: Args,
+        }
+        let arguments = ["monitor"].iter().chain(arguments);
+        let cli = <Cli as clap::Parser>::try_parse_from(arguments).expect("arguments");
+        let mut choice = Choice::new(&cli.args);
+        let events = events.iter().copied();
+        events.filter(|json| choice.takes(&event(json))).collect()
+    }
+
     #[test]
     fn filters_choose_and_go_together() {
         let check = |arguments: &[&str], expect: &[&str]| {
-            #[derive(clap::Parser)]
-            struct Cli {
-                #[command(flatten)]
-                args: Args,
-            }
-            let arguments = ["monitor"].iter().chain(arguments);
-            let cli = <Cli as clap::Parser>::try_parse_from(arguments).expect("arguments");
-            let mut choice = Choice::new(&cli.args);
-            let taken: Vec<_> = [CALL, DROP, NEAR, COUNTED]
-                .into_iter()
-                .filter(|json| choice.takes(&event(json)))
-                .collect();
-            assert_eq!(taken, expect);
+            assert_eq!(taken(arguments, &[CALL, DROP, NEAR, COUNTED]), expect);
         };
         check(&[], &[CALL, DROP, NEAR, COUNTED]);
         check(&["--address", "192.0.2.66"], &[DROP, NEAR]);
@@ -389,6 +448,32 @@ mod tests {
             &["--address", "203.0.113.10", "--reason", "unknown_source"],
             &[DROP],
         );
+    }
+
+    #[test]
+    fn every_event_is_of_one_kind_and_gaps_are_told_in_any_case() {
+        let all = [
+            STARTED, MESSAGE, MEDIA, CALL, NEAR, CONFIRMED, OF_CALL, OF_NONE, DROP, COUNTED, ENDED,
+        ];
+        let with_gap: Vec<&str> = all.into_iter().chain([MISSED]).collect();
+        let check = |arguments: &[&str], expect: &[&str]| {
+            let expect: Vec<&str> = expect.iter().copied().chain([MISSED]).collect();
+            assert_eq!(taken(arguments, &with_gap), expect);
+        };
+        check(&["--kind", "drops"], &[NEAR, DROP, COUNTED]);
+        check(&["--kind", "calls"], &[STARTED, CONFIRMED, ENDED]);
+        check(&["--kind", "messages"], &[MESSAGE]);
+        check(&["--kind", "media"], &[MEDIA]);
+        check(&["--kind", "pinholes"], &[CALL]);
+        check(&["--kind", "refusals"], &[OF_CALL, OF_NONE]);
+        check(&["--kind", "media", "--kind", "pinholes"], &[MEDIA, CALL]);
+        let every = Kind::value_variants().iter().map(|kind| {
+            let kind = kind.to_possible_value().expect("a name");
+            taken(&["--kind", kind.get_name()], &all).len()
+        });
+        assert_eq!(every.sum::<usize>(), all.len());
+        // A call that is wanted by its Call-ID is known by its number from its beginning on, whether that is shown or not.
+        check(&["--kind", "drops", "--call", "abc"], &[NEAR]);
     }
 
     #[test]
