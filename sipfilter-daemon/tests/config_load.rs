@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, path::Path};
 
+use sipfilter_common::settings::MAX_PROTECTED;
 use sipfilter_daemon::{
     config::{Config, LoadError, Origin, XdpMode},
     engine::settings::{EarlyMedia, MediaSource, SignallingRates, Transport},
@@ -228,4 +229,40 @@ fn addresses_come_from_the_file_or_else_from_the_interfaces() {
         ),
         "{absent}"
     );
+}
+
+#[test]
+fn addresses_that_are_protected_already_stay_so_while_there_is_room() {
+    let config = load(
+        "interfaces = [\"eth0\"]\n[pbx]\npreset = \"asterisk\"\n[[trunk]]\nprovider = \"vapi-us\"\n",
+    );
+    let addresses = |hosts: std::ops::Range<u8>| -> Vec<IpAddr> {
+        hosts.map(|host| [203, 0, 113, host].into()).collect()
+    };
+    let most = MAX_PROTECTED as u8;
+    for (own, protected, expect) in [
+        (1..2, 1..2, 1..2),
+        (2..3, 1..2, 1..3),
+        (1..2, 1..1 + most, 1..1 + most),
+        (0..1, 1..1 + most, 0..1),
+        (0..0, 1..2, 1..2),
+    ] {
+        let settings = config
+            .resolve_beside(&addresses(protected), |_| {
+                Ok::<_, String>(addresses(own.clone()))
+            })
+            .expect("an address");
+        assert_eq!(settings.pbx.addresses, addresses(expect));
+    }
+    assert!(
+        config
+            .resolve_beside(&addresses(0..1), |_| Ok::<_, String>(addresses(
+                0..1 + most
+            )))
+            .is_err()
+    );
+    let named = load(WHOLE);
+    let settings = named.resolve_beside(&addresses(0..1), |_| Ok::<_, String>(addresses(1..2)));
+    let alone = named.resolve(|_| Ok::<_, String>(Vec::new()));
+    assert_eq!(settings.expect("addresses"), alone.expect("addresses"));
 }

@@ -62,22 +62,28 @@ impl Config {
     /// IPv6 link-local addresses are left out: they mean nothing beyond their link, and no provider sits on it.
     pub fn resolve<E: fmt::Debug + fmt::Display>(
         &self,
-        mut interface_addresses: impl FnMut(&str) -> Result<Vec<IpAddr>, E>,
+        interface_addresses: impl FnMut(&str) -> Result<Vec<IpAddr>, E>,
+    ) -> Result<Settings, ResolveError<E>> {
+        self.resolve_beside(&[], interface_addresses)
+    }
+
+    /// The same with addresses that are protected already, whether an interface has them now or not. Where all of them are more than the
+    /// kernel holds, only those that an interface has.
+    pub fn resolve_beside<E: fmt::Debug + fmt::Display>(
+        &self,
+        protected: &[IpAddr],
+        interface_addresses: impl FnMut(&str) -> Result<Vec<IpAddr>, E>,
     ) -> Result<Settings, ResolveError<E>> {
         let mut settings = self.settings.clone();
         if !settings.pbx.addresses.is_empty() {
             return Ok(settings);
         }
-        let mut addresses = Vec::new();
-        for interface in &self.interfaces {
-            let own = interface_addresses(interface).map_err(|source| ResolveError::Interface {
-                interface: interface.clone(),
-                source,
-            })?;
-            addresses.extend(own.into_iter().filter(|address| !is_link_local(*address)));
-        }
-        addresses.sort_unstable();
-        addresses.dedup();
+        let own = self.own_addresses(interface_addresses)?;
+        let beside = sorted(own.iter().chain(protected).copied());
+        let addresses = match pbx::too_many(&beside) {
+            Some(_) => own,
+            None => beside,
+        };
         let interfaces = self.interfaces.join(", ");
         if addresses.is_empty() {
             return Err(ResolveError::NoAddress { interfaces });
@@ -104,6 +110,30 @@ impl Config {
         settings.pbx.addresses = addresses;
         Ok(settings)
     }
+
+    /// The interfaces' own addresses, of which [`Self::resolve`] protects all where the file names none.
+    pub fn own_addresses<E: fmt::Debug + fmt::Display>(
+        &self,
+        mut interface_addresses: impl FnMut(&str) -> Result<Vec<IpAddr>, E>,
+    ) -> Result<Vec<IpAddr>, ResolveError<E>> {
+        let mut addresses = Vec::new();
+        for interface in &self.interfaces {
+            let own = interface_addresses(interface).map_err(|source| ResolveError::Interface {
+                interface: interface.clone(),
+                source,
+            })?;
+            addresses.extend(own);
+        }
+        let lasting = addresses.into_iter().filter(|own| !is_link_local(*own));
+        Ok(sorted(lasting))
+    }
+}
+
+fn sorted(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = addresses.collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
 }
 
 fn is_link_local(address: IpAddr) -> bool {

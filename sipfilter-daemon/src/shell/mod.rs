@@ -112,7 +112,7 @@ pub async fn run(
 
     for interface in interface::absent(&config.interfaces, &present) {
         let addresses = match config.settings.pbx.addresses.is_empty() {
-            true => ", and its own addresses after a `sipfilterctl reload` then",
+            true => ", and its own addresses are protected then",
             false => "",
         };
         tracing::warn!(

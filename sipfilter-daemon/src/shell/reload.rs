@@ -8,6 +8,7 @@
 mod answer;
 mod interfaces;
 mod order;
+mod own;
 pub mod places;
 mod prepare;
 mod refusal;
@@ -22,6 +23,7 @@ pub use trial::Trial;
 
 use answer::{change_view, empty, refusal, report, unplaced};
 use interfaces::present;
+use own::Lookout;
 use places::Places;
 use prepare::{InForce, Loaded, Prepared, prepare};
 use refusal::{Refused, ReloadError};
@@ -49,6 +51,7 @@ pub struct Reloads {
     pending: Option<Pending>,
     trial: Trial,
     places: Places,
+    lookout: Lookout,
     /// What was ordered meanwhile, the oldest first.
     waiting: VecDeque<Order>,
 }
@@ -90,6 +93,7 @@ impl Reloads {
             pending: None,
             trial,
             places: Places::of(interfaces, &attachments),
+            lookout: Lookout::new(std::time::Instant::now()),
             waiting: VecDeque::new(),
         }
     }

@@ -1,4 +1,5 @@
-//! The kernel's routing socket (rtnetlink(7)): when interfaces come, go and change their names, and which XDP program is on one.
+//! The kernel's routing socket (rtnetlink(7)): when interfaces come, go, change their names and get addresses, and which XDP program is on
+//! one.
 //!
 //! It only listens and asks; what follows is decided by `reload`. Of a message it reads the header and the attribute that it is about,
 //! and nothing else: what a newer kernel says besides must not keep an interface from being told.
@@ -11,9 +12,13 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::{
     AddressFamily as LinkFamily, RouteNetlinkMessage,
+    address::AddressHeader,
     link::{LinkHeader, LinkMessage, LinkXdp},
 };
-use nix::libc::{IFLA_XDP, RTM_DELLINK, RTM_NEWLINK, RTMGRP_LINK};
+use nix::libc::{
+    IFLA_XDP, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR,
+    RTMGRP_LINK,
+};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -30,6 +35,8 @@ use super::{interface::Index, watch};
 const LINK_HEADER: usize = 16;
 /// The kernel's largest message about one interface, and several.
 const BUFFER: usize = 64 * 1024;
+/// What [`LinkEvents`] tells of.
+const GROUPS: i32 = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
 /// How long an answer may take. It is there when the request has been sent.
 const ANSWER: Duration = Duration::from_millis(200);
 
@@ -44,6 +51,8 @@ pub struct LinkEvents {
 pub struct Changes {
     /// Those that are gone, whatever has their number now.
     pub gone: Vec<Index>,
+    /// Those that have an address, which may be a new one.
+    pub addressed: Vec<Index>,
     /// The kernel could not tell all of it.
     pub is_partial: bool,
 }
@@ -55,7 +64,7 @@ impl LinkEvents {
     /// What the system says.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
-            socket: watch::watch(socket(RTMGRP_LINK as u32)?)?,
+            socket: watch::watch(socket(GROUPS as u32)?)?,
             buffer: vec![0; BUFFER],
         })
     }
@@ -90,6 +99,11 @@ impl Changes {
                 && link.interface_family == LinkFamily::Unspec
             {
                 self.gone.push(Index(link.index));
+            }
+            if kind == RTM_NEWADDR
+                && let Ok(address) = AddressHeader::parse(body)
+            {
+                self.addressed.push(Index(address.index));
             }
         }
     }
@@ -220,12 +234,15 @@ mod tests {
             message(RTM_DELLINK, 0, 4, &attribute(3, b"name")),
             // A port that leaves its bridge.
             message(RTM_DELLINK, 7, 5, &[]),
+            // `struct ifaddrmsg` has the number where `struct ifinfomsg` has it.
+            message(RTM_NEWADDR, 2, 7, &[]),
             message(RTM_DELLINK, 0, 6, &[]),
         ]
         .concat();
         let mut changes = Changes::default();
         changes.read(&all);
         assert_eq!(changes.gone, [Index(4), Index(6)]);
+        assert_eq!(changes.addressed, [Index(7)]);
         for length in 0..all.len() {
             let mut changes = Changes::default();
             changes.read(&all[..length]);

@@ -255,28 +255,28 @@ impl Network {
         }
         self.switch
             .ip(&format!("link set {OUTER_PEER} master br0"))?;
-        self.address_outer()
+        self.address_outer()?;
+        self.address_host()
+    }
+
+    /// The PBX's addresses as the outside sees them, where the edge itself has them.
+    fn address_host(&self) -> Result<()> {
+        let families: &[Family] = match self.topology {
+            Topology::Routed => &[],
+            Topology::OnHost => &[Family::V4, Family::V6],
+            Topology::Nat | Topology::NatPrivate => &[Family::V4],
+        };
+        for &family in families {
+            for place in [Place::PbxCallee, Place::PbxCaller] {
+                add(&self.edge, self.outer_stack(), place, family, Mask::Host)?;
+            }
+        }
+        Ok(())
     }
 
     fn build_inside(&self) -> Result<()> {
         let Some(pbx) = &self.behind else {
-            for family in [Family::V4, Family::V6] {
-                add(
-                    &self.edge,
-                    self.outer_stack(),
-                    Place::PbxCallee,
-                    family,
-                    Mask::Host,
-                )?;
-                add(
-                    &self.edge,
-                    self.outer_stack(),
-                    Place::PbxCaller,
-                    family,
-                    Mask::Host,
-                )?;
-            }
-            return Ok(());
+            return self.address_host();
         };
         join((&self.edge, INNER), (pbx, UPLINK))?;
         self.edge.sysctl("net.ipv4.ip_forward=1")?;
@@ -301,16 +301,8 @@ impl Network {
                 gateway.address(family)
             ))?;
         }
+        self.address_host()?;
         if self.topology.is_nat() {
-            for place in [Place::PbxCallee, Place::PbxCaller] {
-                add(
-                    &self.edge,
-                    self.outer_stack(),
-                    place,
-                    Family::V4,
-                    Mask::Host,
-                )?;
-            }
             self.translate()?;
         }
         Ok(())

@@ -1,4 +1,7 @@
-//! [`Reloads::check_interfaces`]: the programs follow the configured interfaces, also those that were deleted and made again.
+//! [`Reloads::check_interfaces`]: the programs follow the configured interfaces, also those that were deleted and made again, and the
+//! protected addresses follow theirs.
+
+use std::{net::IpAddr, time::Instant};
 
 use super::{Order, Reloads, Source};
 use crate::{
@@ -44,15 +47,41 @@ impl Reloads {
             let present = present(&config.interfaces).unwrap_or_default();
             let outer = Outer::find(&core.settings().pbx.addresses, &present);
             if outer.indices() != self.policy.settings.outer {
-                self.order(
-                    Order {
-                        source: Source::Again,
-                        asker: None,
-                    },
-                    core,
-                );
+                self.load_again(core);
             }
         }
+        if is_anew || changes.is_partial || self.places.are_of(&changes.addressed) {
+            self.lookout.doubt();
+        }
+        self.check_addresses(core);
+    }
+
+    /// Protects addresses of the interfaces that came after what is in force was loaded, where the file names none. One that goes stays
+    /// protected, so that calls outlast an interface that is made again, and one that flaps loads nothing.
+    fn check_addresses(&mut self, core: &Core) {
+        let now = Instant::now();
+        if self.is_busy() || !self.lookout.is_due(now) {
+            return;
+        }
+        let missing = unprotected(core);
+        if missing.is_empty() {
+            self.lookout.found_nothing(now);
+            return;
+        }
+        tracing::warn!(
+            addresses = ?missing,
+            "addresses that the interfaces did not have before: they are protected, too, after a reload, which begins now"
+        );
+        self.lookout.found(now);
+        self.load_again(core);
+    }
+
+    fn load_again(&mut self, core: &Core) {
+        let order = Order {
+            source: Source::Again,
+            asker: None,
+        };
+        self.order(order, core);
     }
 
     fn filter_anew(
@@ -70,6 +99,19 @@ impl Reloads {
         let attached = self.datapath.attach_pinned(&self.pins, name, mode)?;
         Ok((index, attached))
     }
+}
+
+/// The interfaces' own addresses that are not protected and are to be. What cannot be asked is as it was.
+fn unprotected(core: &Core) -> Vec<IpAddr> {
+    let config = core.config();
+    if !config.settings.pbx.addresses.is_empty() {
+        return Vec::new();
+    }
+    let mut own = config
+        .own_addresses(interface::addresses_if_there)
+        .unwrap_or_default();
+    own.retain(|address| !core.settings().pbx.addresses.contains(address));
+    own
 }
 
 /// Those that are there; it is an error where that cannot be asked.

@@ -22,7 +22,7 @@ pub enum Source {
     },
     /// What was in force before the one that waits to be confirmed.
     Before(Box<Config>),
-    /// What is in force, whose interfaces are others by now.
+    /// What is in force, whose interfaces are others by now, or have other addresses.
     Again,
 }
 

@@ -132,6 +132,12 @@ impl Places {
         matches!(name, Some(Ok(None)))
     }
 
+    /// Whether one of these is among those that are filtered.
+    pub fn are_of(&self, indices: &[Index]) -> bool {
+        let mut filtered = self.known.values().filter_map(|known| known.index);
+        filtered.any(|index| indices.contains(&index))
+    }
+
     /// The programs are on it.
     pub fn attached(&mut self, name: &str, index: Index) {
         if let Some(known) = self.known.get_mut(name) {

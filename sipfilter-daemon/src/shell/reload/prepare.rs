@@ -166,7 +166,10 @@ fn check(config: &Config, in_force: &InForce, source: &Source) -> Result<Checked
     }
     let settings = match source {
         // Those of an interface that has just been made may not be there yet.
-        Source::Again => in_force.settings.clone(),
+        Source::Again => {
+            let protected = &in_force.settings.pbx.addresses;
+            config.resolve_beside(protected, interface::addresses_if_there)?
+        }
         _ => config.resolve(interface::addresses_if_there)?,
     };
     let mut policy = KernelPolicy::new(&settings);
