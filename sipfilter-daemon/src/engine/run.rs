@@ -144,6 +144,16 @@ impl Engine {
         self.calls.behind(number).map(Call::view)
     }
 
+    /// The number of every call, in order.
+    pub fn call_numbers(&self) -> Vec<CallNumber> {
+        self.calls.numbers()
+    }
+
+    /// How many calls are not over.
+    pub fn calls_in_progress(&self) -> usize {
+        self.calls.in_progress()
+    }
+
     /// One call.
     pub fn call(&self, number: CallNumber) -> Option<CallView<'_>> {
         self.calls.call(number).map(Call::view)
@@ -162,6 +172,11 @@ impl Engine {
     /// Those behind this local address and port, in the same order.
     pub fn pinholes_behind(&self, local: Option<SocketAddr>) -> impl Iterator<Item = &Pinhole> {
         self.pinholes.behind(local)
+    }
+
+    /// How many pinholes the kernel has.
+    pub fn open_pinholes(&self) -> usize {
+        self.pinholes.open()
     }
 
     /// The pinhole at a local address and port, if the kernel was told to open one.

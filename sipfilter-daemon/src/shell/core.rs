@@ -9,11 +9,16 @@ mod report;
 mod status;
 pub mod succession;
 mod telling;
+mod work;
 
-use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    time::SystemTime,
+};
 
-pub use self::pinholes::payload_types_view;
-use self::telling::log_action;
+use self::{metrics::Count, report::Gathering, telling::log_action, work::Work};
+pub use self::{pinholes::payload_types_view, report::Gathered};
 use super::{
     api::{Order, Question},
     clock,
@@ -63,6 +68,8 @@ pub struct Core {
     watch: Watch,
     /// The calls that the packet moved that is being handled.
     moved: Vec<CallNumber>,
+    /// What is done between inputs.
+    work: VecDeque<Work>,
 }
 
 /// Where it is told what happens, for those who look on.
@@ -148,6 +155,7 @@ impl Core {
             pressure,
             watch,
             moved: Vec::new(),
+            work: VecDeque::new(),
         };
         for local in inheritance.orphans {
             tracing::info!(%local, "pinhole of a provider that is not configured any more: closed");
@@ -235,19 +243,27 @@ impl Core {
             self.handle(now, Input::CaptureLost { packets });
         }
         self.fullness.check(now, &self.engine.counters());
-        self.ledger.sweep(|local| self.writer.traffic(local));
+        self.begin_sweep();
     }
 
-    /// Answers one question; the asker may have gone.
-    pub fn answer(&self, question: Question) {
+    /// Answers one question, or begins to: what concerns all calls is told after some [`Self::work`]. The asker may have gone.
+    pub fn answer(&mut self, question: Question) {
         let now = clock::now();
         let _ = match question {
             Question::Status(asker) => asker.send(self.status(now)).map_err(drop),
             Question::Call(id, asker) => asker.send(self.record(&id, now)).map_err(drop),
             Question::Calls(page, asker) => asker.send(self.calls(&page, now)).map_err(drop),
-            Question::Metrics(asker) => asker.send(self.metrics(now)).map_err(drop),
+            Question::Metrics(asker) => {
+                let count = Box::new(Count::new(self));
+                self.work.push_back(Work::Metrics(count, asker));
+                Ok(())
+            }
             Question::Pinholes(page, asker) => asker.send(self.pinholes(&page, now)).map_err(drop),
-            Question::Report(asker) => asker.send(Box::new(self.report(now))).map_err(drop),
+            Question::Report(asker) => {
+                let gathering = Box::new(Gathering::new(self));
+                self.work.push_back(Work::Report(gathering, asker));
+                Ok(())
+            }
             Question::Closed(asker) => asker.send(self.closed(now)).map_err(drop),
         };
     }

@@ -13,6 +13,7 @@ mod strays;
 mod tests;
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
@@ -53,6 +54,13 @@ impl Ledger {
         let mut ledger = DropLedger::new(Vec::new(), Vec::new(), since);
         ledger.reconfigure(settings);
         Self(Arc::new(Mutex::new(ledger)))
+    }
+
+    /// The ledger for a report, with at most so many sources.
+    pub fn drops(&self, limit: usize) -> view::Drops {
+        // Where it is put into words, nobody waits for it.
+        let excerpt = self.lock().excerpt(limit);
+        excerpt.view()
     }
 
     /// The ledger itself, for a moment: the task that opens pinholes may be waiting for it.
@@ -107,7 +115,30 @@ impl Port {
     }
 }
 
-#[derive(Debug)]
+/// A part of the ledger, to be read while others go on writing there.
+struct Excerpt {
+    head: view::Drops,
+    /// Most packets first.
+    rows: Vec<((Reason, IpNet), Entry)>,
+    hidden: u64,
+    forgotten: u64,
+}
+
+impl Excerpt {
+    fn view(self) -> view::Drops {
+        let rows = self.rows.iter();
+        view::Drops {
+            sources: rows
+                .map(|((reason, source), entry)| entry.view(*reason, *source))
+                .collect(),
+            more_sources: self.hidden + self.forgotten,
+            forgotten_sources: self.forgotten,
+            ..self.head
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
 struct Entry {
     seen: Seen,
     destination: Option<SocketAddr>,
@@ -234,17 +265,22 @@ impl DropLedger {
             .map(|(reason, counted)| (*reason, *counted))
     }
 
-    /// The ledger for a report, with at most so many sources.
-    pub fn drops(&self, limit: usize) -> view::Drops {
-        let sources = self
-            .sources
-            .iter()
-            .map(|((reason, source), entry)| entry.view(*reason, *source))
-            .collect();
-        let mut drops = self.told(sources, limit);
-        drops.more_sources += self.forgotten;
-        drops.forgotten_sources = self.forgotten;
-        drops
+    /// What a report tells of at most so many sources.
+    fn excerpt(&self, limit: usize) -> Excerpt {
+        let mut rows: Vec<_> = self.sources.iter().collect();
+        let rank = |((reason, source), entry): &(&(Reason, IpNet), &Entry)| {
+            (Reverse(entry.seen.packets()), *source, reason.name())
+        };
+        rows.sort_by_cached_key(rank);
+        let hidden = rows.len().saturating_sub(limit) as u64;
+        rows.truncate(limit);
+        let rows = rows.into_iter();
+        Excerpt {
+            head: self.told(Vec::new(), 0),
+            rows: rows.map(|(key, entry)| (*key, entry.clone())).collect(),
+            hidden,
+            forgotten: self.forgotten,
+        }
     }
 
     /// The same of what nearly belonged to these calls, during them or afterwards: only its packets, also of a source that sent others.
@@ -305,6 +341,11 @@ impl DropLedger {
             strangers,
             more_strangers,
         }
+    }
+
+    /// Whether the ports of this call were hit, or nearly.
+    pub fn is_hit(&self, call: u64) -> bool {
+        self.hits.is_hit(call)
     }
 
     /// The calls whose ports were hit, or nearly.

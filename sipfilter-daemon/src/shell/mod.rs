@@ -55,10 +55,10 @@ use std::{
 use anyhow::Context;
 use aya_log::EbpfLogger;
 use sipfilter_common::abi::map;
-use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
+use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
 
 use self::{
-    api::{Channels, Control, Question},
+    api::{Channels, Control, Question, SocketThread},
     capture::Capture,
     core::{About, Core, Kernel, Keys, Watch},
     counters::Counters,
@@ -151,7 +151,8 @@ pub async fn run(
     let (orders, mut ordered) = mpsc::channel(api::QUEUE);
     let (configuring, mut configurations) = mpsc::channel(api::QUEUE);
     let watch = watch(&settings, redactor.clone(), log.lines);
-    let metrics = serve_metrics(config.metrics, questions.clone()).await;
+    let sockets = SocketThread::start().context("no thread for the control sockets")?;
+    let metrics = serve_metrics(config.metrics, questions.clone(), sockets.handle()).await;
     let mut control = Control::open(
         runtime_dir,
         Channels {
@@ -160,6 +161,7 @@ pub async fn run(
             configuring,
             watch: watch.clone(),
         },
+        sockets.handle(),
     )?;
 
     let attached = attach(&mut datapath, &pins, &present, config.xdp).inspect_err(|_| {
@@ -215,7 +217,7 @@ pub async fn run(
             read = capture.read(|time, input| core.handle(time, input)) => read.context("the ring buffers of signalling copies")?,
             () = sleep_until(deadline) => core.handle_timeout(clock::now()),
             // Which of what is ready comes first is chance. Whoever asks about a step of a call has seen it, so the daemon looks first, too.
-            Some(question) = asked.recv() => {
+            Some(question) = asked.recv(), if core.has_room() => {
                 capture.read_ready(|time, input| core.handle(time, input));
                 core.answer(question);
             }
@@ -223,6 +225,8 @@ pub async fn run(
                 capture.read_ready(|time, input| core.handle(time, input));
                 core.obey(order);
             }
+            // Whatever else is ready comes first: the task gives way, and looks again.
+            () = tokio::task::yield_now(), if core.has_work() => core.work(),
             _ = losses.tick() => {
                 core.check_losses();
                 control.check();
@@ -402,12 +406,14 @@ fn report_found(found: Found, pins: &Pins) {
 async fn serve_metrics(
     address: Option<SocketAddr>,
     questions: mpsc::Sender<Question>,
+    thread: &Handle,
 ) -> Option<JoinHandle<Infallible>> {
     let address = address?;
-    match metrics::bind(address).await {
+    let bound = thread.spawn(metrics::bind(address)).await;
+    match bound.unwrap_or_else(|error| Err(error.into())) {
         Ok(listener) => {
             tracing::info!(%address, "metrics for Prometheus");
-            Some(tokio::spawn(metrics::serve(listener, questions)))
+            Some(thread.spawn(metrics::serve(listener, questions)))
         }
         Err(error) => {
             tracing::warn!(%address, %error, "no metrics: name another address with `listen` under [metrics], or \"off\"");

@@ -15,8 +15,8 @@ use crate::engine::{
     pinhole::{Pinhole, Source, Stream},
 };
 
-/// Pinholes that [`Ledger::sweep`] looks at: a millisecond or two of system calls.
-const SLICE: usize = 4_000;
+/// Pinholes that [`Ledger::sweep`] looks at: a millisecond of system calls.
+const SLICE: usize = 1_000;
 /// Closed pinholes that are remembered.
 const CLOSED: usize = 1_024;
 /// So many packets one way, a second of ordinary audio, and none the other way: that is no beginning any more.
@@ -135,13 +135,10 @@ impl Ledger {
         self.closed.back()
     }
 
-    /// The open pinholes to which something came that was dropped, as far as it has been counted: where, whose, and whose provider's.
-    pub fn hit(&self) -> impl Iterator<Item = (&SocketAddr, CallNumber, &str)> {
-        let hit = self
-            .open
-            .iter()
-            .filter(|(_, entry)| entry.counted.dropped > 0);
-        hit.map(|(local, entry)| (local, entry.call, entry.provider.as_str()))
+    /// Whose an open pinhole is, and whose provider's, if something came to it that was dropped, as far as it has been counted.
+    pub fn hit(&self, local: &SocketAddr) -> Option<(CallNumber, &str)> {
+        let entry = self.open.get(local)?;
+        (entry.counted.dropped > 0).then_some((entry.call, entry.provider.as_str()))
     }
 
     /// What an open pinhole is for, and who may send.

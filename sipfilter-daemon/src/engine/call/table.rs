@@ -45,6 +45,17 @@ pub enum Room {
 struct Armed {
     deadline: Instant,
     spare: Option<Spare>,
+    is_over: bool,
+}
+
+impl Armed {
+    fn of(call: &Call, timers: &Timers) -> Self {
+        Self {
+            deadline: call.deadline(timers),
+            spare: call.spare(),
+            is_over: call.is_ended(),
+        }
+    }
 }
 
 /// All calls, the ended ones that still linger included.
@@ -58,6 +69,8 @@ pub struct CallTable {
     /// Calls that may be forgotten, in the order in which they are, by provider.
     spare: BTreeMap<ProviderId, BTreeSet<(Spare, Instant, CallNumber)>>,
     per_provider: BTreeMap<ProviderId, usize>,
+    /// How many are not over, so that nobody has to look at each to know.
+    in_progress: usize,
     next: u64,
 }
 
@@ -72,6 +85,7 @@ impl CallTable {
             deadlines: BTreeSet::new(),
             spare: BTreeMap::new(),
             per_provider: BTreeMap::new(),
+            in_progress: 0,
             next: 1,
         }
     }
@@ -79,6 +93,11 @@ impl CallTable {
     /// How many calls it holds.
     pub fn len(&self) -> usize {
         self.calls.len()
+    }
+
+    /// How many of them are not over.
+    pub fn in_progress(&self) -> usize {
+        self.in_progress
     }
 
     /// Whether it holds none.
@@ -169,6 +188,7 @@ impl CallTable {
     /// Gives every call another provider's number; [`Self::rearm`] all of them afterwards.
     pub fn renumber(&mut self, renumber: impl Fn(ProviderId) -> Option<ProviderId>) {
         self.armed.clear();
+        self.in_progress = 0;
         self.deadlines.clear();
         self.spare.clear();
         self.per_provider.clear();
@@ -200,10 +220,7 @@ impl CallTable {
         let Some(call) = self.calls.get(&number) else {
             return;
         };
-        let armed = Armed {
-            deadline: call.deadline(timers),
-            spare: call.spare(),
-        };
+        let armed = Armed::of(call, timers);
         let provider = call.provider();
         let old = self.armed.insert(number, armed);
         if old == Some(armed) {
@@ -213,6 +230,7 @@ impl CallTable {
             self.disarm(provider, number, old);
         }
         self.deadlines.insert((armed.deadline, number));
+        self.in_progress += usize::from(!armed.is_over);
         if let Some(spare) = armed.spare {
             self.spare
                 .entry(provider)
@@ -259,15 +277,16 @@ impl CallTable {
             self.per_provider.values().copied().sum::<usize>()
         );
         for (number, call) in &self.calls {
-            let (deadline, spare) = (call.deadline(timers), call.spare());
-            let armed = Armed { deadline, spare };
+            let armed = Armed::of(call, timers);
             assert_eq!(self.armed.get(number), Some(&armed), "{call:?}");
-            assert!(self.deadlines.contains(&(deadline, *number)));
+            assert!(self.deadlines.contains(&(armed.deadline, *number)));
             assert!(
-                spare.is_none() || call.planned.locals.is_empty(),
+                armed.spare.is_none() || call.planned.locals.is_empty(),
                 "{call:?}"
             );
         }
+        let in_progress = self.calls.values().filter(|call| !call.is_ended());
+        assert_eq!(self.in_progress, in_progress.count());
         let spare = self.armed.iter().filter_map(|(number, armed)| {
             let call = self.calls.get(number)?;
             Some((call.provider(), (armed.spare?, armed.deadline, *number)))
@@ -286,6 +305,7 @@ impl CallTable {
 
     fn disarm(&mut self, provider: ProviderId, number: CallNumber, armed: Armed) {
         self.deadlines.remove(&(armed.deadline, number));
+        self.in_progress -= usize::from(!armed.is_over);
         if let (Some(spare), Some(calls)) = (armed.spare, self.spare.get_mut(&provider)) {
             calls.remove(&(spare, armed.deadline, number));
         }

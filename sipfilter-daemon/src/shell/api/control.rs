@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::{Router, middleware};
-use tokio::{net::UnixListener, sync::mpsc, task::JoinHandle};
+use tokio::{net::UnixListener, runtime::Handle, sync::mpsc, task::JoinHandle};
 
 use super::{Order, Question, admin, capture, rate, read, server, watch};
 use crate::{
@@ -38,21 +38,27 @@ pub struct Channels {
 pub struct Control {
     runtime_dir: RuntimeDir,
     channels: Channels,
+    thread: Handle,
     serving: JoinHandle<()>,
     is_lost: bool,
 }
 
 impl Control {
-    /// Begins to serve.
+    /// Begins to serve, on this thread.
     ///
     /// # Errors
     /// As [`Sockets::bind`].
-    pub fn open(runtime_dir: RuntimeDir, channels: Channels) -> Result<Self, BindError> {
-        let sockets = Sockets::bind(runtime_dir.path())?;
+    pub fn open(
+        runtime_dir: RuntimeDir,
+        channels: Channels,
+        thread: &Handle,
+    ) -> Result<Self, BindError> {
+        let sockets = Sockets::bind(runtime_dir.path(), thread)?;
         Ok(Self {
             runtime_dir,
-            serving: tokio::spawn(sockets.serve(channels.clone())),
+            serving: thread.spawn(sockets.serve(channels.clone())),
             channels,
+            thread: thread.clone(),
             is_lost: false,
         })
     }
@@ -90,9 +96,9 @@ impl Control {
     fn restore(&mut self) -> Result<(), Box<dyn std::error::Error>> {
         self.runtime_dir.restore()?;
         unlink(self.runtime_dir.path());
-        let sockets = Sockets::bind(self.runtime_dir.path())?;
+        let sockets = Sockets::bind(self.runtime_dir.path(), &self.thread)?;
         self.serving.abort();
-        self.serving = tokio::spawn(sockets.serve(self.channels.clone()));
+        self.serving = self.thread.spawn(sockets.serve(self.channels.clone()));
         Ok(())
     }
 
@@ -115,11 +121,12 @@ struct Sockets {
 }
 
 impl Sockets {
-    /// Binds them, replacing those that a dead daemon left.
+    /// Binds them, replacing those that a dead daemon left. They belong to this thread.
     ///
     /// # Errors
     /// What the system says, with the path.
-    fn bind(runtime_dir: &Path) -> Result<Self, BindError> {
+    fn bind(runtime_dir: &Path, thread: &Handle) -> Result<Self, BindError> {
+        let _there = thread.enter();
         let bind = |(name, mode): (&str, u32)| {
             let path = runtime_dir.join(name);
             server::bind(&path, mode).map_err(|source| BindError { path, source })
@@ -139,7 +146,7 @@ impl Sockets {
             watch,
         } = channels;
         let redactor = watch.redactor.clone();
-        let read = read::routes(questions).merge(watch::routes(watch.clone()));
+        let read = read::routes(questions, watch.drops.clone()).merge(watch::routes(watch.clone()));
         let read = read.layer(middleware::from_fn_with_state(
             redactor.clone(),
             privacy::api::redact,

@@ -2,8 +2,8 @@
 //! `sipfilterctl`.
 //!
 //! There are two, so that the file system's permissions say who may do what: `read` is on one that its group may open, `admin` on
-//! one for the daemon's user (and root) alone. They own no state: each request asks the task that owns the engine. `control` opens
-//! the sockets, `server` bounds the connections and `rate` the requests.
+//! one for the daemon's user (and root) alone. They own no state: each request asks the task that owns the engine, from a thread of
+//! their own (`thread`). `control` opens the sockets, `server` bounds the connections and `rate` the requests.
 
 mod admin;
 mod capture;
@@ -12,6 +12,7 @@ pub mod pages;
 mod rate;
 mod read;
 pub(super) mod server;
+mod thread;
 mod watch;
 
 use std::{net::SocketAddr, time::Duration};
@@ -23,9 +24,12 @@ use axum::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::control::{ADMIN, BindError, CONTROL, Channels, Control};
 use self::pages::{Page, Rows};
-use super::{metrics::Snapshot, record::LookupError};
+pub use self::{
+    control::{ADMIN, BindError, CONTROL, Channels, Control},
+    thread::SocketThread,
+};
+use super::{core::Gathered, metrics::Snapshot, record::LookupError};
 use crate::{engine::CallNumber, view};
 
 /// A question to the task that owns the engine. Answering it changes nothing.
@@ -51,7 +55,7 @@ pub enum Question {
         oneshot::Sender<Rows<view::Pinhole, SocketAddr>>,
     ),
     /// What would enforcing have broken?
-    Report(oneshot::Sender<Box<view::Report>>),
+    Report(oneshot::Sender<Box<Gathered>>),
     /// Which ones closed last?
     Closed(oneshot::Sender<Vec<view::ClosedPinhole>>),
 }

@@ -13,9 +13,9 @@ use axum::{
 use serde::{Deserialize, Serialize};
 
 /// Calls of a page, at most.
-pub const CALLS: usize = 1_000;
+pub const CALLS: usize = 500;
 /// Pinholes of a page, at most.
-pub const PINHOLES: usize = 2_000;
+pub const PINHOLES: usize = 1_000;
 
 /// `?after=KEY&limit=N`, both as one likes.
 #[derive(Debug, Deserialize)]

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use axum::{
-    Router,
+    Json, Router,
     extract::{Path as Segment, Query, State},
     http::StatusCode,
-    response::Response,
+    response::{IntoResponse, Response},
     routing::get,
 };
 use tokio::sync::mpsc;
@@ -16,14 +16,14 @@ use super::{
     pages::{self, Asked, Page, Rows},
     record,
 };
-use crate::engine::CallNumber;
+use crate::{engine::CallNumber, shell::ledger::Ledger};
 
 /// The long lists.
 const CALLS: &str = "/v1/calls";
 const PINHOLES: &str = "/v1/pinholes";
 
 /// Everything under `/v1/` that is read.
-pub fn routes(questions: mpsc::Sender<Question>) -> Router {
+pub fn routes(questions: mpsc::Sender<Question>, drops: Ledger) -> Router {
     Router::new()
         .route(
             "/v1/status",
@@ -34,7 +34,7 @@ pub fn routes(questions: mpsc::Sender<Question>) -> Router {
         .route(PINHOLES, get(pinholes))
         .route(
             "/v1/report",
-            get(async |State(questions)| ask(questions, Question::Report).await),
+            get(move |State(questions)| report(questions, drops)),
         )
         .route(
             "/v1/pinholes/closed",
@@ -47,6 +47,13 @@ pub fn routes(questions: mpsc::Sender<Question>) -> Router {
             )
         })
         .with_state(questions)
+}
+
+async fn report(questions: mpsc::Sender<Question>, drops: Ledger) -> Response {
+    match answer(questions, Question::Report).await {
+        Some(gathered) => Json(gathered.report(&drops)).into_response(),
+        None => no_answer(),
+    }
 }
 
 async fn calls(

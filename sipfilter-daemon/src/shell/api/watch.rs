@@ -62,7 +62,7 @@ struct WantedDrops {
 async fn drops(State(watch): State<Watch>, Query(wanted): Query<WantedDrops>) -> Response {
     let limit = wanted.limit.unwrap_or(ROWS);
     let Some(calls) = wanted.call else {
-        let drops = watch.drops.lock().drops(limit);
+        let drops = watch.drops.drops(limit);
         return Json(drops).into_response();
     };
     let numbers: Result<BTreeSet<u64>, _> = calls.split(',').map(str::parse).collect();

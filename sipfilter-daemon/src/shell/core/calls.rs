@@ -29,11 +29,6 @@ impl Core {
         Rows::of(page, behind, |call| (call.number, self.call(&call, now)))
     }
 
-    /// The engine remembers ended calls for a while, so that late messages open nothing; they are not in progress any more.
-    pub(super) fn calls_in_progress(&self) -> impl Iterator<Item = CallView<'_>> {
-        self.engine.calls().filter(is_in_progress)
-    }
-
     fn call(&self, call: &CallView<'_>, now: Instant) -> view::Call {
         view::Call {
             number: call.number.0,
@@ -93,7 +88,8 @@ impl Core {
     }
 }
 
-fn is_in_progress(call: &CallView<'_>) -> bool {
+/// The engine remembers ended calls for a while, so that late messages open nothing; they are not in progress any more.
+pub(super) fn is_in_progress(call: &CallView<'_>) -> bool {
     !matches!(call.state, CallState::Ended(_))
 }
 

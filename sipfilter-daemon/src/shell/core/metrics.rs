@@ -1,13 +1,13 @@
 //! What the engine's owner tells Prometheus. It reads, and asks the kernel for its counters only.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use sipfilter_common::abi::ABI_VERSION;
 
-use super::Core;
+use super::{Core, calls::is_in_progress};
 use crate::{
     engine::{
-        CallState, CallView, Instant,
+        CallNumber, CallState, CallView, Instant,
         pinhole::Stream,
         settings::{Enforcement, ProviderId},
     },
@@ -16,38 +16,20 @@ use crate::{
 
 /// How long an answered call may take until both sides are heard: ringback and greetings are one way, too.
 const SETTLED: Duration = Duration::from_secs(5);
+/// Calls, and pinholes, that are looked at at once.
+const CALLS: usize = 500;
+const PINHOLES: usize = 2_000;
 const STATES: [&str; 4] = ["inviting", "ringing", "challenged", "confirmed"];
 
 impl Core {
-    pub(super) fn metrics(&self, now: Instant) -> Snapshot {
-        let names: Vec<&str> = self
-            .settings
-            .providers
-            .iter()
-            .map(|provider| provider.name.as_str())
-            .collect();
-        let mut calls = Tally::of(names.len(), &STATES);
-        let mut one_way = Tally::of(names.len(), &Silent::ALL.map(Silent::name));
-        let mut in_progress = 0;
-        for call in self.calls_in_progress() {
-            in_progress += 1;
-            if let Some(silent) = self.one_way(&call, now) {
-                one_way.add(call.provider, silent.name());
-            }
-            calls.add(call.provider, call.state.name());
-        }
-        let streams = Stream::ALL.map(Stream::name);
-        let mut pinholes = Tally::of(names.len(), &streams);
-        let mut open = 0;
-        for pinhole in self.engine.pinholes() {
-            open += 1;
-            pinholes.add(pinhole.provider, pinhole.stream.name());
-        }
+    pub(super) fn metrics(&self, count: Count, now: Instant) -> Snapshot {
         let mut providers = self.ledger.totals().clone();
-        for name in &names {
-            providers.entry((*name).to_owned()).or_default();
+        for provider in &self.settings.providers {
+            providers.entry(provider.name.clone()).or_default();
         }
         let adopted = self.engine.adopted_pinholes() as u64;
+        let open = self.engine.open_pinholes() as u64;
+        let in_progress = self.engine.calls_in_progress() as u64;
         let limits = &self.settings.limits;
         Snapshot {
             version: env!("CARGO_PKG_VERSION"),
@@ -76,9 +58,9 @@ impl Core {
                 .unwrap_or_default(),
             engine: self.engine.counters().readings().collect(),
             providers,
-            calls: calls.named(self),
-            one_way: one_way.named(self),
-            pinholes: pinholes.named(self),
+            calls: count.calls.named(self),
+            one_way: count.one_way.named(self),
+            pinholes: count.pinholes.named(self),
             adopted,
             reading: self.reading.histogram().clone(),
             opening: self.opening.histogram().clone(),
@@ -96,6 +78,66 @@ impl Core {
             return None;
         }
         self.ledger.one_way(call.pinholes)
+    }
+}
+
+/// Calls and pinholes, counted as far as somebody has looked.
+pub(super) struct Count {
+    calls: Tally,
+    one_way: Tally,
+    pinholes: Tally,
+    next: Next,
+}
+
+/// Behind which call, or which pinhole, the next look begins.
+#[derive(Clone, Copy)]
+enum Next {
+    Calls(Option<CallNumber>),
+    Pinholes(Option<SocketAddr>),
+}
+
+impl Count {
+    pub fn new(core: &Core) -> Self {
+        let providers = core.settings.providers.len();
+        Self {
+            calls: Tally::of(providers, &STATES),
+            one_way: Tally::of(providers, &Silent::ALL.map(Silent::name)),
+            pinholes: Tally::of(providers, &Stream::ALL.map(Stream::name)),
+            next: Next::Calls(None),
+        }
+    }
+
+    /// Looks at the next ones. Tells whether there may be more.
+    pub fn look(&mut self, core: &Core, now: Instant) -> bool {
+        match self.next {
+            Next::Calls(behind) => {
+                let mut last = None;
+                for call in core.engine.calls_behind(behind).take(CALLS) {
+                    last = Some(call.number);
+                    if !is_in_progress(&call) {
+                        continue;
+                    }
+                    if let Some(silent) = core.one_way(&call, now) {
+                        self.one_way.add(call.provider, silent.name());
+                    }
+                    self.calls.add(call.provider, call.state.name());
+                }
+                self.next = match last {
+                    Some(_) => Next::Calls(last),
+                    None => Next::Pinholes(None),
+                };
+                true
+            }
+            Next::Pinholes(behind) => {
+                let mut last = None;
+                for pinhole in core.engine.pinholes_behind(behind).take(PINHOLES) {
+                    last = Some(pinhole.local);
+                    self.pinholes.add(pinhole.provider, pinhole.stream.name());
+                }
+                self.next = Next::Pinholes(last);
+                last.is_some()
+            }
+        }
     }
 }
 

@@ -1,4 +1,7 @@
 //! What enforcing would have broken, over the whole run: the kernel's counts of each call's pinholes, and the samples of who sent it.
+//!
+//! The engine's owner gathers what it knows of calls, some of them at a time ([`Gathering`]); whoever asked adds who else was dropped, and
+//! judges ([`Gathered::report`]), which takes a while and needs nothing of the engine.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,44 +16,97 @@ use crate::{
     shell::{
         clock,
         harm::{Harmed, Hit},
+        ledger::{DropLedger, Ledger},
     },
     view,
 };
 
+/// Calls that are looked at at once.
+const SLICE: usize = 150;
 /// Calls that are told one by one.
 const CALLS: usize = 1_000;
 /// Sources of the rest that are told.
 const SOURCES: usize = 100;
 
-impl Core {
-    pub(super) fn report(&self, now: Instant) -> view::Report {
-        let drops = self.watch.drops.lock();
-        let mut calls = self.harmed();
-        for number in drops.hit_calls() {
-            calls.entry(CallNumber(number)).or_default();
-        }
-        let mut calls: Vec<view::ReportedCall> = calls
-            .into_iter()
-            .map(|(number, harmed)| {
-                let nets = self.own_nets(number, &harmed);
-                let is_own = |ip: IpAddr| nets.iter().any(|net| net.contains(&ip));
-                self.reported(number, harmed, drops.hits(number.0, is_own))
-            })
-            .collect();
-        let all = drops.drops(usize::MAX);
-        let strangers = drops.strangers(usize::MAX);
-        drop(drops);
+/// What is known of calls by now.
+pub(super) struct Gathering {
+    /// Those that are still to be looked at.
+    numbers: std::vec::IntoIter<CallNumber>,
+    /// Those that are told, what weighs most first.
+    calls: BTreeMap<(bool, bool, u64), view::ReportedCall>,
+    /// How many are not.
+    beyond: u64,
+    losers: usize,
+    silent: usize,
+}
 
-        calls.sort_by_key(|call| (!call.loses_media, call.only_others, call.number));
-        let beyond = calls.len().saturating_sub(CALLS) as u64;
-        let silent = calls.iter().filter(|call| call.only_others).count();
-        let losers = calls.iter().filter(|call| call.loses_media).count() - silent;
-        calls.truncate(CALLS);
+impl Gathering {
+    pub fn new(core: &Core) -> Self {
+        let hit = core.watch.drops.lock().hit_calls().collect::<Vec<_>>();
+        let mut numbers = core.engine.call_numbers();
+        numbers.extend(core.harm.calls().keys().copied());
+        numbers.extend(hit.into_iter().map(CallNumber));
+        numbers.sort_unstable();
+        numbers.dedup();
+        Self {
+            numbers: numbers.into_iter(),
+            calls: BTreeMap::new(),
+            beyond: 0,
+            losers: 0,
+            silent: 0,
+        }
+    }
+
+    /// Looks at the next ones. Tells whether there may be more.
+    pub fn look(&mut self, core: &Core) -> bool {
+        let drops = core.watch.drops.lock();
+        let numbers: Vec<CallNumber> = self.numbers.by_ref().take(SLICE).collect();
+        for number in numbers {
+            if let Some(call) = core.reported(number, &drops) {
+                self.add(call);
+            }
+        }
+        self.numbers.len() > 0
+    }
+
+    fn add(&mut self, call: view::ReportedCall) {
+        self.silent += usize::from(call.only_others);
+        self.losers += usize::from(call.loses_media && !call.only_others);
+        let key = (!call.loses_media, call.only_others, call.number);
+        self.calls.insert(key, call);
+        if self.calls.len() > CALLS {
+            self.calls.pop_last();
+            self.beyond += 1;
+        }
+    }
+}
+
+/// What the engine's owner has gathered for a report.
+#[derive(Debug)]
+pub struct Gathered {
+    /// Without what others than the calls tell.
+    report: view::Report,
+    losers: usize,
+    silent: usize,
+    /// Calls that were hit and are not remembered.
+    forgotten: u64,
+    /// Where providers' signalling comes from.
+    signalling: Vec<IpNet>,
+}
+
+impl Gathered {
+    /// The report, with what the ledger knows of who was dropped.
+    pub fn report(self, drops: &Ledger) -> Box<view::Report> {
+        let all = drops.drops(usize::MAX);
+        let strangers = drops.lock().strangers(usize::MAX);
         // Where egress is only counted, what leaves is sampled and passes all the same.
         let ruled_out: BTreeSet<&str> = all.reasons.iter().map(|row| row.reason.as_str()).collect();
         let is_ruled_out =
             |source: &view::DroppedSource| ruled_out.contains(source.reason.as_str());
-        let is_sip = |source: &view::DroppedSource| self.signals(source.source.addr());
+        let is_sip = |source: &view::DroppedSource| {
+            let address = source.source.addr();
+            self.signalling.iter().any(|net| net.contains(&address))
+        };
         let is_calls = |source: &view::DroppedSource| {
             source
                 .near
@@ -64,7 +120,7 @@ impl Core {
             .partition(is_sip);
         let signalling = view::ReportedSignalling {
             providers,
-            limited: self.limited_sources(),
+            limited: self.report.signalling.limited,
             claims: strangers
                 .strangers
                 .into_iter()
@@ -72,47 +128,84 @@ impl Core {
                 .collect(),
         };
         let hidden = others.len().saturating_sub(SOURCES) as u64;
-        let more_calls = self.harm.more() + beyond;
-        let calls_answered = self.engine.counters().calls_confirmed;
         let objections = objections(
-            calls_answered,
-            (losers, silent),
-            self.harm.more(),
+            self.report.calls_answered,
+            (self.losers, self.silent),
+            self.forgotten,
             &signalling,
         );
-        let seconds = now.since(self.about.started).as_secs_f64();
-        view::Report {
+        Box::new(view::Report {
+            safe_to_enforce: objections.is_empty(),
+            objections,
+            signalling,
+            rest: others.into_iter().take(SOURCES).collect(),
+            more_sources: all.more_sources + hidden,
+            reasons: all.reasons,
+            ..self.report
+        })
+    }
+}
+
+impl Core {
+    pub(super) fn gathered(&self, gathering: Gathering, now: Instant) -> Gathered {
+        let providers = self.settings.providers.iter();
+        let report = view::Report {
             since: view::time(clock::wall(self.about.started)),
-            seconds,
+            seconds: now.since(self.about.started).as_secs_f64(),
             enforcement: match self.settings.filtering.enforcement {
                 Enforcement::Observe => "observe",
                 Enforcement::Enforce => "enforce",
             }
             .to_owned(),
-            safe_to_enforce: objections.is_empty(),
-            objections,
-            calls_answered,
-            calls,
-            more_calls,
-            signalling,
-            rest: others.into_iter().take(SOURCES).collect(),
-            more_sources: all.more_sources + hidden,
-            reasons: all.reasons,
+            safe_to_enforce: false,
+            objections: Vec::new(),
+            calls_answered: self.engine.counters().calls_confirmed,
+            calls: gathering.calls.into_values().collect(),
+            more_calls: self.harm.more() + gathering.beyond,
+            signalling: view::ReportedSignalling {
+                providers: Vec::new(),
+                limited: self.limited_sources(),
+                claims: Vec::new(),
+            },
+            rest: Vec::new(),
+            more_sources: 0,
+            reasons: Vec::new(),
+        };
+        Gathered {
+            report,
+            losers: gathering.losers,
+            silent: gathering.silent,
+            forgotten: self.harm.more(),
+            signalling: providers
+                .flat_map(|provider| provider.signalling.iter().copied())
+                .collect(),
         }
     }
 
-    /// Calls whose pinholes were hit: closed ones, and open ones as they are now.
-    fn harmed(&self) -> BTreeMap<CallNumber, Harmed> {
-        let mut calls = self.harm.calls().clone();
-        for (local, call, provider) in self.ledger.hit() {
-            let Some(hit) = self.hit(local) else {
-                continue;
-            };
-            let harmed = calls.entry(call).or_default();
+    /// A call whose pinholes were hit, closed ones and open ones as they are now, or nearly; `None` if it was not.
+    fn reported(&self, number: CallNumber, drops: &DropLedger) -> Option<view::ReportedCall> {
+        let mut harmed = self.harm.calls().get(&number).cloned().unwrap_or_default();
+        if let Some(call) = self.engine.call(number) {
+            for local in call.pinholes {
+                self.add_open(&mut harmed, number, local);
+            }
+        }
+        if harmed.pinholes.is_empty() && !drops.is_hit(number.0) {
+            return None;
+        }
+        let nets = self.own_nets(number, &harmed);
+        let is_own = |ip: IpAddr| nets.iter().any(|net| net.contains(&ip));
+        Some(self.judged(number, harmed, drops.hits(number.0, is_own)))
+    }
+
+    fn add_open(&self, harmed: &mut Harmed, number: CallNumber, local: &SocketAddr) {
+        let Some((_, provider)) = self.ledger.hit(local).filter(|(call, _)| *call == number) else {
+            return;
+        };
+        if let Some(hit) = self.hit(local) {
             provider.clone_into(&mut harmed.provider);
             harmed.pinholes.push(hit);
         }
-        calls
     }
 
     fn hit(&self, local: &SocketAddr) -> Option<Hit> {
@@ -136,7 +229,7 @@ impl Core {
         nets
     }
 
-    fn reported(
+    fn judged(
         &self,
         number: CallNumber,
         harmed: Harmed,
@@ -163,13 +256,6 @@ impl Core {
             pinholes: harmed.pinholes.iter().map(pinhole_view).collect(),
             sources,
         }
-    }
-
-    fn signals(&self, address: IpAddr) -> bool {
-        let providers = self.settings.providers.iter();
-        providers
-            .flat_map(|provider| &provider.signalling)
-            .any(|net| net.contains(&address))
     }
 }
 

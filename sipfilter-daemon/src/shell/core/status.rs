@@ -40,8 +40,8 @@ impl Core {
                 .iter()
                 .map(|provider| provider.name.clone())
                 .collect(),
-            calls: self.calls_in_progress().count(),
-            pinholes: self.engine.pinholes().count(),
+            calls: self.engine.calls_in_progress(),
+            pinholes: self.engine.open_pinholes(),
             adopted_pinholes: self.engine.adopted_pinholes(),
             reading: self.reading.view(),
             opening: self.opening.view(),

@@ -66,10 +66,7 @@ impl Core {
         }
 
         let now = clock::now();
-        let before = (
-            self.calls_in_progress().count(),
-            self.engine.pinholes().count(),
-        );
+        let before = (self.engine.calls_in_progress(), self.engine.open_pinholes());
         let unprotected = self.writer.accept(succession, &next.settings.providers);
         self.provisionals = provisionals;
         self.pressure.set_outer(next.outer);
@@ -82,13 +79,14 @@ impl Core {
             places: std::mem::take(&mut self.about.places),
         };
         self.engine.reconfigure(now, next.settings);
+        self.renumber_work();
         self.drain(now);
         for local in unprotected {
             self.handle(now, Input::PinholeIdle { local });
         }
         Ok(Effect {
-            calls_ended: before.0.saturating_sub(self.calls_in_progress().count()),
-            pinholes_closed: before.1.saturating_sub(self.engine.pinholes().count()),
+            calls_ended: before.0.saturating_sub(self.engine.calls_in_progress()),
+            pinholes_closed: before.1.saturating_sub(self.engine.open_pinholes()),
         })
     }
 

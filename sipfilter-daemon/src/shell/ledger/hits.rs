@@ -97,6 +97,11 @@ impl Hits {
         hit.near.clone_from(near);
     }
 
+    /// Whether this one was hit.
+    pub fn is_hit(&self, call: u64) -> bool {
+        self.calls.contains_key(&call)
+    }
+
     /// The calls that were hit.
     pub fn calls(&self) -> impl Iterator<Item = u64> {
         self.calls.keys().copied()

@@ -81,7 +81,7 @@ fn samples_stand_for_what_was_not_sampled_and_most_come_first() {
     }
     ledger.handle_count(Reason::NoPinhole, 1, false);
     ledger.handle_count(Reason::UnknownSource, 1_001, true);
-    let drops = ledger.drops(1);
+    let drops = ledger.excerpt(1).view();
     let reasons: Vec<_> = drops
         .reasons
         .iter()
@@ -171,7 +171,7 @@ fn a_flood_of_sources_pushes_out_those_with_least_and_is_counted() {
         add(&mut ledger, &sample, 1.0 + f64::from(number % 5));
     }
     assert!(ledger.sources.len() <= MAX_SOURCES);
-    let drops = ledger.drops(10);
+    let drops = ledger.excerpt(10).view();
     assert_eq!(drops.sources[0].source.to_string(), "192.0.2.66/32");
     assert_eq!(drops.more_sources + 10, 20_001, "none is lost uncounted");
 }
@@ -267,7 +267,7 @@ fn what_nearly_belonged_to_a_call_is_its_own_packets_only_also_late_ones() {
     let one = ledger.drops_near(&[1, 2].into(), 1);
     assert_eq!((one.sources.len(), one.more_sources), (1, 2));
     // All of it is one source of one reason.
-    assert_eq!(ledger.drops(9).sources[0].packets, 115);
+    assert_eq!(ledger.excerpt(9).view().sources[0].packets, 115);
     let late: Vec<_> = ledger.hit_calls().collect();
     assert_eq!(late, [1, 2], "what came late is nobody's loss");
     assert_eq!(ledger.hits(1, |_| false)[0].packets, 3);
