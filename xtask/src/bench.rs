@@ -13,7 +13,7 @@ use crate::lab;
 use crate::project::Project;
 use crate::setup::Purpose;
 
-/// Measure what sipfilter costs; without a name, everything but `engine` (needs root).
+/// Measure what sipfilter costs; without a name, everything but `engine` and `questions` (needs root).
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Which benches.
@@ -37,6 +37,8 @@ pub struct Arguments {
 enum Bench {
     /// Time, allocations and memory of SIP messages and whole calls in the engine, on the host (alone, without root).
     Engine,
+    /// How long questions hold up the task that opens pinholes, with many calls (alone).
+    Questions,
     /// Time per packet and verdict in the kernel, against xdp-filter.
     Verdict,
     /// Packets dropped per second, against nftables.
@@ -51,6 +53,12 @@ enum Bench {
     Load,
 }
 
+/// Benches that are targets of packages.
+const OWN: [(Bench, &str, &str); 2] = [
+    (Bench::Engine, "sipfilter-daemon", "engine"),
+    (Bench::Questions, "sipfilter-tests", "questions"),
+];
+
 /// Builds and measures.
 pub fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
     let Arguments {
@@ -60,11 +68,13 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
         quick,
         report,
     } = arguments;
-    if benches.contains(&Bench::Engine) {
-        if benches.len() > 1 {
-            bail!("`engine` prints its own document: run it alone");
+    for (bench, package, name) in OWN {
+        if benches.contains(&bench) {
+            if benches.len() > 1 {
+                bail!("`{name}` prints its own document: run it alone");
+            }
+            return target(project, package, name, *json);
         }
-        return engine(project, *json);
     }
     let names = benches
         .iter()
@@ -91,10 +101,10 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
     )
 }
 
-/// The daemon's own bench target, optimised.
-fn engine(project: &Project, json: bool) -> Result<ExitCode> {
+/// A package's own bench target, optimised.
+fn target(project: &Project, package: &str, name: &str, json: bool) -> Result<ExitCode> {
     let cargo = project.cargo("bench").arg("--quiet");
-    let cargo = cargo.args(["--package", "sipfilter-daemon", "--bench", "engine"]);
+    let cargo = cargo.args(["--package", package, "--bench", name]);
     let cargo = if json {
         cargo.args(["--", "--json"])
     } else {

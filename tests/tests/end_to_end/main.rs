@@ -27,6 +27,7 @@ mod offers;
 mod privacy;
 mod promises;
 mod provisional;
+mod questions;
 mod reasons;
 mod reload;
 mod report;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         .chain(agents::tests())
         .chain(floods::tests())
         .chain(offers::tests())
+        .chain(questions::tests())
         .chain(terms::tests())
         .chain(reasons::tests())
         .chain(rights::tests())
