@@ -4,12 +4,15 @@
 //! case table by `BPF_PROG_TEST_RUN`, and then a few real calls through a real daemon attached to veth, with attackers around.
 //!
 //! The guest is an archive in memory of busybox, the tests and the libraries that they name; there is no disk and no network
-//! card. QEMU emulates the processor: nested virtualization is not to be had everywhere, and speed is not what is tested.
+//! card. QEMU emulates the processor: nested virtualization is not to be had everywhere, and speed is not what is tested. All machines
+//! run at the same time, because each uses one processor for most of its time; what they say is told one after the other.
 
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use sipfilter_ebpf_toolchain::ToolsDir;
@@ -28,6 +31,9 @@ const PROGRAMS: [&str; 6] = ["ethtool", "ip", "nsenter", "setpriv", "sipp", "tcp
 
 /// What an emulated machine may take; a loaded host needs several times the usual half minute.
 const BOUND: &str = "600";
+
+/// Processors of one machine: its tests run one after the other, and little runs beside them.
+const MOST_PROCESSORS: usize = 2;
 
 /// What the guest must say of each of its tests.
 const TESTS: [&str; 2] = ["policy", "calls"];
@@ -64,27 +70,64 @@ pub fn test_all(project: &Project) -> Result<()> {
     test(project, SERIES)
 }
 
-/// Boots the kernels one after the other; one that fails does not keep the next from running.
+/// Boots the kernels; one that fails does not keep the others from running.
 fn test(project: &Project, chosen: impl IntoIterator<Item = &'static str>) -> Result<()> {
     setup::ensure(project, &[Purpose::Build, Purpose::Lab, Purpose::Kernels])?;
     if let Some(obstacle) = obstacle() {
         bail!("{obstacle}");
     }
     let programs = step("building the programs and their tests", || build(project))?;
+    let mut machines = Vec::new();
     let mut failed = Vec::new();
     for series in chosen {
-        let result = step(&format!("Linux {series} in an emulated machine"), || {
+        let machine = step(&format!("a machine for Linux {series}"), || {
             let kernel = Kernel::fetch(project, series)?;
             let guest = Guest::assemble(project, &kernel, &programs)?;
-            guest.boot(project, &kernel)
+            Ok((kernel, guest))
         });
-        if let Err(error) = result {
-            eprintln!("error: {error:#}");
-            failed.push(series);
+        match machine {
+            Ok(machine) => machines.push(machine),
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                failed.push(series.to_owned());
+            }
+        }
+    }
+    ensure!(!machines.is_empty(), "failed: Linux {}", failed.join(", "));
+    let names: Vec<&str> = machines
+        .iter()
+        .map(|(kernel, _)| kernel.series.as_str())
+        .collect();
+    let what = format!("Linux {}, emulated at the same time", names.join(" and "));
+    let outcomes = step(&what, || Ok(boot_all(&project.root, &machines)))?;
+    for ((kernel, _), outcome) in machines.iter().zip(outcomes) {
+        match outcome {
+            Ok(lines) => lines.iter().for_each(|line| eprintln!("    {line}")),
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                failed.push(kernel.series.clone());
+            }
         }
     }
     ensure!(failed.is_empty(), "failed: Linux {}", failed.join(", "));
     Ok(())
+}
+
+/// Runs all machines to their ends. Tells of each, in their order, what is worth saying, or what is wrong.
+fn boot_all(root: &Path, machines: &[(Kernel, Guest)]) -> Vec<Result<Vec<String>>> {
+    let here = thread::available_parallelism().map_or(1, usize::from);
+    let processors = (here / machines.len().max(1)).clamp(1, MOST_PROCESSORS);
+    thread::scope(|scope| {
+        let running: Vec<_> = machines
+            .iter()
+            .map(|(kernel, guest)| scope.spawn(move || guest.boot(root, kernel, processors)))
+            .collect();
+        let ended = running.into_iter().map(|machine| {
+            let outcome = machine.join();
+            outcome.unwrap_or_else(|_| bail!("whoever waited for the machine panicked"))
+        });
+        ended.collect()
+    })
 }
 
 /// The programs under test, by the name that they have in the guest.
@@ -276,22 +319,15 @@ impl Guest {
         Ok(guest)
     }
 
-    /// Runs the machine to its end, and believes only what the guest says of every test.
-    fn boot(&self, project: &Project, kernel: &Kernel) -> Result<()> {
+    /// Runs the machine to its end, and believes only what the guest says of every test. Tells what is worth saying.
+    fn boot(&self, root: &Path, kernel: &Kernel, processors: usize) -> Result<Vec<String>> {
+        let begin = Instant::now();
         let log = File::create(&self.log)?;
         let status = Command::new("timeout")
             .args(["--kill-after=5", BOUND])
             .args(["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max"])
-            .args([
-                "-m",
-                "1G",
-                "-smp",
-                "2",
-                "-nic",
-                "none",
-                "-nographic",
-                "-no-reboot",
-            ])
+            .args(["-m", "1G", "-smp", &processors.to_string()])
+            .args(["-nic", "none", "-nographic", "-no-reboot"])
             .arg("-kernel")
             .arg(kernel.image()?)
             .arg("-initrd")
@@ -300,30 +336,29 @@ impl Guest {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            .current_dir(&project.root)
+            .current_dir(root)
             .status()
             .context("cannot start qemu-system-x86_64")?;
         let said = String::from_utf8_lossy(&fs::read(&self.log)?).into_owned();
         let outcome = judge(&said, &kernel.series);
         let complaint = match (&outcome, status.success()) {
             (Ok(release), true) => {
-                eprintln!("    {release}: {}", TESTS.join(", "));
-                for line in said.lines().filter(|line| line.starts_with("VERIFIER ")) {
-                    eprintln!("    {}", line.trim_end());
-                }
-                return Ok(());
+                let seconds = begin.elapsed().as_secs_f64();
+                let verifier = said.lines().filter(|line| line.starts_with("VERIFIER "));
+                let head = format!("{release}: {}, after {seconds:.1} s", TESTS.join(", "));
+                let lines = verifier.map(|line| line.trim_end().to_owned());
+                return Ok([head].into_iter().chain(lines).collect());
             }
             (Ok(_), false) => format!("the machine did not end by itself ({status})"),
             (Err(complaint), _) => complaint.to_string(),
         };
-        let lines: Vec<&str> = said.lines().collect();
-        for line in lines.iter().skip(lines.len().saturating_sub(60)) {
-            eprintln!("    | {line}");
-        }
+        let lines: Vec<String> = said.lines().map(|line| format!("    | {line}")).collect();
+        let last = lines.len().saturating_sub(60);
         bail!(
-            "Linux {}: {complaint}; all that it printed is in {}",
+            "Linux {}: {complaint}; all that it printed is in {}, and last\n{}",
             kernel.series,
-            self.log.display()
+            self.log.display(),
+            lines.get(last..).unwrap_or_default().join("\n")
         );
     }
 }
