@@ -50,15 +50,14 @@ pub mod map {
         SIGNALLING_IN,
         SIGNALLING_OUT,
     ];
-    /// Array of [`crate::value::Place`]: which pinhole is on which protected address and port. Filled from the pinholes'
-    /// own words.
+    /// Array of [`crate::place::Place`], one for each port of each protected address: what it is for, and which pinhole is there. Filled
+    /// from the settings and the pinholes' own words; the programs change one bit of it.
     pub const PLACES: &str = "PLACES";
     /// Every map of the policy: made and filled anew for each load of the programs, so that no program ever sees half of one.
-    pub const POLICY: [&str; 8] = [
+    pub const POLICY: [&str; 7] = [
         PLACES,
         PROVIDERS4,
         PROVIDERS6,
-        SOURCE_FILTER,
         ALLOWED4,
         ALLOWED6,
         MEDIA_LIMITS4,
@@ -66,8 +65,6 @@ pub mod map {
     ];
     /// Longest-prefix match on IPv4 sources: [`crate::value::AllowList`].
     pub const ALLOWED4: &str = "ALLOWED4";
-    /// Array of words with a bit for each beginning of an address that a signalling prefix may have ([`crate::key::FilterPlace`]).
-    pub const SOURCE_FILTER: &str = "SOURCE_FILTER";
     /// The same for IPv6.
     pub const ALLOWED6: &str = "ALLOWED6";
     /// Longest-prefix match on IPv4 destinations: [`crate::value::MediaLimits`].
@@ -92,6 +89,8 @@ pub mod map {
     pub const SAMPLE_GRANTS: &str = "SAMPLE_GRANTS";
     /// The load-time constants ([`crate::settings::Settings`]), a global of the object.
     pub const SETTINGS: &str = "SETTINGS";
+    /// Words with a bit for each beginning of an address that a signalling prefix may have ([`crate::key::FilterPlace`]), another.
+    pub const SOURCE_FILTER: &str = "SOURCE_FILTER";
 }
 
 /// Pinholes per family, and slots, unless the configuration says otherwise.
@@ -142,7 +141,7 @@ mod user {
         budget::SourceSpending,
         value::Pinhole<addr::Ipv4>,
         value::Pinhole<addr::Ipv6>,
-        value::Place,
+        crate::place::Place,
         value::SlotCounts,
         value::ProviderRule,
         value::AllowList,

@@ -15,7 +15,8 @@ use crate::{
     budget::{Class, SourceSpending, SourceSpent},
     classify::{FamilyTables, FragmentFate, LocalEnd, Tables, provisional::for_each_place},
     key::{FlowKey, FragmentKey, PinholeKey, PortPlace, SourceKey},
-    settings::Settings,
+    place::Place,
+    settings::{Mode, Settings},
     value::{AllowList, Budget, MediaLimits, MediaPorts, Pinhole, ProviderRule, Provisional, Slot},
 };
 
@@ -108,6 +109,19 @@ impl HostTables {
     /// A pinhole's slot.
     pub fn slot(&self, index: u32) -> Option<&Slot> {
         self.slots.get(index as usize)
+    }
+
+    /// What the kernel knows of a port once it has asked what is noted there.
+    fn place_at(&self, place: PortPlace, port: u16, has_pinhole: bool) -> Place {
+        let empty = self.settings.empty_place(port);
+        let is_awaited = has_pinhole
+            || self.provisional(place).is_open(self.now())
+            || self.settings.modes().has(Mode::Replies);
+        match empty.is_media() && !is_awaited {
+            true => empty.shut(),
+            false if has_pinhole => empty.leading_to(0, 0),
+            false => empty,
+        }
     }
 
     /// Adds a signalling prefix.
@@ -219,14 +233,20 @@ fn longest_match<A: Address, V>(
 }
 
 impl FamilyTables<Ipv4> for HostTables {
-    fn pinhole(&self, local: &LocalEnd<Ipv4>) -> Option<(&Pinhole<Ipv4>, &Slot)> {
+    fn place(&self, local: &LocalEnd<Ipv4>) -> Place {
+        let place = PortPlace::new(Ipv4::number(&self.settings, local.at), local.port);
+        let key = PinholeKey::new(local.address, local.port);
+        self.place_at(place, local.port, self.pinholes4.contains_key(&key))
+    }
+
+    fn pinhole_of(&self, _: Place, local: &LocalEnd<Ipv4>) -> Option<(&Pinhole<Ipv4>, &Slot)> {
         let key = PinholeKey::new(local.address, local.port);
         let pinhole = self.pinholes4.get(&key)?;
         Some((pinhole, self.slot(pinhole.slot)?))
     }
 
-    fn may_be_provider(&self, address: Ipv4) -> bool {
-        self.provider(address).is_some()
+    fn provider_hint(&self, address: Ipv4) -> u32 {
+        self.provider(address).is_some().into()
     }
 
     fn provider(&self, address: Ipv4) -> Option<&ProviderRule> {
@@ -259,14 +279,20 @@ impl FamilyTables<Ipv4> for HostTables {
 }
 
 impl FamilyTables<Ipv6> for HostTables {
-    fn pinhole(&self, local: &LocalEnd<Ipv6>) -> Option<(&Pinhole<Ipv6>, &Slot)> {
+    fn place(&self, local: &LocalEnd<Ipv6>) -> Place {
+        let place = PortPlace::new(Ipv6::number(&self.settings, local.at), local.port);
+        let key = PinholeKey::new(local.address, local.port);
+        self.place_at(place, local.port, self.pinholes6.contains_key(&key))
+    }
+
+    fn pinhole_of(&self, _: Place, local: &LocalEnd<Ipv6>) -> Option<(&Pinhole<Ipv6>, &Slot)> {
         let key = PinholeKey::new(local.address, local.port);
         let pinhole = self.pinholes6.get(&key)?;
         Some((pinhole, self.slot(pinhole.slot)?))
     }
 
-    fn may_be_provider(&self, address: Ipv6) -> bool {
-        self.provider(address).is_some()
+    fn provider_hint(&self, address: Ipv6) -> u32 {
+        self.provider(address).is_some().into()
     }
 
     fn provider(&self, address: Ipv6) -> Option<&ProviderRule> {
@@ -326,6 +352,9 @@ impl Tables for HostTables {
     fn open_provisional(&self, place: PortPlace, provisional: Provisional) {
         self.provisional.borrow_mut().insert(place, provisional);
     }
+
+    /// [`FamilyTables::place`] asks every time.
+    fn shut(&self, _: PortPlace) {}
 
     fn exchange_provisional(
         &self,

@@ -42,7 +42,7 @@ pub struct FilterPlace(u32);
 
 impl FilterPlace {
     /// Words in the source filter.
-    pub const SOURCE_WORDS: u32 = (2 << 16) / u64::BITS;
+    pub const SOURCE_WORDS: usize = (2 << 16) / u64::BITS as usize;
 
     /// The source filter's bit for an address.
     #[inline(always)]
@@ -52,14 +52,19 @@ impl FilterPlace {
 
     /// The word's number.
     #[inline(always)]
-    pub const fn word(self) -> u32 {
-        self.0 / u64::BITS
+    pub const fn word(self) -> usize {
+        (self.0 / u64::BITS) as usize % Self::SOURCE_WORDS
     }
 
     /// The bit in it.
-    #[inline(always)]
     pub const fn bit(self) -> u64 {
         1 << (self.0 % u64::BITS)
+    }
+
+    /// The bit's value in its word: 0 or 1.
+    #[inline(always)]
+    pub const fn bit_of(self, word: u64) -> u32 {
+        (word >> (self.0 % u64::BITS)) as u32 & 1
     }
 }
 

@@ -16,6 +16,7 @@ pub mod classify;
 pub mod host;
 pub mod key;
 pub mod parse;
+pub mod place;
 pub mod reader;
 pub mod reason;
 pub mod record;

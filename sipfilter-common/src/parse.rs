@@ -154,15 +154,16 @@ pub fn parse_plain<R: Reader>(reader: &R) -> Option<Plain> {
 
 #[inline(always)]
 fn plain4<R: Reader>(reader: &R) -> Option<Datagram<Ipv4>> {
-    const VERSION_AND_LENGTH: u32 = 0x45;
+    const VERSION_AND_LENGTH: u8 = 0x45;
     let [first, second, third, source, destination, ports, length] =
         reader.words::<{ (IPV4_HEADER + UDP_HEADER) / 4 }>(ETHERNET_HEADER)?;
-    let (first, second, third) = (
-        u32::from_be(first),
-        u32::from_be(second),
-        u32::from_be(third),
-    );
-    if first >> 24 != VERSION_AND_LENGTH || second & 0x3fff != 0 || (third >> 16) as u8 != UDP {
+    let [version, _, l0, l1] = first.to_ne_bytes();
+    let [_, _, f0, f1] = second.to_ne_bytes();
+    let [_, protocol, ..] = third.to_ne_bytes();
+    if version != VERSION_AND_LENGTH
+        || u16::from_be_bytes([f0, f1]) & 0x3fff != 0
+        || protocol != UDP
+    {
         return None;
     }
     let ip = Ip {
@@ -172,7 +173,7 @@ fn plain4<R: Reader>(reader: &R) -> Option<Datagram<Ipv4>> {
         fragment: Fragment::Whole,
         start: ETHERNET_HEADER,
         transport: ETHERNET_HEADER + IPV4_HEADER,
-        end: ETHERNET_HEADER + (first & 0xffff) as usize,
+        end: ETHERNET_HEADER + u16::from_be_bytes([l0, l1]) as usize,
     };
     datagram(reader, ip, [ports, length])
 }
@@ -201,16 +202,16 @@ fn plain6<R: Reader>(reader: &R) -> Option<Datagram<Ipv6>> {
 /// `header`: the words of the UDP header (RFC 768).
 #[inline(always)]
 fn datagram<A, R: Reader>(reader: &R, ip: Ip<A>, header: [u32; 2]) -> Option<Datagram<A>> {
-    let [ports, length] = header.map(u32::from_be);
-    let length = (length >> 16) as usize;
+    let [[s0, s1, d0, d1], [l0, l1, ..]] = header.map(u32::to_ne_bytes);
+    let length = u16::from_be_bytes([l0, l1]) as usize;
     let payload_end = ip.transport + length;
     if length < UDP_HEADER || payload_end > ip.end || ip.end > reader.length() {
         return None;
     }
     Some(Datagram {
         ports: Ports {
-            source: (ports >> 16) as u16,
-            destination: ports as u16,
+            source: u16::from_be_bytes([s0, s1]),
+            destination: u16::from_be_bytes([d0, d1]),
         },
         payload: (ip.transport + UDP_HEADER, payload_end),
         ip,

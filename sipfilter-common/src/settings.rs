@@ -5,6 +5,7 @@
 
 use crate::{
     addr::{Ipv4, Ipv6},
+    place::Place,
     reason::{Action, Reason},
 };
 
@@ -217,6 +218,22 @@ impl Settings {
     pub(crate) fn index6(&self, address: Ipv6) -> Option<u32> {
         let place = place_of(&self.protected6, constant(&self.protected6_count), address);
         place.map(|place| constant(&self.protected4_count) + place.0)
+    }
+
+    /// What is known of a local port before there is any pinhole.
+    pub fn empty_place(&self, port: u16) -> Place {
+        if self.pbx.is_udp(port) {
+            return Place::SIGNALLING;
+        }
+        if !self.is_media_port(port) {
+            return Place::OTHER;
+        }
+        let modes = self.modes();
+        let is_noted = modes.has(Mode::Provisional) && self.rtp.contains(port);
+        match modes.has(Mode::Replies) || is_noted {
+            true => Place::MEDIA,
+            false => Place::MEDIA.shut(),
+        }
     }
 
     /// Whether media may be negotiated for this local port.

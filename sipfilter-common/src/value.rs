@@ -50,34 +50,6 @@ pub struct Pinhole<A: Address> {
     pub filling: A::Filling,
 }
 
-/// Where a packet to a protected address and port finds its pinhole and slot. Both in one word: neither has to be read before the
-/// other can be looked for, and user space changes both at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(transparent)]
-pub struct Place(u64);
-
-impl Place {
-    /// No pinhole is there.
-    pub const NONE: Self = Self(0);
-
-    /// Leads to these elements of the arrays.
-    pub const fn new(pinhole: u32, slot: u32) -> Self {
-        Self((slot as u64) << 32 | (pinhole as u64 + 1))
-    }
-
-    /// The pinhole's number, if there is one.
-    #[inline(always)]
-    pub const fn pinhole(self) -> Option<u32> {
-        (self.0 as u32).checked_sub(1)
-    }
-
-    /// The slot's.
-    #[inline(always)]
-    pub const fn slot(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-}
-
 /// A set of RTP payload types (RFC 3550 §5.1): seven bits, one bit each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(transparent)]

@@ -8,7 +8,7 @@ use crate::{
     parse::{Ip, Ports as TransportPorts},
     reader::Reader,
     reason::Reason,
-    settings::{Mode, Protected},
+    settings::Protected,
     value::{Flags, Latch, Latching, Pinhole, Shapes, Slot},
 };
 
@@ -22,54 +22,55 @@ pub(super) fn judge_media<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     ports: &TransportPorts,
     payload: (usize, usize),
 ) -> Reason {
-    if let Some(reason) = judge_known_media(reader, tables, ip, at, ports, payload) {
-        return reason;
-    }
-    if provisional::admits(reader, tables, ip, at, ports, payload) {
+    let local = LocalEnd {
+        address: ip.destination,
+        at,
+        port: ports.destination,
+    };
+    if let Some(met) = tables.pinhole(&local) {
+        let source = Source::of(ip, ports);
+        judge_met(reader, tables, met, source, payload, ip.length())
+    } else if provisional::admits(reader, tables, ip, &local, ports, payload) {
         Reason::Provisional
     } else {
         judge_reply(reader, tables, ip, ports, payload)
     }
 }
 
-/// The same, but `None` where there is no pinhole and something else may let the packet in.
+/// Judges a packet to a pinhole, and counts it there.
 #[inline(always)]
-pub(super) fn judge_known_media<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
+pub(super) fn judge_met<A: Address, R: Reader, T: Tables>(
     reader: &R,
     tables: &T,
-    ip: &Ip<A>,
-    at: Protected,
-    ports: &TransportPorts,
+    (pinhole, slot): (&Pinhole<A>, &Slot),
+    source: Source<A>,
     payload: (usize, usize),
-) -> Option<Reason> {
-    let local = LocalEnd {
-        address: ip.destination,
-        at,
-        port: ports.destination,
-    };
-    let Some((pinhole, slot)) = tables.pinhole(&local) else {
-        let may_pass = tables.settings().modes().has(Mode::Replies)
-            || provisional::may_admit(tables, ip, at, ports);
-        return (!may_pass).then_some(Reason::NoPinhole);
-    };
+    length: usize,
+) -> Reason {
     let now = tables.now();
-    let source = Source {
-        address: ip.source,
-        port: ports.source,
-    };
     let reason = judge_at_pinhole(reader, tables, pinhole, slot, source, payload, now);
     match reason {
-        Reason::Media => slot.count_ingress(ip.length(), now),
+        Reason::Media => slot.count_ingress(length, now),
         _ => slot.count_dropped(),
     }
-    Some(reason)
+    reason
 }
 
 /// Where a packet came from.
 #[derive(Clone, Copy)]
-struct Source<A> {
+pub(super) struct Source<A> {
     address: A,
     port: u16,
+}
+
+impl<A: Address> Source<A> {
+    #[inline(always)]
+    pub(super) const fn of(ip: &Ip<A>, ports: &TransportPorts) -> Self {
+        Self {
+            address: ip.source,
+            port: ports.source,
+        }
+    }
 }
 
 /// A packet to a pinhole: is the pinhole alive, the source right, the packet what was negotiated, and not one too many? Only a packet

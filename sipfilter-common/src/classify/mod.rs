@@ -19,6 +19,7 @@ use crate::{
     addr::{Address, Ipv4, Ipv6},
     budget::Class,
     key::{FlowKey, FragmentKey, PortPlace, SourceKey},
+    place::Place,
     reason::{Action, Reason},
     settings::{Protected, Settings},
     value::{AllowList, Budget, MediaLimits, MediaPorts, Pinhole, ProviderRule, Provisional, Slot},
@@ -44,11 +45,20 @@ pub struct LocalEnd<A> {
 
 /// The tables of one address family.
 pub trait FamilyTables<A: Address> {
-    /// The pinhole on a protected address and port, and its slot.
-    fn pinhole(&self, local: &LocalEnd<A>) -> Option<(&Pinhole<A>, &Slot)>;
+    /// What is known of a port of a protected address.
+    fn place(&self, local: &LocalEnd<A>) -> Place;
 
-    /// Whether [`Self::provider`] may have a rule for the address: a cheap answer, which need not be right where it is yes.
-    fn may_be_provider(&self, address: A) -> bool;
+    /// The pinhole that the place on this address and port leads to, and its slot.
+    fn pinhole_of(&self, place: Place, local: &LocalEnd<A>) -> Option<(&Pinhole<A>, &Slot)>;
+
+    /// The pinhole on a protected address and port, and its slot.
+    #[inline(always)]
+    fn pinhole(&self, local: &LocalEnd<A>) -> Option<(&Pinhole<A>, &Slot)> {
+        self.pinhole_of(self.place(local), local)
+    }
+
+    /// 0 where [`Self::provider`] has no rule for the address, and 1 where it may have one: a cheap answer.
+    fn provider_hint(&self, address: A) -> u32;
 
     /// The rule of the longest signalling prefix that holds the address.
     fn provider(&self, address: A) -> Option<&ProviderRule>;
@@ -85,6 +95,9 @@ pub trait Tables: FamilyTables<Ipv4> + FamilyTables<Ipv6> {
 
     /// Lets media in there.
     fn open_provisional(&self, place: PortPlace, provisional: Provisional);
+
+    /// Takes note that nothing may come there, until [`Self::open_provisional`] is called, so that it need not be asked for every packet.
+    fn shut(&self, place: PortPlace);
 
     /// Puts `new` there if `stale` is still what is there, in one step for all CPUs. Tells what was there.
     fn exchange_provisional(
@@ -140,6 +153,8 @@ impl FragmentFate {
 pub struct Verdict {
     /// The rule that decided.
     pub reason: Reason,
+    /// What the rule calls for, whether or not it is enforced.
+    pub ruling: Action,
     /// What becomes of the packet. Where nothing is enforced it passes, whatever the rule calls for.
     pub action: Action,
     /// What the copy is worth where there is no room for all of them.
@@ -200,9 +215,25 @@ impl Finding {
     fn under(self, settings: &Settings) -> Verdict {
         Verdict {
             reason: self.reason,
+            ruling: self.reason.action(),
             action: settings.modes().action(self.reason),
             copy_from: self.copy_from,
             class: self.class,
+        }
+    }
+}
+
+impl Verdict {
+    /// What becomes of a datagram that nobody awaits. Which of the two reasons it is, is not asked ([`Place`]).
+    #[inline(always)]
+    fn refusal(place: Place, settings: &Settings) -> Self {
+        const _: () = {
+            assert!(matches!(Reason::NoPinhole.action(), Action::Drop));
+            assert!(matches!(Reason::UnknownSource.action(), Action::Drop));
+        };
+        Self {
+            reason: place.refusal(),
+            ..Finding::plain(Reason::NoPinhole).under(settings)
         }
     }
 }

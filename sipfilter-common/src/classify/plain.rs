@@ -7,23 +7,24 @@
 //! Invariant: where it has a verdict, [`super::classify_ingress`] has the same, and would leave the same in the tables. Where it has none,
 //! it has touched nothing.
 
-use super::{FamilyTables, Finding, Tables, Verdict, media::judge_known_media};
+use super::{
+    FamilyTables, Finding, LocalEnd, Tables, Verdict,
+    media::{Source, judge_met},
+};
 use crate::{
     addr::Address,
     parse::{Datagram, Plain, parse_plain},
     reader::Reader,
-    reason::Reason,
     settings::{Protects, Settings},
 };
 
 /// Judges a packet from outside, if that is quickly done.
 #[inline(always)]
 pub fn classify_plain<R: Reader, T: Tables>(reader: &R, tables: &T) -> Option<Verdict> {
-    let reason = match parse_plain(reader)? {
+    match parse_plain(reader)? {
         Plain::V4(datagram) => judge(reader, tables, &datagram),
         Plain::V6(datagram) => judge(reader, tables, &datagram),
-    }?;
-    Some(Finding::plain(reason).under(tables.settings()))
+    }
 }
 
 #[inline(always)]
@@ -31,17 +32,26 @@ fn judge<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     reader: &R,
     tables: &T,
     Datagram { ip, ports, payload }: &Datagram<A>,
-) -> Option<Reason>
+) -> Option<Verdict>
 where
     Settings: Protects<A>,
 {
     let settings = tables.settings();
-    let at = settings.protected(ip.destination)?;
-    if settings.pbx.is_udp(ports.destination) {
-        return (!tables.may_be_provider(ip.source)).then_some(Reason::UnknownSource);
+    let local = LocalEnd {
+        address: ip.destination,
+        at: settings.protected(ip.destination)?,
+        port: ports.destination,
+    };
+    let place = tables.place(&local);
+    if place.is_shut() != 0 {
+        let may_signal = place.is_signalling() & tables.provider_hint(ip.source);
+        return (may_signal == 0).then(|| Verdict::refusal(place, settings));
     }
-    if !settings.is_media_port(ports.destination) {
+    if !place.is_media() {
         return None;
     }
-    judge_known_media(reader, tables, ip, at, ports, *payload)
+    let met = tables.pinhole_of(place, &local)?;
+    let source = Source::of(ip, ports);
+    let reason = judge_met(reader, tables, met, source, *payload, ip.length());
+    Some(Finding::plain(reason).under(settings))
 }

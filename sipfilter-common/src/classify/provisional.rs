@@ -7,14 +7,14 @@
 //! Invariant: only a packet of the PBX's own, from a protected address to a provider's signalling address, opens a place; nothing
 //! extends it, and where a pinhole is, a place says nothing.
 
-use super::{FamilyTables, Tables};
+use super::{FamilyTables, LocalEnd, Tables};
 use crate::{
     addr::Address,
     key::PortPlace,
     parse::{Fragment, Ip, Malformed, Network, Ports, TCP, UDP, parse_ipv4, parse_ipv6, parse_raw},
     reader::Reader,
     sdp_scan::{BLOCK, MAX_BLOCKS, Scan},
-    settings::{Mode, Protected, Settings},
+    settings::{Mode, Settings},
     value::{ProviderRule, Provisional, Shapes},
 };
 
@@ -136,31 +136,10 @@ const LEAST: usize = 8;
 /// How often a place is looked at again after another CPU has changed it meanwhile.
 const TRIES: usize = 4;
 
-/// Whether [`admits`] has to be asked: a flood to closed ports gets no further than this.
 #[inline(always)]
-pub(super) fn may_admit<A: Address, T: Tables>(
-    tables: &T,
-    _: &Ip<A>,
-    at: Protected,
-    ports: &Ports,
-) -> bool {
-    place_of_packet::<A, T>(tables, at, ports)
-        .is_some_and(|place| tables.provisional(place) != Provisional::CLOSED)
-}
-
-/// The place that a packet comes to, if ports like its own have one.
-#[inline(always)]
-fn place_of_packet<A: Address, T: Tables>(
-    tables: &T,
-    at: Protected,
-    ports: &Ports,
-) -> Option<PortPlace> {
-    let settings = tables.settings();
-    if !settings.modes().has(Mode::Provisional) || !settings.rtp.contains(ports.destination) {
-        return None;
-    }
-    let address = tables.forget(A::number(settings, at));
-    Some(PortPlace::new(address, ports.destination))
+fn place_of<A: Address, T: Tables>(tables: &T, local: &LocalEnd<A>) -> PortPlace {
+    let address = tables.forget(A::number(tables.settings(), local.at));
+    PortPlace::new(address, local.port)
 }
 
 /// Whether a packet to a media port without a pinhole may pass all the same. It is one of the few that do.
@@ -169,16 +148,23 @@ pub(super) fn admits<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     reader: &R,
     tables: &T,
     ip: &Ip<A>,
-    at: Protected,
+    local: &LocalEnd<A>,
     ports: &Ports,
     (start, end): (usize, usize),
 ) -> bool {
-    let Some(place) = place_of_packet::<A, T>(tables, at, ports) else {
+    let settings = tables.settings();
+    if !settings.modes().has(Mode::Provisional) || !settings.rtp.contains(local.port) {
         return false;
-    };
+    }
+    let place = place_of(tables, local);
     let mut found = tables.provisional(place);
-    let now = tables.now();
-    if !found.is_open(now) || start + LEAST > end {
+    if !found.is_open(tables.now()) {
+        if !settings.modes().has(Mode::Replies) {
+            tables.shut(place);
+        }
+        return false;
+    }
+    if start + LEAST > end {
         return false;
     }
     let has_shape = reader

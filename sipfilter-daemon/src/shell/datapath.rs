@@ -161,9 +161,11 @@ impl Datapath {
             latch_key: plan.stamp.latch_key,
             ..policy.settings
         };
+        let source_filter = source_filter::words(policy.providers.keys());
         let mut loader = EbpfLoader::new();
         loader
             .override_global(map::SETTINGS, &settings, true)
+            .override_global(map::SOURCE_FILTER, source_filter.as_slice(), true)
             .map_max_entries(map::PLACES, settings.places().max(1))
             .map_max_entries(map::PINHOLES4, sizes.four)
             .map_max_entries(map::PINHOLES6, sizes.six)
@@ -216,7 +218,6 @@ impl Datapath {
             stamp: plan.stamp,
         };
         datapath.fill((map::PROVIDERS4, map::PROVIDERS6), &policy.providers)?;
-        datapath.fill_source_filter(policy)?;
         datapath.fill((map::ALLOWED4, map::ALLOWED6), &policy.allowed)?;
         datapath.fill((map::MEDIA_LIMITS4, map::MEDIA_LIMITS6), &policy.media)?;
         datapath.fill_provider_media(policy)?;
@@ -364,16 +365,6 @@ impl Datapath {
                 }
             };
             inserted.map_err(DatapathError::of_map(name))?;
-        }
-        Ok(())
-    }
-
-    fn fill_source_filter(&mut self, policy: &KernelPolicy) -> Result<(), DatapathError> {
-        let mut words: Array<MapData, u64> = self.take(map::SOURCE_FILTER)?;
-        for (number, word) in (0_u32..).zip(source_filter::words(policy.providers.keys())) {
-            words
-                .set(number, word, 0)
-                .map_err(DatapathError::of_map(map::SOURCE_FILTER))?;
         }
         Ok(())
     }

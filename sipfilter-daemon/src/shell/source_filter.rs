@@ -12,9 +12,9 @@ use sipfilter_common::{
 
 /// The filter for these prefixes.
 pub fn words<'a>(prefixes: impl IntoIterator<Item = &'a IpNet>) -> Vec<u64> {
-    let mut words = vec![0; FilterPlace::SOURCE_WORDS as usize];
+    let mut words = vec![0; FilterPlace::SOURCE_WORDS];
     let mut set = |place: FilterPlace| {
-        if let Some(word) = words.get_mut(place.word() as usize) {
+        if let Some(word) = words.get_mut(place.word()) {
             *word |= place.bit();
         }
     };
@@ -52,7 +52,7 @@ mod tests {
             IpAddr::V4(address) => FilterPlace::of_source(Ipv4::from(address)),
             IpAddr::V6(address) => FilterPlace::of_source(Ipv6::from(address)),
         };
-        words[place.word() as usize] & place.bit() != 0
+        words[place.word()] & place.bit() != 0
     }
 
     #[test]

@@ -13,24 +13,30 @@ use aya_ebpf::{
 };
 use sipfilter_common::{
     abi,
-    addr::{Ipv4, Ipv6},
+    addr::{Address, Ipv4, Ipv6},
     budget::{Class, SourceSpending, SourceSpent},
     classify::{FamilyTables, FragmentFate, LocalEnd, Tables},
     key::{
         FilterPlace, FlowKey, FragmentKey, PROVIDER_BITS, PortPlace, ProviderAddress, SourceKey,
     },
+    place::Place,
     reason::{COUNTERS as COUNTER_PLACES, Counter, REASONS, Reason},
     sdp_scan::{BLOCK, MAX_BLOCKS, Scan},
     settings::Settings,
     value::{
-        AllowList, Budget, Count, MediaLimits, MediaPorts, Pinhole, Place, ProviderRule,
-        Provisional, Slot, SlotCounts, Stamp,
+        AllowList, Budget, Count, MediaLimits, MediaPorts, Pinhole, ProviderRule, Provisional,
+        Slot, SlotCounts, Stamp,
     },
 };
 
 /// Filled by the loader; nothing is protected until it is.
 #[unsafe(no_mangle)]
 static SETTINGS: Settings = Settings::EMPTY;
+
+/// Filled by the loader. A bit that stays in the processor's nearest cache spares strangers' signalling the longest-prefix match; as a
+/// constant it takes a load, without the look-up of a map.
+#[unsafe(no_mangle)]
+static SOURCE_FILTER: [u64; FilterPlace::SOURCE_WORDS] = [0; FilterPlace::SOURCE_WORDS];
 
 /// Always zero, which the verifier does not know: other than [`SETTINGS`] it lies where programs may write.
 #[unsafe(no_mangle)]
@@ -61,10 +67,6 @@ static PINHOLES6: Array<Pinhole<Ipv6>> = Array::with_max_entries(1, BPF_F_MMAPAB
 
 #[map]
 static SLOTS: Array<SlotCounts> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-
-// A bit that stays in the processor's nearest cache spares strangers' signalling the longest-prefix match.
-#[map]
-static SOURCE_FILTER: Array<u64> = Array::with_max_entries(FilterPlace::SOURCE_WORDS, 0);
 
 #[map]
 static PROVIDERS4: LpmTrie<Ipv4, ProviderRule> =
@@ -147,23 +149,23 @@ pub struct KernelTables;
 
 impl FamilyTables<Ipv4> for KernelTables {
     #[inline(always)]
-    fn pinhole(&self, local: &LocalEnd<Ipv4>) -> Option<(&Pinhole<Ipv4>, &Slot)> {
-        let place = place(SETTINGS.place4(local.at, local.port))?;
-        let number = place.pinhole()?;
-        let slot = slot(place.slot())?;
-        let pinhole = PINHOLES4.get(number)?;
-        // Half of a word and half of its successor would lead to a pinhole of another slot.
-        (pinhole.slot == place.slot()).then_some((pinhole, slot))
+    fn place(&self, local: &LocalEnd<Ipv4>) -> Place {
+        place(SETTINGS.place4(local.at, local.port))
     }
 
     #[inline(always)]
-    fn may_be_provider(&self, address: Ipv4) -> bool {
-        may_hold(&SOURCE_FILTER, FilterPlace::of_source(address))
+    fn pinhole_of(&self, place: Place, _: &LocalEnd<Ipv4>) -> Option<(&Pinhole<Ipv4>, &Slot)> {
+        met(&PINHOLES4, place)
+    }
+
+    #[inline(always)]
+    fn provider_hint(&self, address: Ipv4) -> u32 {
+        hint(FilterPlace::of_source(address))
     }
 
     #[inline(always)]
     fn provider(&self, address: Ipv4) -> Option<&ProviderRule> {
-        if !self.may_be_provider(address) {
+        if self.provider_hint(address) == 0 {
             return None;
         }
         PROVIDERS4.get(Key::new(32, address))
@@ -201,23 +203,23 @@ impl FamilyTables<Ipv4> for KernelTables {
 
 impl FamilyTables<Ipv6> for KernelTables {
     #[inline(always)]
-    fn pinhole(&self, local: &LocalEnd<Ipv6>) -> Option<(&Pinhole<Ipv6>, &Slot)> {
-        let place = place(SETTINGS.place6(local.at, local.port))?;
-        let number = place.pinhole()?;
-        let slot = slot(place.slot())?;
-        let pinhole = PINHOLES6.get(number)?;
-        // Half of a word and half of its successor would lead to a pinhole of another slot.
-        (pinhole.slot == place.slot()).then_some((pinhole, slot))
+    fn place(&self, local: &LocalEnd<Ipv6>) -> Place {
+        place(SETTINGS.place6(local.at, local.port))
     }
 
     #[inline(always)]
-    fn may_be_provider(&self, address: Ipv6) -> bool {
-        may_hold(&SOURCE_FILTER, FilterPlace::of_source(address))
+    fn pinhole_of(&self, place: Place, _: &LocalEnd<Ipv6>) -> Option<(&Pinhole<Ipv6>, &Slot)> {
+        met(&PINHOLES6, place)
+    }
+
+    #[inline(always)]
+    fn provider_hint(&self, address: Ipv6) -> u32 {
+        hint(FilterPlace::of_source(address))
     }
 
     #[inline(always)]
     fn provider(&self, address: Ipv6) -> Option<&ProviderRule> {
-        if !self.may_be_provider(address) {
+        if self.provider_hint(address) == 0 {
             return None;
         }
         PROVIDERS6.get(Key::new(128, address))
@@ -301,6 +303,16 @@ impl Tables for KernelTables {
             // SAFETY: the word is valid and aligned, and written whole.
             unsafe { word.write_volatile(provisional.0) };
         }
+        change_place(place, Place::unshut);
+    }
+
+    #[inline(always)]
+    fn shut(&self, place: PortPlace) {
+        change_place(place, Place::shut);
+        // Opened meanwhile, by another CPU: whoever opens writes the word first.
+        if self.provisional(place).is_open(self.now()) {
+            change_place(place, Place::unshut);
+        }
     }
 
     #[inline(always)]
@@ -372,20 +384,47 @@ pub fn scan_place() -> Option<*mut Scanned> {
     SCAN.get_ptr_mut(0)
 }
 
-/// Whether the table behind a filter may have something to find.
+/// A bit of the source filter.
 #[inline(always)]
-fn may_hold(filter: &Array<u64>, place: FilterPlace) -> bool {
-    filter
-        .get(place.word())
-        .is_some_and(|word| word & place.bit() != 0)
+fn hint(place: FilterPlace) -> u32 {
+    let word: *const u64 = &SOURCE_FILTER[place.word()];
+    // SAFETY: the word is valid and aligned. Volatile, because it is not the zero that stands here.
+    place.bit_of(unsafe { word.read_volatile() })
 }
 
-/// Where a packet finds its pinhole.
+/// Changes what is known of a port, unless user space writes it at the same moment: then it knows better.
 #[inline(always)]
-fn place(index: u32) -> Option<Place> {
-    let place = PLACES.get_ptr(index)?;
+fn change_place(place: PortPlace, change: impl Fn(Place) -> Place) {
+    let Some(word) = PLACES.get_ptr_mut(place.index()) else {
+        return;
+    };
+    // SAFETY: the element is valid and aligned, a word in memory, and read at once.
+    unsafe {
+        let found = word.read_volatile();
+        exchange(word.cast(), found.word(), change(found).word());
+    }
+}
+
+/// What is known of a port.
+#[inline(always)]
+fn place(index: u32) -> Place {
     // SAFETY: the element is valid and aligned. It must be read at once, because user space may change it meanwhile.
-    Some(unsafe { place.read_volatile() })
+    PLACES
+        .get_ptr(index)
+        .map_or(Place::OTHER, |place| unsafe { place.read_volatile() })
+}
+
+/// The pinhole and slot that a place leads to.
+#[inline(always)]
+fn met<A: Address>(
+    pinholes: &Array<Pinhole<A>>,
+    place: Place,
+) -> Option<(&Pinhole<A>, &'static Slot)> {
+    let number = place.pinhole()?;
+    let slot = slot(place.slot())?;
+    let pinhole = pinholes.get(number)?;
+    // Half of a word and half of its successor would lead to a pinhole of another slot.
+    (pinhole.slot == place.slot()).then_some((pinhole, slot))
 }
 
 /// A pinhole's slot.

@@ -21,7 +21,7 @@ const SMALL: usize = 232;
 /// Samples the packet, if the rules call for its drop and a sample of that is granted.
 #[inline(always)]
 pub fn sample<P: CopySource>(packet: &P, verdict: &Verdict, direction: u8) {
-    if verdict.reason.action() == Action::Drop && take_grant(verdict.reason) {
+    if verdict.ruling == Action::Drop && take_grant(verdict.reason) {
         let dropped = u32::from(verdict.action == Action::Drop);
         packet.sample(verdict.reason as u32 | dropped << 16 | u32::from(direction) << 24);
     }

@@ -18,9 +18,10 @@ use rustix::thread::{MembarrierCommand, membarrier};
 use sipfilter_common::{
     abi::map,
     addr::{Address, Ipv4, Ipv6},
-    key::PinholeKey,
+    key::{PinholeKey, PortPlace},
+    place::Place,
     settings::{Protects as _, Settings},
-    value::{Pinhole, Place},
+    value::Pinhole,
 };
 
 use crate::{
@@ -74,6 +75,7 @@ impl KernelPinholes {
             .map_err(failed(map::PINHOLES6))?,
             constants,
         };
+        this.mark_ports().map_err(failed(map::PLACES))?;
         this.lead_to_all().map_err(failed(map::PLACES))?;
         Ok(this)
     }
@@ -102,6 +104,7 @@ impl KernelPinholes {
                 .map_err(failed(map::PINHOLES6))?,
             constants: datapath.constants,
         };
+        next.mark_ports().map_err(failed(map::PLACES))?;
         next.lead_to_all().map_err(failed(map::PLACES))?;
         Ok(next)
     }
@@ -131,12 +134,30 @@ impl KernelPinholes {
         for (key, &number) in &self.four.taken {
             let slot = self.four.array.get(&number, 0)?.slot;
             let index = place4(&self.constants, key).ok_or(MapError::KeyNotFound)?;
-            self.places.set(index, Place::new(number, slot), 0)?;
+            let empty = self.constants.empty_place(key.port());
+            self.places.set(index, empty.leading_to(number, slot), 0)?;
         }
         for (key, &number) in &self.six.taken {
             let slot = self.six.array.get(&number, 0)?.slot;
             let index = place6(&self.constants, key).ok_or(MapError::KeyNotFound)?;
-            self.places.set(index, Place::new(number, slot), 0)?;
+            let empty = self.constants.empty_place(key.port());
+            self.places.set(index, empty.leading_to(number, slot), 0)?;
+        }
+        Ok(())
+    }
+
+    /// Without pinholes: what each port is for.
+    fn mark_ports(&mut self) -> Result<(), MapError> {
+        let addresses = self.constants.places() >> 16;
+        for port in 0..=u16::MAX {
+            let empty = self.constants.empty_place(port);
+            if empty == Place::OTHER {
+                continue;
+            }
+            for address in 0..addresses {
+                let index = PortPlace::new(address, port).index();
+                self.places.set(index, empty, 0)?;
+            }
         }
         Ok(())
     }
@@ -169,12 +190,16 @@ impl KernelPinholes {
     pub fn insert(&mut self, pinhole: KernelPinhole) -> Result<(), MapError> {
         match pinhole {
             KernelPinhole::V4(key, value) => {
+                let empty = self.constants.empty_place(key.port());
                 let index = place4(&self.constants, &key).ok_or(MapError::KeyNotFound)?;
-                self.four.insert(&mut self.places, index, key, value)
+                self.four
+                    .insert(&mut self.places, (index, empty), key, value)
             }
             KernelPinhole::V6(key, value) => {
+                let empty = self.constants.empty_place(key.port());
                 let index = place6(&self.constants, &key).ok_or(MapError::KeyNotFound)?;
-                self.six.insert(&mut self.places, index, key, value)
+                self.six
+                    .insert(&mut self.places, (index, empty), key, value)
             }
         }
     }
@@ -184,16 +209,17 @@ impl KernelPinholes {
     /// # Errors
     /// [`MapError`] if it is not there, or the kernel refuses.
     pub fn remove(&mut self, local: SocketAddr) -> Result<(), MapError> {
+        let empty = self.constants.empty_place(local.port());
         match local.ip() {
             IpAddr::V4(address) => {
                 let key = PinholeKey::new(Ipv4::from(address), local.port());
                 let index = place4(&self.constants, &key).ok_or(MapError::KeyNotFound)?;
-                self.four.remove(&mut self.places, index, &key)
+                self.four.remove(&mut self.places, (index, empty), &key)
             }
             IpAddr::V6(address) => {
                 let key = PinholeKey::new(Ipv6::from(address), local.port());
                 let index = place6(&self.constants, &key).ok_or(MapError::KeyNotFound)?;
-                self.six.remove(&mut self.places, index, &key)
+                self.six.remove(&mut self.places, (index, empty), &key)
             }
         }
     }
@@ -303,7 +329,7 @@ where
     fn insert(
         &mut self,
         places: &mut Array<MapData, Place>,
-        index: u32,
+        (index, empty): (u32, Place),
         key: PinholeKey<A>,
         pinhole: Pinhole<A>,
     ) -> Result<(), MapError> {
@@ -317,7 +343,7 @@ where
         }
         // Whoever sees the word sees the element.
         fence(Ordering::SeqCst);
-        if let Err(error) = places.set(index, Place::new(number, pinhole.slot), 0) {
+        if let Err(error) = places.set(index, empty.leading_to(number, pinhole.slot), 0) {
             self.retire(number)?;
             return Err(error);
         }
@@ -330,13 +356,13 @@ where
     fn remove(
         &mut self,
         places: &mut Array<MapData, Place>,
-        index: u32,
+        (index, empty): (u32, Place),
         key: &PinholeKey<A>,
     ) -> Result<(), MapError> {
         let number = *self.taken.get(key).ok_or(MapError::KeyNotFound)?;
         // First, so that no later run finds it; programs do not look at it.
         self.mark_free(number)?;
-        places.set(index, Place::NONE, 0)?;
+        places.set(index, empty, 0)?;
         self.taken.remove(key);
         self.resting.push(number);
         Ok(())
