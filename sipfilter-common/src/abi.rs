@@ -3,7 +3,7 @@
 //! Any change to a key, a value, a record header, a reason's number or the meaning of a field raises [`ABI_VERSION`].
 
 /// The version of everything in this crate that lies in kernel memory.
-pub const ABI_VERSION: u16 = 4;
+pub const ABI_VERSION: u16 = 5;
 
 /// Names of the programs in the object.
 pub mod program {
@@ -21,8 +21,10 @@ pub mod map {
     pub const PINHOLES4: &str = "PINHOLES4";
     /// The same for IPv6.
     pub const PINHOLES6: &str = "PINHOLES6";
-    /// Array of [`crate::value::Slot`].
+    /// Array of [`crate::slot::Slot`].
     pub const SLOTS: &str = "SLOTS";
+    /// Array of [`crate::slot::Aside`], by the same numbers.
+    pub const ASIDES: &str = "ASIDES";
     /// Longest-prefix match on IPv4 signalling prefixes.
     pub const PROVIDERS4: &str = "PROVIDERS4";
     /// Longest-prefix match on IPv6 signalling prefixes.
@@ -39,11 +41,12 @@ pub mod map {
     pub const SIGNALLING_OUT: &str = "SIGNALLING_OUT";
     /// Every map of state: what outlives the programs, pinned and used again by whoever comes next. The flows below are, too, where
     /// they are used.
-    pub const STATE: [&str; 9] = [
+    pub const STATE: [&str; 10] = [
         STAMP,
         PINHOLES4,
         PINHOLES6,
         SLOTS,
+        ASIDES,
         FRAGMENTS,
         COUNTERS,
         SOURCES,
@@ -53,9 +56,18 @@ pub mod map {
     /// Array of [`crate::place::Place`], one for each port of each protected address: what it is for, and which pinhole is there. Filled
     /// from the settings and the pinholes' own words; the programs change one bit of it.
     pub const PLACES: &str = "PLACES";
+    /// Array of [`crate::gate::Gate`] by an IPv4 pinhole's number, made from the pinholes.
+    pub const GATES4: &str = "GATES4";
+    /// The same for IPv6.
+    pub const GATES6: &str = "GATES6";
+    /// Array of [`crate::gate::Terms`], made from the pinholes.
+    pub const TERMS: &str = "TERMS";
     /// Every map of the policy: made and filled anew for each load of the programs, so that no program ever sees half of one.
-    pub const POLICY: [&str; 7] = [
+    pub const POLICY: [&str; 10] = [
         PLACES,
+        GATES4,
+        GATES6,
+        TERMS,
         PROVIDERS4,
         PROVIDERS6,
         ALLOWED4,
@@ -142,7 +154,9 @@ mod user {
         value::Pinhole<addr::Ipv4>,
         value::Pinhole<addr::Ipv6>,
         crate::place::Place,
-        value::SlotCounts,
+        crate::gate::Gate<addr::Ipv4>,
+        crate::gate::Gate<addr::Ipv6>,
+        crate::gate::Terms,
         value::ProviderRule,
         value::AllowList,
         value::MediaLimits,

@@ -9,8 +9,11 @@ use crate::settings::{Protected, Settings, constant};
 
 /// An IP address of one family.
 pub trait Address: Copy + Eq {
-    /// What fills a [`crate::value::Pinhole`] up to an odd number of cache lines.
+    /// What fills a [`crate::value::Pinhole`] up to its alignment.
     type Filling: Copy + Eq + core::fmt::Debug + Default;
+
+    /// What fills a [`crate::gate::Gate`] up to half a cache line, or one.
+    type GateFilling: Copy + Eq + core::fmt::Debug + Default;
 
     /// The address in 128 bits; IPv4 as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
     fn mapped(self) -> Ipv6;
@@ -134,7 +137,8 @@ impl Ipv6 {
 }
 
 impl Address for Ipv4 {
-    type Filling = [u32; 18];
+    type Filling = [u32; 0];
+    type GateFilling = [u32; 0];
 
     #[inline(always)]
     fn index_in(self, settings: &Settings) -> Option<u32> {
@@ -175,7 +179,8 @@ impl Address for Ipv4 {
 }
 
 impl Address for Ipv6 {
-    type Filling = [u32; 23];
+    type Filling = [u32; 1];
+    type GateFilling = [u32; 2];
 
     #[inline(always)]
     fn index_in(self, settings: &Settings) -> Option<u32> {

@@ -14,10 +14,15 @@ use crate::{
     addr::{Address, Ipv4, Ipv6},
     budget::{Class, SourceSpending, SourceSpent},
     classify::{FamilyTables, FragmentFate, LocalEnd, Tables, provisional::for_each_place},
+    gate::{Gate, Hole, Terms},
     key::{FlowKey, FragmentKey, PinholeKey, PortPlace, SourceKey},
     place::Place,
     settings::{Mode, Settings},
-    value::{AllowList, Budget, MediaLimits, MediaPorts, Pinhole, ProviderRule, Provisional, Slot},
+    slot::{Aside, Slot, SlotCounts},
+    value::{
+        AllowList, Budget, MAX_SOURCES, MediaLimits, MediaPorts, Pinhole, ProviderRule,
+        Provisional, Source,
+    },
 };
 
 /// Tables that a test fills by hand.
@@ -30,7 +35,7 @@ pub struct HostTables {
     /// IPv6 pinholes.
     pub pinholes6: BTreeMap<PinholeKey<Ipv6>, Pinhole<Ipv6>>,
     /// Slots; a pinhole that names one beyond the end counts as absent, as in the kernel.
-    pub slots: Vec<Slot>,
+    pub slots: Vec<HostSlot>,
     /// The clock.
     pub now: Cell<u64>,
     providers4: Prefixes<Ipv4, ProviderRule>,
@@ -46,6 +51,90 @@ pub struct HostTables {
     flows6: RefCell<Recent<FlowKey<Ipv6>, u64>>,
     fragments: RefCell<Recent<FragmentKey, FragmentFate>>,
     sources: RefCell<BTreeMap<SourceKey, SourceSpent>>,
+}
+
+/// Both halves of a slot.
+#[derive(Debug, Clone, Default)]
+pub struct HostSlot {
+    /// What media packets need.
+    pub slot: Slot,
+    /// The rest.
+    pub aside: Aside,
+}
+
+impl HostSlot {
+    /// What is counted, by value.
+    pub fn counts(&self) -> SlotCounts {
+        let Self { slot, aside } = self;
+        SlotCounts {
+            ingress_packets: slot.ingress_packets.get(),
+            egress_packets: aside.egress_packets.get(),
+            dropped_packets: aside.dropped_packets.get(),
+            ingress_last: slot.ingress_last.get(),
+            egress_last: slot.egress_last.get(),
+            due: slot.due.get(),
+            latch: aside.latch.get(),
+        }
+    }
+}
+
+impl From<SlotCounts> for HostSlot {
+    fn from(counts: SlotCounts) -> Self {
+        Self {
+            slot: Slot {
+                due: Cell::new(counts.due),
+                ingress_last: Cell::new(counts.ingress_last),
+                egress_last: Cell::new(counts.egress_last),
+                ingress_packets: Cell::new(counts.ingress_packets),
+            },
+            aside: Aside {
+                latch: Cell::new(counts.latch),
+                egress_packets: Cell::new(counts.egress_packets),
+                dropped_packets: Cell::new(counts.dropped_packets),
+            },
+        }
+    }
+}
+
+/// A pinhole's parts, made when they are asked for.
+struct HostHole<'a, A: Address> {
+    gate: Gate<A>,
+    terms: Terms,
+    sources: &'a [Source<A>; MAX_SOURCES],
+    slot: &'a HostSlot,
+}
+
+impl<'a, A: Address> HostHole<'a, A> {
+    fn new(pinhole: &'a Pinhole<A>, slot: &'a HostSlot) -> Self {
+        Self {
+            gate: pinhole.gate(0),
+            terms: pinhole.terms(),
+            sources: &pinhole.sources,
+            slot,
+        }
+    }
+}
+
+impl<A: Address> Hole<A> for HostHole<'_, A> {
+    fn gate(&self) -> &Gate<A> {
+        &self.gate
+    }
+
+    fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    fn sources(&self) -> Option<&[Source<A>; MAX_SOURCES]> {
+        Some(self.sources)
+    }
+
+    fn slot(&self) -> &Slot {
+        &self.slot.slot
+    }
+
+    fn aside(&self) -> Option<&Aside> {
+        Some(&self.slot.aside)
+    }
 }
 
 /// A longest-prefix match: lengths, networks and values.
@@ -88,7 +177,7 @@ impl HostTables {
             settings,
             pinholes4: BTreeMap::new(),
             pinholes6: BTreeMap::new(),
-            slots: (0..slots).map(|_| Slot::default()).collect(),
+            slots: (0..slots).map(|_| HostSlot::default()).collect(),
             now: Cell::new(0),
             providers4: Vec::new(),
             providers6: Vec::new(),
@@ -107,7 +196,7 @@ impl HostTables {
     }
 
     /// A pinhole's slot.
-    pub fn slot(&self, index: u32) -> Option<&Slot> {
+    pub fn slot(&self, index: u32) -> Option<&HostSlot> {
         self.slots.get(index as usize)
     }
 
@@ -239,10 +328,10 @@ impl FamilyTables<Ipv4> for HostTables {
         self.place_at(place, local.port, self.pinholes4.contains_key(&key))
     }
 
-    fn pinhole_of(&self, _: Place, local: &LocalEnd<Ipv4>) -> Option<(&Pinhole<Ipv4>, &Slot)> {
+    fn pinhole_of(&self, _: Place, local: &LocalEnd<Ipv4>) -> Option<impl Hole<Ipv4>> {
         let key = PinholeKey::new(local.address, local.port);
         let pinhole = self.pinholes4.get(&key)?;
-        Some((pinhole, self.slot(pinhole.slot)?))
+        Some(HostHole::new(pinhole, self.slot(pinhole.slot)?))
     }
 
     fn provider_hint(&self, address: Ipv4) -> u32 {
@@ -285,10 +374,10 @@ impl FamilyTables<Ipv6> for HostTables {
         self.place_at(place, local.port, self.pinholes6.contains_key(&key))
     }
 
-    fn pinhole_of(&self, _: Place, local: &LocalEnd<Ipv6>) -> Option<(&Pinhole<Ipv6>, &Slot)> {
+    fn pinhole_of(&self, _: Place, local: &LocalEnd<Ipv6>) -> Option<impl Hole<Ipv6>> {
         let key = PinholeKey::new(local.address, local.port);
         let pinhole = self.pinholes6.get(&key)?;
-        Some((pinhole, self.slot(pinhole.slot)?))
+        Some(HostHole::new(pinhole, self.slot(pinhole.slot)?))
     }
 
     fn provider_hint(&self, address: Ipv6) -> u32 {
@@ -333,10 +422,10 @@ impl Tables for HostTables {
         self.now.get()
     }
 
-    fn exchange_latch(&self, slot: &Slot, stale: u64, new: u64) -> u64 {
-        let found = slot.latch.get();
+    fn exchange_latch(&self, aside: &Aside, stale: u64, new: u64) -> u64 {
+        let found = aside.latch.get();
         if found == stale {
-            slot.latch.set(new);
+            aside.latch.set(new);
         }
         found
     }
@@ -354,7 +443,7 @@ impl Tables for HostTables {
     }
 
     /// [`FamilyTables::place`] asks every time.
-    fn shut(&self, _: PortPlace) {}
+    fn shut(&self, _: PortPlace, _: Place) {}
 
     fn exchange_provisional(
         &self,

@@ -12,6 +12,7 @@ pub mod abi;
 pub mod addr;
 pub mod budget;
 pub mod classify;
+pub mod gate;
 #[cfg(any(test, feature = "user"))]
 pub mod host;
 pub mod key;
@@ -22,4 +23,5 @@ pub mod reason;
 pub mod record;
 pub mod sdp_scan;
 pub mod settings;
+pub mod slot;
 pub mod value;

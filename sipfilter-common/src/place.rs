@@ -1,7 +1,7 @@
 //! What is known of each port of the protected addresses, in a word that both sides write.
 //!
 //! It says nothing about a pinhole itself. Invariant: a word that is shut is right as long as nothing is written where it leads to or into the
-//! port's provisional place; whoever writes there opens it as well, and whoever shuts it looks again afterwards.
+//! port's provisional place; whoever writes there opens it afterwards, and whoever shuts it looks there again.
 
 use crate::reason::Reason;
 
@@ -15,7 +15,7 @@ use crate::reason::Reason;
 pub struct Place(u64);
 
 impl Place {
-    /// A port that is none of our business.
+    /// A port that is none of our business, or of which nothing is known yet.
     pub const OTHER: Self = Self(0);
     /// A port for media without a pinhole, where there may be something else that lets a datagram in.
     pub const MEDIA: Self = Self(1 << Self::MEDIA_BIT);

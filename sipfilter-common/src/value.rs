@@ -1,8 +1,6 @@
 //! Map values: integers only, without implicit padding, sizes asserted.
 //!
-//! Pinholes, provider rules and the stamp are written by user space only; slots, counters and what sources have spent by the kernel only.
-
-use core::cell::Cell;
+//! Pinholes, provider rules and the stamp are written by user space only; counters and what sources have spent by the kernel only.
 
 use crate::addr::{Address, Ipv4, Ipv6};
 use crate::budget::Budgets;
@@ -12,10 +10,7 @@ use crate::settings::{Modes, Transport};
 /// The most sources that one pinhole can name.
 pub const MAX_SOURCES: usize = 4;
 
-/// One pinhole. Times are nanoseconds of the monotonic clock.
-///
-/// Everything that an IPv4 packet from the first source needs lies in the first cache line. The whole is an odd number of lines long:
-/// with an even one, first lines would share half of the processor's caches and leave the other half to nobody.
+/// One pinhole. Times are nanoseconds of the monotonic clock. What most packets need of it lies in a [`crate::gate::Gate`], too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Pinhole<A: Address> {
@@ -46,12 +41,12 @@ pub struct Pinhole<A: Address> {
     pub call: u64,
     /// Where it is; with port 0 it is nowhere, and free.
     pub local: PinholeKey<A>,
-    /// Fills up to an odd number of cache lines.
+    /// Fills up to the alignment.
     pub filling: A::Filling,
 }
 
 /// A set of RTP payload types (RFC 3550 §5.1): seven bits, one bit each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 #[repr(transparent)]
 pub struct PayloadTypes([u64; 2]);
 
@@ -89,7 +84,7 @@ impl PayloadTypes {
 
 /// A packet budget of a stream or of a source of signalling, by the generic cell rate algorithm: each packet moves the theoretical arrival time of the next one on by
 /// `interval`, and one that comes more than `burst` before its time is too many. Nothing is ever divided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 #[repr(C)]
 pub struct Budget {
     /// Nanoseconds for each packet; 0 is no limit.
@@ -138,7 +133,7 @@ impl Budget {
 }
 
 /// How a pinhole lets packets in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 #[repr(transparent)]
 pub struct Flags(u16);
 
@@ -221,13 +216,10 @@ impl<A: Address> Source<A> {
     }
 }
 
-impl<A: Address> Pinhole<A> {
-    /// Whether one of the sources is meant. Media goes where it comes from, so this holds for what leaves, too.
-    #[inline(always)]
-    pub fn names(&self, address: A, port: u16) -> bool {
-        self.sources
-            .iter()
-            .any(|source| source.contains(address, port))
+impl<A> Source<A> {
+    /// Whether it can match anything.
+    pub const fn is_used(&self) -> bool {
+        self.port_min <= self.port_max
     }
 }
 
@@ -244,7 +236,7 @@ impl<A: Default> Source<A> {
 }
 
 /// What may flow through a pinhole, by the first byte of a datagram (RFC 7983 §7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
 pub struct Shapes(u16);
 
@@ -289,151 +281,6 @@ impl Shapes {
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
-    }
-}
-
-/// What the kernel knows of a pinhole's traffic, as the kernel writes it. A reused slot keeps its counts, so that readers
-/// take a baseline when they open a pinhole. User space reads a [`SlotCounts`] in its place.
-///
-/// It is one cache line. That is why packets have 32 bits each way: a voice stream fills them in years.
-#[derive(Debug, Clone, Default)]
-#[repr(C)]
-pub struct Slot {
-    /// Packets that came in and passed.
-    pub ingress_packets: Cell<u32>,
-    /// Packets that left.
-    pub egress_packets: Cell<u32>,
-    /// IP bytes of those that came in.
-    pub ingress_bytes: Cell<u64>,
-    /// IP bytes of those that left.
-    pub egress_bytes: Cell<u64>,
-    /// When the last one passed, in nanoseconds of the monotonic clock.
-    pub ingress_last: Cell<u64>,
-    /// When the last one left from the pinhole's address and port.
-    pub egress_last: Cell<u64>,
-    /// The theoretical arrival time of the next packet ([`Budget`]).
-    pub due: Cell<u64>,
-    /// The [`Latch`].
-    pub latch: Cell<u64>,
-    /// Packets to the pinhole that were dropped.
-    pub dropped_packets: Cell<u64>,
-}
-
-/// What a latch says to a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Latching {
-    /// It is the one.
-    Held,
-    /// Nobody is yet.
-    Free {
-        /// What the slot holds instead: a latch of another generation.
-        stale: u64,
-    },
-    /// It is another one.
-    Refused,
-}
-
-impl Slot {
-    /// Its counts, by value.
-    pub fn counts(&self) -> SlotCounts {
-        SlotCounts {
-            ingress_packets: self.ingress_packets.get(),
-            ingress_bytes: self.ingress_bytes.get(),
-            ingress_last: self.ingress_last.get(),
-            egress_last: self.egress_last.get(),
-            due: self.due.get(),
-            latch: self.latch.get(),
-            egress_packets: self.egress_packets.get(),
-            egress_bytes: self.egress_bytes.get(),
-            dropped_packets: self.dropped_packets.get(),
-        }
-    }
-
-    /// The last sign of life in either direction.
-    #[inline(always)]
-    pub fn last(&self) -> u64 {
-        let (ingress, egress) = (self.ingress_last.get(), self.egress_last.get());
-        if ingress > egress { ingress } else { egress }
-    }
-
-    /// One packet came in and passed.
-    #[inline(always)]
-    pub fn count_ingress(&self, bytes: usize, now: u64) {
-        add_packet(&self.ingress_packets);
-        add(&self.ingress_bytes, bytes as u64);
-        self.ingress_last.set(now);
-    }
-
-    /// One packet left.
-    #[inline(always)]
-    pub fn count_egress(&self, bytes: usize, now: u64) {
-        add_packet(&self.egress_packets);
-        add(&self.egress_bytes, bytes as u64);
-        self.egress_last.set(now);
-    }
-
-    /// One packet was dropped.
-    #[inline(always)]
-    pub fn count_dropped(&self) {
-        add(&self.dropped_packets, 1);
-    }
-
-    /// What the latch says to the source that `mine` stands for.
-    #[inline(always)]
-    pub fn look_at_latch(&self, mine: Latch) -> Latching {
-        let found = self.latch.get();
-        if found == mine.0 {
-            Latching::Held
-        } else if Latch(found).generation() == mine.generation() {
-            Latching::Refused
-        } else {
-            Latching::Free { stale: found }
-        }
-    }
-}
-
-/// A plain read and write, not one atomic instruction: network cards keep a flow on one CPU, and where one does not, a lost count is
-/// cheaper than a locked instruction for every packet.
-#[inline(always)]
-fn add(counter: &Cell<u64>, amount: u64) {
-    counter.set(counter.get().wrapping_add(amount));
-}
-
-/// The same for packets.
-#[inline(always)]
-fn add_packet(counter: &Cell<u32>) {
-    counter.set(counter.get().wrapping_add(1));
-}
-
-/// A reading of a [`Slot`]: the same layout, by value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(C)]
-#[expect(missing_docs, reason = "the fields are Slot's, documented there")]
-pub struct SlotCounts {
-    pub ingress_packets: u32,
-    pub egress_packets: u32,
-    pub ingress_bytes: u64,
-    pub egress_bytes: u64,
-    pub ingress_last: u64,
-    pub egress_last: u64,
-    pub due: u64,
-    pub latch: u64,
-    pub dropped_packets: u64,
-}
-
-impl From<SlotCounts> for Slot {
-    fn from(counts: SlotCounts) -> Self {
-        Self {
-            ingress_packets: Cell::new(counts.ingress_packets),
-            ingress_bytes: Cell::new(counts.ingress_bytes),
-            ingress_last: Cell::new(counts.ingress_last),
-            egress_last: Cell::new(counts.egress_last),
-            due: Cell::new(counts.due),
-            latch: Cell::new(counts.latch),
-            egress_packets: Cell::new(counts.egress_packets),
-            egress_bytes: Cell::new(counts.egress_bytes),
-            dropped_packets: Cell::new(counts.dropped_packets),
-        }
     }
 }
 
@@ -665,14 +512,12 @@ impl Stamp {
 
 /// Longest-prefix-match keys of providers carry the address only; transport and port are judged on the value.
 const _: () = {
-    assert!(size_of::<Pinhole<Ipv4>>() == 3 * 64 && align_of::<Pinhole<Ipv4>>() == 8);
-    assert!(size_of::<Pinhole<Ipv6>>() == 5 * 64 && align_of::<Pinhole<Ipv6>>() == 8);
-    assert!(core::mem::offset_of!(Pinhole<Ipv4>, sources) + size_of::<Source<Ipv4>>() <= 64);
-    assert!(core::mem::offset_of!(Pinhole<Ipv4>, filling) + 72 == 3 * 64);
-    assert!(core::mem::offset_of!(Pinhole<Ipv6>, filling) + 92 == 5 * 64);
+    assert!(size_of::<Pinhole<Ipv4>>() == 120 && align_of::<Pinhole<Ipv4>>() == 8);
+    assert!(size_of::<Pinhole<Ipv6>>() == 232 && align_of::<Pinhole<Ipv6>>() == 8);
+    assert!(core::mem::offset_of!(Pinhole<Ipv4>, filling) == 120);
+    assert!(core::mem::offset_of!(Pinhole<Ipv6>, filling) + 4 == 232);
     assert!(size_of::<Source<Ipv4>>() == 12);
     assert!(size_of::<Source<Ipv6>>() == 36);
-    assert!(size_of::<Slot>() == 64 && size_of::<SlotCounts>() == 64);
     assert!(size_of::<ProviderRule>() == 28);
     assert!(size_of::<Count>() == 16);
     assert!(size_of::<MediaLimits>() == 6 * MAX_MEDIA_RANGES);
@@ -742,20 +587,6 @@ mod tests {
         let budget = Budget::new(0, 0);
         assert_eq!(budget.packets_per_second(), None);
         assert_eq!(passing(budget, core::iter::repeat_n(7, 100_000)), 100_000);
-    }
-
-    #[test]
-    fn a_latch_is_its_generations() {
-        let slot = Slot::default();
-        let latch = |generation, token| Latch::new(generation, token);
-        assert_eq!(slot.look_at_latch(latch(1, 0)), Latching::Free { stale: 0 });
-        slot.latch.set(latch(1, 77).0);
-        assert_eq!(slot.look_at_latch(latch(1, 77)), Latching::Held);
-        assert_eq!(slot.look_at_latch(latch(1, 78)), Latching::Refused);
-        let stale = latch(1, 77).0;
-        assert_eq!(slot.look_at_latch(latch(2, 77)), Latching::Free { stale });
-        assert_eq!(Latch::next_generation(u16::MAX), 1);
-        assert_eq!(latch(9, u64::MAX).generation(), 9);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     addr::Address,
+    gate::Hole as _,
     parse::{
         Fragment, Ip, Malformed, Network, Ports, TCP, UDP, parse_ethernet, parse_ipv4, parse_ipv6,
     },
@@ -115,9 +116,9 @@ fn egress_media<A: Address, T: Tables + FamilyTables<A>>(
         at,
         port: ports.source,
     };
-    if let Some((pinhole, slot)) = tables.pinhole(&local) {
+    if let Some(hole) = tables.pinhole(&local) {
         // Another address of the provider's is where the next answer may move the call to before the daemon has read it.
-        let is_known = pinhole.names(ip.destination, ports.destination)
+        let is_known = hole.names(ip.destination, ports.destination)
             || tables
                 .media_limits(ip.destination)
                 .is_some_and(|limits| limits.contains(ports.destination));
@@ -127,7 +128,7 @@ fn egress_media<A: Address, T: Tables + FamilyTables<A>>(
             Reason::EgressForeignMedia
         };
         if settings.modes().action(reason) == Action::Pass {
-            slot.count_egress(ip.length(), tables.now());
+            hole.slot().count_egress(hole.aside(), tables.now());
         }
         return reason;
     }

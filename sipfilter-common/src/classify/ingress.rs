@@ -3,8 +3,9 @@
 //! What the rules for signalling and media say stands in their own files; here is only who is asked, and in which order.
 
 use super::{
-    FamilyTables, Finding, FragmentFate, Tables, Verdict,
+    FamilyTables, Finding, FragmentFate, LocalEnd, Tables, Verdict,
     media::judge_media,
+    provisional::place_of,
     scope,
     signalling::{class_of_datagram, judge_amount, judge_fragment, judge_rest, judge_signalling},
 };
@@ -13,6 +14,7 @@ use crate::{
     budget::Class,
     key::FragmentKey,
     parse::{Fragment, Ip, Malformed, Network, TCP, UDP, parse_ethernet, parse_ipv4, parse_ipv6},
+    place::Place,
     reader::Reader,
     reason::{Action, Reason},
     settings::{Protected, Protects, Settings, Transport},
@@ -133,9 +135,18 @@ fn judge_udp<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     let ports = ip.ports(reader)?;
     let (payload, payload_end) = ip.udp_payload(reader)?;
     if tables.settings().pbx.is_udp(ports.destination) {
-        return Ok(judge_signalling(tables, ip, Transport::Udp, || {
+        let finding = judge_signalling(tables, ip, Transport::Udp, || {
             class_of_datagram(reader, (payload, payload_end))
-        }));
+        });
+        if finding.reason == Reason::UnknownSource {
+            let local = LocalEnd {
+                address: ip.destination,
+                at,
+                port: ports.destination,
+            };
+            tables.shut(place_of(tables, &local), Place::SIGNALLING);
+        }
+        return Ok(finding);
     }
     if !tables.settings().is_media_port(ports.destination) {
         return Ok(Finding::plain(scope::judge_other_udp(tables, ip, &ports)));

@@ -5,11 +5,13 @@
 use super::{FamilyTables, LocalEnd, Tables, flow::judge_reply, provisional};
 use crate::{
     addr::Address,
+    gate::{Hole, Terms},
     parse::{Ip, Ports as TransportPorts},
     reader::Reader,
     reason::Reason,
     settings::Protected,
-    value::{Flags, Latch, Latching, Pinhole, Shapes, Slot},
+    slot::Latching,
+    value::{Flags, Latch, Shapes},
 };
 
 /// Judges a packet to a media port, and counts it at the pinhole that it met.
@@ -27,9 +29,8 @@ pub(super) fn judge_media<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
         at,
         port: ports.destination,
     };
-    if let Some(met) = tables.pinhole(&local) {
-        let source = Source::of(ip, ports);
-        judge_met(reader, tables, met, source, payload, ip.length())
+    if let Some(hole) = tables.pinhole(&local) {
+        judge_met(reader, tables, &hole, Source::of(ip, ports), payload)
     } else if provisional::admits(reader, tables, ip, &local, ports, payload) {
         Reason::Provisional
     } else {
@@ -42,16 +43,16 @@ pub(super) fn judge_media<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
 pub(super) fn judge_met<A: Address, R: Reader, T: Tables>(
     reader: &R,
     tables: &T,
-    (pinhole, slot): (&Pinhole<A>, &Slot),
+    hole: &impl Hole<A>,
     source: Source<A>,
     payload: (usize, usize),
-    length: usize,
 ) -> Reason {
     let now = tables.now();
-    let reason = judge_at_pinhole(reader, tables, pinhole, slot, source, payload, now);
-    match reason {
-        Reason::Media => slot.count_ingress(length, now),
-        _ => slot.count_dropped(),
+    let reason = judge_at_pinhole(reader, tables, hole, source, payload, now);
+    if reason == Reason::Media {
+        hole.slot().count_ingress(now);
+    } else if let Some(aside) = hole.aside() {
+        aside.count_dropped();
     }
     reason
 }
@@ -79,49 +80,47 @@ impl<A: Address> Source<A> {
 fn judge_at_pinhole<A: Address, R: Reader, T: Tables>(
     reader: &R,
     tables: &T,
-    pinhole: &Pinhole<A>,
-    slot: &Slot,
+    hole: &impl Hole<A>,
     source: Source<A>,
     payload: (usize, usize),
     now: u64,
 ) -> Reason {
-    if is_expired(pinhole.opened, slot.last(), pinhole.idle, now) {
+    let (gate, terms, slot) = (hole.gate(), hole.terms(), hole.slot());
+    if is_expired(gate.opened, slot.last(), terms.idle, now) {
         return Reason::PinholeExpired;
     }
-    if !pinhole
-        .sources
-        .iter()
-        .any(|allowed| allowed.contains(source.address, source.port))
-    {
+    if !hole.names(source.address, source.port) {
         return Reason::WrongSource;
     }
     // Before the budget: whoever is not latched to must not be able to use up what belongs to the one who is.
     let mut to_latch = None;
-    if pinhole.flags.has(Flags::LATCH) {
+    if terms.flags.has(Flags::LATCH)
+        && let Some(aside) = hole.aside()
+    {
         let token = source
             .address
             .token(source.port, &tables.settings().latch_key);
-        let mine = Latch::new(pinhole.generation, token);
-        match slot.look_at_latch(mine) {
+        let mine = Latch::new(gate.generation, token);
+        match aside.look_at_latch(mine) {
             Latching::Held => {}
             Latching::Refused => return Reason::WrongSource,
-            Latching::Free { stale } => to_latch = Some((stale, mine)),
+            Latching::Free { stale } => to_latch = Some((aside, stale, mine)),
         }
     }
-    if let Err(reason) = judge_payload(reader, pinhole, payload) {
+    if let Err(reason) = judge_payload(reader, terms, payload) {
         return reason;
     }
     // What an earlier pinhole in this slot has spent, or this one before signalling renewed it, does not count.
-    let due = if slot.ingress_last.get() < pinhole.opened {
+    let due = if slot.ingress_last.get() < gate.opened {
         now
     } else {
         slot.due.get()
     };
-    let Some(due) = pinhole.budget.spend(due, now) else {
+    let Some(due) = terms.budget.spend(due, now) else {
         return Reason::RateLimited;
     };
-    if let Some((stale, mine)) = to_latch {
-        let found = tables.exchange_latch(slot, stale, mine.0);
+    if let Some((aside, stale, mine)) = to_latch {
+        let found = tables.exchange_latch(aside, stale, mine.0);
         // Another CPU may have been faster, with another source or with this one.
         if found != stale && found != mine.0 {
             return Reason::WrongSource;
@@ -138,9 +137,9 @@ const RTCP_HEADER: usize = 8;
 
 /// Whether a datagram is what was negotiated: by its kind (RFC 7983 §7), and RTP by its payload type.
 #[inline(always)]
-fn judge_payload<A: Address, R: Reader>(
+fn judge_payload<R: Reader>(
     reader: &R,
-    pinhole: &Pinhole<A>,
+    terms: &Terms,
     (start, end): (usize, usize),
 ) -> Result<(), Reason> {
     // Nothing that is meant has less than two bytes, and none of the second is padding of the link.
@@ -149,17 +148,17 @@ fn judge_payload<A: Address, R: Reader>(
     }
     let [first, second] = reader.bytes(start).ok_or(Reason::NotMedia)?;
     let shape = Shapes::of(first);
-    if !pinhole.shapes.admits(shape) {
+    if !terms.shapes.admits(shape) {
         return Err(Reason::NotMedia);
     }
-    if !shape.admits(Shapes::RTP) || pinhole.shapes.is_any() {
+    if !shape.admits(Shapes::RTP) || terms.shapes.is_any() {
         return Ok(());
     }
     // RTCP's packet types are RTP's 64 to 95 with the marker (RFC 5761 §4), which nobody should use but somebody may have listed.
-    let (is_negotiated, least) = if second & 0xe0 == 0xc0 && pinhole.flags.has(Flags::RTCP) {
+    let (is_negotiated, least) = if second & 0xe0 == 0xc0 && terms.flags.has(Flags::RTCP) {
         (true, RTCP_HEADER)
     } else {
-        (pinhole.payload_types.admits(second), RTP_HEADER)
+        (terms.payload_types.admits(second), RTP_HEADER)
     };
     match (is_negotiated, start + least <= end) {
         (false, _) => Err(Reason::PayloadType),

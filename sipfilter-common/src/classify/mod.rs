@@ -18,11 +18,13 @@ use core::num::NonZero;
 use crate::{
     addr::{Address, Ipv4, Ipv6},
     budget::Class,
+    gate::Hole,
     key::{FlowKey, FragmentKey, PortPlace, SourceKey},
     place::Place,
     reason::{Action, Reason},
     settings::{Protected, Settings},
-    value::{AllowList, Budget, MediaLimits, MediaPorts, Pinhole, ProviderRule, Provisional, Slot},
+    slot::Aside,
+    value::{AllowList, Budget, MediaLimits, MediaPorts, ProviderRule, Provisional},
 };
 
 use self::provisional::Opening;
@@ -48,12 +50,12 @@ pub trait FamilyTables<A: Address> {
     /// What is known of a port of a protected address.
     fn place(&self, local: &LocalEnd<A>) -> Place;
 
-    /// The pinhole that the place on this address and port leads to, and its slot.
-    fn pinhole_of(&self, place: Place, local: &LocalEnd<A>) -> Option<(&Pinhole<A>, &Slot)>;
+    /// The pinhole that the place on this address and port leads to.
+    fn pinhole_of(&self, place: Place, local: &LocalEnd<A>) -> Option<impl Hole<A>>;
 
-    /// The pinhole on a protected address and port, and its slot.
+    /// The pinhole on a protected address and port.
     #[inline(always)]
-    fn pinhole(&self, local: &LocalEnd<A>) -> Option<(&Pinhole<A>, &Slot)> {
+    fn pinhole(&self, local: &LocalEnd<A>) -> Option<impl Hole<A>> {
         self.pinhole_of(self.place(local), local)
     }
 
@@ -87,8 +89,8 @@ pub trait Tables: FamilyTables<Ipv4> + FamilyTables<Ipv6> {
     /// Nanoseconds of the monotonic clock; a few milliseconds of imprecision do no harm.
     fn now(&self) -> u64;
 
-    /// Puts `new` into a slot's latch if `stale` is still there, in one step for all CPUs. Tells what was there.
-    fn exchange_latch(&self, slot: &Slot, stale: u64, new: u64) -> u64;
+    /// Puts `new` into a latch if `stale` is still there, in one step for all CPUs. Tells what was there.
+    fn exchange_latch(&self, aside: &Aside, stale: u64, new: u64) -> u64;
 
     /// What may come to a port before the daemon has read of it.
     fn provisional(&self, place: PortPlace) -> Provisional;
@@ -96,8 +98,9 @@ pub trait Tables: FamilyTables<Ipv4> + FamilyTables<Ipv6> {
     /// Lets media in there.
     fn open_provisional(&self, place: PortPlace, provisional: Provisional);
 
-    /// Takes note that nothing may come there, until [`Self::open_provisional`] is called, so that it need not be asked for every packet.
-    fn shut(&self, place: PortPlace);
+    /// Takes note of what a port without a pinhole is for, and that nothing of its own lets a packet in, until [`Self::open_provisional`] is
+    /// called or a pinhole is there: so that it need not be asked for every packet.
+    fn shut(&self, place: PortPlace, known: Place);
 
     /// Puts `new` there if `stale` is still what is there, in one step for all CPUs. Tells what was there.
     fn exchange_provisional(

@@ -50,8 +50,7 @@ where
     if !place.is_media() {
         return None;
     }
-    let met = tables.pinhole_of(place, &local)?;
-    let source = Source::of(ip, ports);
-    let reason = judge_met(reader, tables, met, source, *payload, ip.length());
+    let hole = tables.pinhole_of(place, &local)?;
+    let reason = judge_met(reader, tables, &hole, Source::of(ip, ports), *payload);
     Some(Finding::plain(reason).under(settings))
 }

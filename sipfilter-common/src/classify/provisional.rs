@@ -12,6 +12,7 @@ use crate::{
     addr::Address,
     key::PortPlace,
     parse::{Fragment, Ip, Malformed, Network, Ports, TCP, UDP, parse_ipv4, parse_ipv6, parse_raw},
+    place::Place,
     reader::Reader,
     sdp_scan::{BLOCK, MAX_BLOCKS, Scan},
     settings::{Mode, Settings},
@@ -136,8 +137,9 @@ const LEAST: usize = 8;
 /// How often a place is looked at again after another CPU has changed it meanwhile.
 const TRIES: usize = 4;
 
+/// The number of a protected address's port.
 #[inline(always)]
-fn place_of<A: Address, T: Tables>(tables: &T, local: &LocalEnd<A>) -> PortPlace {
+pub(super) fn place_of<A: Address, T: Tables>(tables: &T, local: &LocalEnd<A>) -> PortPlace {
     let address = tables.forget(A::number(tables.settings(), local.at));
     PortPlace::new(address, local.port)
 }
@@ -153,14 +155,15 @@ pub(super) fn admits<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     (start, end): (usize, usize),
 ) -> bool {
     let settings = tables.settings();
-    if !settings.modes().has(Mode::Provisional) || !settings.rtp.contains(local.port) {
-        return false;
-    }
     let place = place_of(tables, local);
-    let mut found = tables.provisional(place);
+    let mut found =
+        match settings.modes().has(Mode::Provisional) && settings.rtp.contains(local.port) {
+            true => tables.provisional(place),
+            false => Provisional::CLOSED,
+        };
     if !found.is_open(tables.now()) {
         if !settings.modes().has(Mode::Replies) {
-            tables.shut(place);
+            tables.shut(place, Place::MEDIA);
         }
         return false;
     }

@@ -15,7 +15,7 @@ use sipfilter_common::{
     abi::map,
     addr::{Address, Ipv4, Ipv6},
     settings::Transport,
-    value::{self, Flags, ProviderRule, Shapes, SlotCounts},
+    value::{self, Flags, ProviderRule, Shapes},
 };
 
 use super::{CtlError, Outcome, Session, output, stats};
@@ -25,6 +25,7 @@ use crate::{
         map_writer::LatchState,
         pins::{PinError, Pins},
         runtime_dir::RuntimeDir,
+        slots::Slots,
     },
     view,
 };
@@ -102,12 +103,8 @@ struct Pinhole {
 struct Counts {
     /// Came in and passed.
     ingress_packets: u64,
-    /// The same in bytes.
-    ingress_bytes: u64,
     /// Left.
     egress_packets: u64,
-    /// The same in bytes.
-    egress_bytes: u64,
     /// Came in and were dropped.
     dropped_packets: u64,
 }
@@ -243,7 +240,7 @@ fn transports(rule: &ProviderRule) -> Vec<&'static str> {
 }
 
 fn pinholes(pins: &Pins) -> Result<Vec<Pinhole>, PinError> {
-    let slots: Array<MapData, SlotCounts> = open(pins, map::SLOTS)?;
+    let slots = Slots::open(pins)?;
     let mut pinholes = Vec::new();
     let four: Array<MapData, value::Pinhole<Ipv4>> = open(pins, map::PINHOLES4)?;
     for entry in four.iter() {
@@ -268,10 +265,10 @@ fn pinholes(pins: &Pins) -> Result<Vec<Pinhole>, PinError> {
 fn show<A: Address + Into<IpAddr>>(
     local: SocketAddr,
     pinhole: &value::Pinhole<A>,
-    slots: &Array<MapData, SlotCounts>,
+    slots: &Slots,
     prefix_length: impl Fn(A) -> u8,
 ) -> Pinhole {
-    let counts = slots.get(&pinhole.slot, 0).unwrap_or_default();
+    let counts = slots.counts(pinhole.slot).unwrap_or_default();
     let sources = pinhole
         .sources
         .iter()
@@ -298,10 +295,8 @@ fn show<A: Address + Into<IpAddr>>(
         slot: pinhole.slot,
         idle_limit_seconds: std::time::Duration::from_nanos(pinhole.idle).as_secs_f64(),
         slot_counts: Counts {
-            ingress_packets: counts.ingress_packets.into(),
-            ingress_bytes: counts.ingress_bytes,
-            egress_packets: counts.egress_packets.into(),
-            egress_bytes: counts.egress_bytes,
+            ingress_packets: counts.ingress_packets,
+            egress_packets: counts.egress_packets,
             dropped_packets: counts.dropped_packets,
         },
     }

@@ -169,7 +169,11 @@ impl Datapath {
             .map_max_entries(map::PLACES, settings.places().max(1))
             .map_max_entries(map::PINHOLES4, sizes.four)
             .map_max_entries(map::PINHOLES6, sizes.six)
-            .map_max_entries(map::SLOTS, pinholes);
+            .map_max_entries(map::GATES4, sizes.four)
+            .map_max_entries(map::GATES6, sizes.six)
+            .map_max_entries(map::TERMS, sizes.four.saturating_add(sizes.six))
+            .map_max_entries(map::SLOTS, pinholes)
+            .map_max_entries(map::ASIDES, pinholes);
         let (mut pending, mut unused) = (Vec::new(), Vec::new());
         if modes.has(Mode::Provisional) {
             let addresses = settings.protected4_count + settings.protected6_count;

@@ -5,6 +5,7 @@
 mod maps;
 mod pinholes;
 mod succession;
+mod terms;
 #[cfg(test)]
 mod tests;
 
@@ -15,11 +16,7 @@ use std::{
 };
 
 use aya::maps::MapError;
-use sipfilter_common::{
-    abi::map,
-    classify::is_expired,
-    value::{Latch, SlotCounts},
-};
+use sipfilter_common::{abi::map, classify::is_expired, slot::SlotCounts, value::Latch};
 
 pub use maps::{KernelMaps, Maps};
 pub use pinholes::KernelPinholes;
@@ -252,14 +249,8 @@ impl<M: Maps> MapWriter<M> {
         let counts = self.maps.counts(open.slot).ok()?;
         let base = &open.baseline;
         Some(Traffic {
-            ingress_packets: counts
-                .ingress_packets
-                .wrapping_sub(base.ingress_packets)
-                .into(),
-            egress_packets: counts
-                .egress_packets
-                .wrapping_sub(base.egress_packets)
-                .into(),
+            ingress_packets: counts.ingress_packets.wrapping_sub(base.ingress_packets),
+            egress_packets: counts.egress_packets.wrapping_sub(base.egress_packets),
             dropped_packets: counts.dropped_packets.wrapping_sub(base.dropped_packets),
             ingress_last: (counts.ingress_packets != base.ingress_packets)
                 .then_some(counts.ingress_last),

@@ -40,6 +40,7 @@ pub mod sampler;
 pub mod scope;
 pub mod sessions;
 pub mod signals;
+pub mod slots;
 mod source_filter;
 pub mod traffic;
 pub mod watch;

@@ -14,9 +14,9 @@ use std::{
 
 use sipfilter_common::{
     classify::{Verdict, classify_egress, classify_ingress, is_expired},
-    host::HostTables,
+    host::{HostSlot, HostTables},
     key::PinholeKey,
-    value::{Latch, Slot},
+    value::Latch,
 };
 
 use crate::{
@@ -171,12 +171,16 @@ impl World {
     }
 
     fn last_in_slot(&self, slot: u32) -> Instant {
-        let last = self.tables.slot(slot).map_or(0, Slot::last);
+        let last = self.tables.slot(slot).map_or(0, |slot| slot.slot.last());
         Instant(Duration::from_nanos(last))
     }
 
     fn latch_in_slot(&self, slot: u32) -> Latch {
-        Latch(self.tables.slot(slot).map_or(0, |slot| slot.latch.get()))
+        Latch(
+            self.tables
+                .slot(slot)
+                .map_or(0, |slot| slot.aside.latch.get()),
+        )
     }
 
     /// Tells the engine of pinholes whose idle limit has passed.
@@ -293,12 +297,12 @@ impl World {
         match self.free.pop() {
             Some(slot) => {
                 if let Some(place) = self.tables.slots.get_mut(slot as usize) {
-                    *place = Slot::default();
+                    *place = HostSlot::default();
                 }
                 Some(slot)
             }
             None if fresh < self.capacity => {
-                self.tables.slots.push(Slot::default());
+                self.tables.slots.push(HostSlot::default());
                 u32::try_from(fresh).ok()
             }
             None => None,

@@ -124,7 +124,7 @@ impl Edge {
             .open
             .iter()
             .filter(|(_, open)| {
-                let last = self.tables.slots[open.slot as usize].last();
+                let last = self.tables.slots[open.slot as usize].slot.last();
                 is_expired(open.opened, last, open.idle, nanos(now))
             })
             .map(|(local, _)| *local)
@@ -205,7 +205,7 @@ impl Edge {
         let latch = self
             .tables
             .slot(slot)
-            .map_or(Latch::default(), |slot| Latch(slot.latch.get()));
+            .map_or(Latch::default(), |slot| Latch(slot.aside.latch.get()));
         let before = known.map(|open| (open.generation, open.arming));
         let generation = next_generation(before, pinhole.latch, latch);
         let (opened, idle) = (nanos(now), nanos(pinhole.idle));

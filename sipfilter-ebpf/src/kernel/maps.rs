@@ -16,6 +16,7 @@ use sipfilter_common::{
     addr::{Address, Ipv4, Ipv6},
     budget::{Class, SourceSpending, SourceSpent},
     classify::{FamilyTables, FragmentFate, LocalEnd, Tables},
+    gate::{Gate, Hole, Terms},
     key::{
         FilterPlace, FlowKey, FragmentKey, PROVIDER_BITS, PortPlace, ProviderAddress, SourceKey,
     },
@@ -23,9 +24,10 @@ use sipfilter_common::{
     reason::{COUNTERS as COUNTER_PLACES, Counter, REASONS, Reason},
     sdp_scan::{BLOCK, MAX_BLOCKS, Scan},
     settings::Settings,
+    slot::{Aside, AsideWords, Slot, SlotWords},
     value::{
-        AllowList, Budget, Count, MediaLimits, MediaPorts, Pinhole, ProviderRule, Provisional,
-        Slot, SlotCounts, Stamp,
+        AllowList, Budget, Count, MAX_SOURCES, MediaLimits, MediaPorts, Pinhole, ProviderRule,
+        Provisional, Source, Stamp,
     },
 };
 
@@ -66,7 +68,19 @@ static PINHOLES4: Array<Pinhole<Ipv4>> = Array::with_max_entries(1, BPF_F_MMAPAB
 static PINHOLES6: Array<Pinhole<Ipv6>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map]
-static SLOTS: Array<SlotCounts> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+static GATES4: Array<Gate<Ipv4>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map]
+static GATES6: Array<Gate<Ipv6>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map]
+static TERMS: Array<Terms> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map]
+static SLOTS: Array<SlotWords> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map]
+static ASIDES: Array<AsideWords> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map]
 static PROVIDERS4: LpmTrie<Ipv4, ProviderRule> =
@@ -154,8 +168,8 @@ impl FamilyTables<Ipv4> for KernelTables {
     }
 
     #[inline(always)]
-    fn pinhole_of(&self, place: Place, _: &LocalEnd<Ipv4>) -> Option<(&Pinhole<Ipv4>, &Slot)> {
-        met(&PINHOLES4, place)
+    fn pinhole_of(&self, place: Place, _: &LocalEnd<Ipv4>) -> Option<impl Hole<Ipv4>> {
+        KernelHole::met(&GATES4, &PINHOLES4, place)
     }
 
     #[inline(always)]
@@ -208,8 +222,8 @@ impl FamilyTables<Ipv6> for KernelTables {
     }
 
     #[inline(always)]
-    fn pinhole_of(&self, place: Place, _: &LocalEnd<Ipv6>) -> Option<(&Pinhole<Ipv6>, &Slot)> {
-        met(&PINHOLES6, place)
+    fn pinhole_of(&self, place: Place, _: &LocalEnd<Ipv6>) -> Option<impl Hole<Ipv6>> {
+        KernelHole::met(&GATES6, &PINHOLES6, place)
     }
 
     #[inline(always)]
@@ -280,9 +294,9 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn exchange_latch(&self, slot: &Slot, stale: u64, new: u64) -> u64 {
-        // SAFETY: the slot's word is valid and aligned.
-        unsafe { exchange(slot.latch.as_ptr(), stale, new) }
+    fn exchange_latch(&self, aside: &Aside, stale: u64, new: u64) -> u64 {
+        // SAFETY: the word is valid and aligned.
+        unsafe { exchange(aside.latch.as_ptr(), stale, new) }
     }
 
     #[inline(always)]
@@ -300,16 +314,23 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn open_provisional(&self, place: PortPlace, provisional: Provisional) {
         if let Some(word) = PROVISIONAL.get_ptr_mut(place.index()) {
-            // SAFETY: the word is valid and aligned, and written whole.
-            unsafe { word.write_volatile(provisional.0) };
+            // SAFETY: the word is valid and aligned, and written whole. The exchange changes nothing; it is the barrier between this word
+            // and the next: whoever shuts the port at this moment sees that the word is open, or we see that the port is shut.
+            unsafe {
+                word.write_volatile(provisional.0);
+                exchange(word, provisional.0, provisional.0);
+            }
         }
         change_place(place, Place::unshut);
     }
 
     #[inline(always)]
-    fn shut(&self, place: PortPlace) {
-        change_place(place, Place::shut);
-        // Opened meanwhile, by another CPU: whoever opens writes the word first.
+    fn shut(&self, place: PortPlace, known: Place) {
+        change_place(place, |found| match found.pinhole() {
+            Some(_) => found,
+            None => known.shut(),
+        });
+        // Another CPU may have opened it meanwhile.
         if self.provisional(place).is_open(self.now()) {
             change_place(place, Place::unshut);
         }
@@ -401,7 +422,10 @@ fn change_place(place: PortPlace, change: impl Fn(Place) -> Place) {
     // SAFETY: the element is valid and aligned, a word in memory, and read at once.
     unsafe {
         let found = word.read_volatile();
-        exchange(word.cast(), found.word(), change(found).word());
+        let changed = change(found);
+        if changed != found {
+            exchange(word.cast(), found.word(), changed.word());
+        }
     }
 }
 
@@ -414,25 +438,68 @@ fn place(index: u32) -> Place {
         .map_or(Place::OTHER, |place| unsafe { place.read_volatile() })
 }
 
-/// The pinhole and slot that a place leads to.
-#[inline(always)]
-fn met<A: Address>(
-    pinholes: &Array<Pinhole<A>>,
+/// The parts of a pinhole that a place leads to.
+struct KernelHole<A: Address + 'static> {
+    gate: &'static Gate<A>,
+    terms: &'static Terms,
+    slot: &'static Slot,
+    pinholes: &'static Array<Pinhole<A>>,
     place: Place,
-) -> Option<(&Pinhole<A>, &'static Slot)> {
-    let number = place.pinhole()?;
-    let slot = slot(place.slot())?;
-    let pinhole = pinholes.get(number)?;
-    // Half of a word and half of its successor would lead to a pinhole of another slot.
-    (pinhole.slot == place.slot()).then_some((pinhole, slot))
 }
 
-/// A pinhole's slot.
-#[inline(always)]
-fn slot<'a>(index: u32) -> Option<&'a Slot> {
-    let counts = SLOTS.get_ptr_mut(index)?;
-    // SAFETY: both types have one layout, array elements are never freed, and nobody else writes this one.
-    Some(unsafe { &*counts.cast::<Slot>() })
+impl<A: Address> KernelHole<A> {
+    #[inline(always)]
+    fn met(
+        gates: &'static Array<Gate<A>>,
+        pinholes: &'static Array<Pinhole<A>>,
+        place: Place,
+    ) -> Option<Self> {
+        let number = place.pinhole()?;
+        let words = SLOTS.get_ptr_mut(place.slot())?;
+        let gate = gates.get(number)?;
+        // Half of a word and half of its successor would lead to a pinhole of another slot.
+        if gate.slot != place.slot() {
+            return None;
+        }
+        Some(Self {
+            gate,
+            terms: TERMS.get(gate.terms)?,
+            // SAFETY: both types have one layout, array elements are never freed, and nobody else writes this one.
+            slot: unsafe { &*words.cast::<Slot>() },
+            pinholes,
+            place,
+        })
+    }
+}
+
+impl<A: Address> Hole<A> for KernelHole<A> {
+    #[inline(always)]
+    fn gate(&self) -> &Gate<A> {
+        self.gate
+    }
+
+    #[inline(always)]
+    fn terms(&self) -> &Terms {
+        self.terms
+    }
+
+    #[inline(always)]
+    fn sources(&self) -> Option<&[Source<A>; MAX_SOURCES]> {
+        let pinhole = self.pinholes.get(self.place.pinhole()?)?;
+        Some(&pinhole.sources)
+    }
+
+    #[inline(always)]
+    fn slot(&self) -> &Slot {
+        self.slot
+    }
+
+    #[inline(always)]
+    fn aside(&self) -> Option<&Aside> {
+        let words = ASIDES.get_ptr_mut(self.place.slot())?;
+        // SAFETY: as above.
+        Some(unsafe { &*words.cast::<Aside>() })
+    }
 }
 
 /// Adds one packet to a counter of this CPU.

@@ -13,11 +13,11 @@ use aya::{
 use sipfilter_common::{
     abi::{RESTING_PINHOLES, RING_BYTES, map},
     classify::{classify_egress, classify_ingress, classify_plain},
-    host::HostTables,
+    host::{HostSlot, HostTables},
     reason::{Action, Counter, Note, Reason},
     record::{HEADER, RecordHeader},
     settings::Settings as Constants,
-    value::{Slot, SlotCounts},
+    slot::SlotCounts,
 };
 use sipfilter_daemon::{
     engine::{
@@ -114,7 +114,7 @@ fn the_short_way_leads_where_the_long_one_does() {
                 let name = || format!("{}: {} cut to {length} bytes", scene.name, case.name);
                 assert_eq!(verdict, classify_ingress(&frame, &long), "{}", name());
                 let counts = |tables: &HostTables| -> Vec<SlotCounts> {
-                    tables.slots.iter().map(Slot::counts).collect()
+                    tables.slots.iter().map(HostSlot::counts).collect()
                 };
                 assert_eq!(counts(&short), counts(&long), "{}", name());
             }

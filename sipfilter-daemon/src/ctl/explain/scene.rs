@@ -17,7 +17,8 @@ use sipfilter_common::{
     classify::FamilyTables as _,
     host::HostTables,
     key::FlowKey,
-    value::{self, AllowList, Flags, Latch, MediaLimits, ProviderRule, Shapes, SlotCounts},
+    slot::SlotCounts,
+    value::{self, AllowList, Flags, Latch, MediaLimits, ProviderRule, Shapes},
 };
 
 use super::super::maps::open;
@@ -32,6 +33,7 @@ use crate::{
         clock,
         pins::{PinError, Pins},
         policy::KernelPolicy,
+        slots::Slots,
     },
     view,
 };
@@ -72,8 +74,8 @@ impl Copied {
         let mut copied = Self::new(settings, HostTables::new(constants, 0));
         copied.tables.settings.latch_key = pins.stamp()?.latch_key;
         copied.policy(pins)?;
-        let slots: Array<MapData, SlotCounts> = open(pins, map::SLOTS)?;
-        let counts = |slot| slots.get(&slot, 0).unwrap_or_default();
+        let slots = Slots::open(pins)?;
+        let counts = |slot| slots.counts(slot).unwrap_or_default();
         let numbers: BTreeMap<SocketAddr, u64> = told
             .iter()
             .map(|pinhole| (pinhole.local, pinhole.call))

@@ -4,7 +4,7 @@
 //! the kernel that it has the same shape.
 
 use aya::{
-    Ebpf,
+    Ebpf, Pod,
     maps::{Array, MapData, MapInfo, MapType},
 };
 use sipfilter_common::{
@@ -13,11 +13,15 @@ use sipfilter_common::{
     budget::SourceSpending,
     key::{FlowKey, FragmentKey, SourceKey},
     reason::COUNTERS,
-    value::{Count, Pinhole, SlotCounts, Stamp},
+    slot::{AsideWords, SlotWords},
+    value::{Count, Pinhole, Stamp},
 };
 
 use super::{DatapathError, FLOW_MAPS};
-use crate::shell::pins::{PinError, Pins};
+use crate::shell::{
+    pins::{PinError, Pins},
+    slots::Slots,
+};
 
 /// What was found pinned at start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +57,7 @@ pub(super) struct Sizes {
 }
 
 /// These go together: a pinhole names its slot.
-const PINHOLES: [&str; 3] = [map::PINHOLES4, map::PINHOLES6, map::SLOTS];
+const PINHOLES: [&str; 4] = [map::PINHOLES4, map::PINHOLES6, map::SLOTS, map::ASIDES];
 
 impl Plan {
     /// For maps that nobody else has.
@@ -175,7 +179,8 @@ fn shape(name: &str, sizes: Sizes) -> Shape {
     match name {
         map::PINHOLES4 => (size_of::<Pinhole<Ipv4>>(), sizes.four),
         map::PINHOLES6 => (size_of::<Pinhole<Ipv6>>(), sizes.six),
-        map::SLOTS => (size_of::<SlotCounts>(), sizes.slots),
+        map::SLOTS => (size_of::<SlotWords>(), sizes.slots),
+        map::ASIDES => (size_of::<AsideWords>(), sizes.slots),
         map::FRAGMENTS => (size_of::<u32>(), abi::FRAGMENTED_DATAGRAMS),
         map::COUNTERS => (size_of::<Count>(), COUNTERS),
         map::SOURCES => (size_of::<SourceSpending>(), abi::SIGNALLING_SOURCES),
@@ -224,14 +229,11 @@ fn copy_family<A: Address>(
     slots: u32,
 ) -> Result<Copied, DatapathError>
 where
-    Pinhole<A>: aya::Pod,
+    Pinhole<A>: Pod,
 {
     let failed = DatapathError::of_map;
     let old: Array<MapData, Pinhole<A>> = pins.open(name)?.try_into().map_err(failed(name))?;
-    let old_slots: Array<MapData, SlotCounts> = pins
-        .open(map::SLOTS)?
-        .try_into()
-        .map_err(failed(map::SLOTS))?;
+    let old_slots = Slots::open(pins)?;
     let (mut copied, mut left_out) = (0, 0);
     for entry in old.iter() {
         let mut pinhole = entry.map_err(failed(name))?;
@@ -243,22 +245,27 @@ where
             left_out += 1;
             continue;
         }
-        let counts = old_slots.get(&pinhole.slot, 0).unwrap_or_default();
+        let (words, others) = old_slots.counts(pinhole.slot).unwrap_or_default().words();
         pinhole.slot = slot;
-        let new_slots = ebpf
-            .map_mut(map::SLOTS)
-            .ok_or(DatapathError::Missing(map::SLOTS))?;
-        Array::try_from(new_slots)
-            .and_then(|mut array| array.set(slot, counts, 0))
-            .map_err(failed(map::SLOTS))?;
-        let table = ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
-        Array::try_from(table)
-            .and_then(|mut array| array.set(copied, pinhole, 0))
-            .map_err(failed(name))?;
+        set(ebpf, map::SLOTS, slot, words)?;
+        set(ebpf, map::ASIDES, slot, others)?;
+        set(ebpf, name, copied, pinhole)?;
         copied += 1;
     }
     Ok(Copied {
         free: first_slot + copied,
         left_out,
     })
+}
+
+fn set<V: Pod>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    index: u32,
+    value: V,
+) -> Result<(), DatapathError> {
+    let map = ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
+    Array::try_from(map)
+        .and_then(|mut array| array.set(index, value, 0))
+        .map_err(DatapathError::of_map(name))
 }

@@ -4,8 +4,8 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use aya::maps::{Array, MapData, MapError};
-use sipfilter_common::{abi::map, value::SlotCounts};
+use aya::maps::MapError;
+use sipfilter_common::{abi::map, slot::SlotCounts};
 
 use super::pinholes::KernelPinholes;
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     shell::{
         datapath::{Datapath, DatapathError},
         policy::{KernelPinhole, Place},
+        slots::Slots,
     },
 };
 
@@ -46,7 +47,7 @@ pub trait Maps {
 /// The maps of the running programs.
 pub struct KernelMaps {
     pinholes: KernelPinholes,
-    slots: Array<MapData, SlotCounts>,
+    slots: Slots,
 }
 
 impl KernelMaps {
@@ -57,7 +58,7 @@ impl KernelMaps {
     pub fn take(datapath: &mut Datapath) -> Result<Self, DatapathError> {
         Ok(Self {
             pinholes: KernelPinholes::take(datapath)?,
-            slots: datapath.take::<Array<_, _>>(map::SLOTS)?,
+            slots: Slots::take(datapath)?,
         })
     }
 }
@@ -75,10 +76,10 @@ impl KernelMaps {
         moved: impl IntoIterator<Item = (u32, u32)>,
     ) -> Result<Self, DatapathError> {
         let failed = DatapathError::of_map(map::SLOTS);
-        let mut next: Array<MapData, SlotCounts> = datapath.take(map::SLOTS)?;
+        let mut next = Slots::take(datapath)?;
         for (from, to) in moved {
-            let counts = self.slots.get(&from, 0).map_err(failed)?;
-            next.set(to, counts, 0).map_err(failed)?;
+            let counts = self.slots.counts(from).map_err(failed)?;
+            next.set(to, &counts).map_err(failed)?;
         }
         Ok(Self {
             pinholes: self.pinholes.succeed(datapath, slots)?,
@@ -109,6 +110,6 @@ impl Maps for KernelMaps {
     }
 
     fn counts(&self, slot: u32) -> Result<SlotCounts, MapError> {
-        self.slots.get(&slot, 0)
+        self.slots.counts(slot)
     }
 }

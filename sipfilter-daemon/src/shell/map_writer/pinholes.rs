@@ -18,12 +18,14 @@ use rustix::thread::{MembarrierCommand, membarrier};
 use sipfilter_common::{
     abi::map,
     addr::{Address, Ipv4, Ipv6},
-    key::{PinholeKey, PortPlace},
+    gate::Gate,
+    key::PinholeKey,
     place::Place,
     settings::{Protects as _, Settings},
     value::Pinhole,
 };
 
+use super::terms::KernelTerms;
 use crate::{
     engine::pinhole as engine,
     shell::{
@@ -37,16 +39,21 @@ use crate::{
 pub struct KernelPinholes {
     constants: Settings,
     places: Array<MapData, Place>,
+    terms: KernelTerms,
     four: Elements<Ipv4>,
     six: Elements<Ipv6>,
 }
 
-/// One family's array.
+/// One family's arrays.
 struct Elements<A: Address>
 where
     Pinhole<A>: Pod,
+    Gate<A>: Pod,
 {
     array: Array<MapData, Pinhole<A>>,
+    gates: Array<MapData, Gate<A>>,
+    /// The terms of the elements' gates, by their numbers.
+    terms: BTreeMap<u32, u32>,
     taken: BTreeMap<PinholeKey<A>, u32>,
     free: VecDeque<u32>,
     /// No place leads there any more, but a program may be on its way.
@@ -65,17 +72,21 @@ impl KernelPinholes {
         let failed = DatapathError::of_map;
         let mut this = Self {
             places: datapath.take(map::PLACES)?,
-            four: Elements::read(datapath.take(map::PINHOLES4)?, |key| {
-                place4(&constants, key).is_some()
-            })
+            terms: KernelTerms::new(datapath.take(map::TERMS)?),
+            four: Elements::read(
+                datapath.take(map::PINHOLES4)?,
+                datapath.take(map::GATES4)?,
+                |key| place4(&constants, key).is_some(),
+            )
             .map_err(failed(map::PINHOLES4))?,
-            six: Elements::read(datapath.take(map::PINHOLES6)?, |key| {
-                place6(&constants, key).is_some()
-            })
+            six: Elements::read(
+                datapath.take(map::PINHOLES6)?,
+                datapath.take(map::GATES6)?,
+                |key| place6(&constants, key).is_some(),
+            )
             .map_err(failed(map::PINHOLES6))?,
             constants,
         };
-        this.mark_ports().map_err(failed(map::PLACES))?;
         this.lead_to_all().map_err(failed(map::PLACES))?;
         Ok(this)
     }
@@ -94,17 +105,27 @@ impl KernelPinholes {
         let is_resized = datapath.is_resized();
         let mut next = Self {
             places: datapath.take(map::PLACES)?,
+            terms: KernelTerms::new(datapath.take(map::TERMS)?),
             four: self
                 .four
-                .succeed(datapath.take(map::PINHOLES4)?, slots, is_resized)
+                .succeed(
+                    datapath.take(map::PINHOLES4)?,
+                    datapath.take(map::GATES4)?,
+                    slots,
+                    is_resized,
+                )
                 .map_err(failed(map::PINHOLES4))?,
             six: self
                 .six
-                .succeed(datapath.take(map::PINHOLES6)?, slots, is_resized)
+                .succeed(
+                    datapath.take(map::PINHOLES6)?,
+                    datapath.take(map::GATES6)?,
+                    slots,
+                    is_resized,
+                )
                 .map_err(failed(map::PINHOLES6))?,
             constants: datapath.constants,
         };
-        next.mark_ports().map_err(failed(map::PLACES))?;
         next.lead_to_all().map_err(failed(map::PLACES))?;
         Ok(next)
     }
@@ -131,33 +152,17 @@ impl KernelPinholes {
     }
 
     fn lead_to_all(&mut self) -> Result<(), MapError> {
-        for (key, &number) in &self.four.taken {
-            let slot = self.four.array.get(&number, 0)?.slot;
-            let index = place4(&self.constants, key).ok_or(MapError::KeyNotFound)?;
+        for (key, number) in self.four.taken.clone() {
+            let slot = self.four.make_gate(&mut self.terms, number)?;
+            let index = place4(&self.constants, &key).ok_or(MapError::KeyNotFound)?;
             let empty = self.constants.empty_place(key.port());
             self.places.set(index, empty.leading_to(number, slot), 0)?;
         }
-        for (key, &number) in &self.six.taken {
-            let slot = self.six.array.get(&number, 0)?.slot;
-            let index = place6(&self.constants, key).ok_or(MapError::KeyNotFound)?;
+        for (key, number) in self.six.taken.clone() {
+            let slot = self.six.make_gate(&mut self.terms, number)?;
+            let index = place6(&self.constants, &key).ok_or(MapError::KeyNotFound)?;
             let empty = self.constants.empty_place(key.port());
             self.places.set(index, empty.leading_to(number, slot), 0)?;
-        }
-        Ok(())
-    }
-
-    /// Without pinholes: what each port is for.
-    fn mark_ports(&mut self) -> Result<(), MapError> {
-        let addresses = self.constants.places() >> 16;
-        for port in 0..=u16::MAX {
-            let empty = self.constants.empty_place(port);
-            if empty == Place::OTHER {
-                continue;
-            }
-            for address in 0..addresses {
-                let index = PortPlace::new(address, port).index();
-                self.places.set(index, empty, 0)?;
-            }
         }
         Ok(())
     }
@@ -192,14 +197,24 @@ impl KernelPinholes {
             KernelPinhole::V4(key, value) => {
                 let empty = self.constants.empty_place(key.port());
                 let index = place4(&self.constants, &key).ok_or(MapError::KeyNotFound)?;
-                self.four
-                    .insert(&mut self.places, (index, empty), key, value)
+                let leading = Leading {
+                    places: &mut self.places,
+                    terms: &mut self.terms,
+                    index,
+                    empty,
+                };
+                self.four.insert(leading, key, value)
             }
             KernelPinhole::V6(key, value) => {
                 let empty = self.constants.empty_place(key.port());
                 let index = place6(&self.constants, &key).ok_or(MapError::KeyNotFound)?;
-                self.six
-                    .insert(&mut self.places, (index, empty), key, value)
+                let leading = Leading {
+                    places: &mut self.places,
+                    terms: &mut self.terms,
+                    index,
+                    empty,
+                };
+                self.six.insert(leading, key, value)
             }
         }
     }
@@ -209,17 +224,16 @@ impl KernelPinholes {
     /// # Errors
     /// [`MapError`] if it is not there, or the kernel refuses.
     pub fn remove(&mut self, local: SocketAddr) -> Result<(), MapError> {
-        let empty = self.constants.empty_place(local.port());
         match local.ip() {
             IpAddr::V4(address) => {
                 let key = PinholeKey::new(Ipv4::from(address), local.port());
                 let index = place4(&self.constants, &key).ok_or(MapError::KeyNotFound)?;
-                self.four.remove(&mut self.places, (index, empty), &key)
+                self.four.remove(&mut self.places, index, &key)
             }
             IpAddr::V6(address) => {
                 let key = PinholeKey::new(Ipv6::from(address), local.port());
                 let index = place6(&self.constants, &key).ok_or(MapError::KeyNotFound)?;
-                self.six.remove(&mut self.places, (index, empty), &key)
+                self.six.remove(&mut self.places, index, &key)
             }
         }
     }
@@ -235,13 +249,25 @@ fn place6(constants: &Settings, key: &PinholeKey<Ipv6>) -> Option<u32> {
     Some(constants.place6(at, key.port()))
 }
 
+/// What leads a packet to an element.
+struct Leading<'a> {
+    places: &'a mut Array<MapData, Place>,
+    terms: &'a mut KernelTerms,
+    /// Of the place.
+    index: u32,
+    /// The place without a pinhole.
+    empty: Place,
+}
+
 impl<A: Address + Ord + Default + Into<IpAddr>> Elements<A>
 where
     Pinhole<A>: Pod,
+    Gate<A>: Pod,
 {
     fn succeed(
         &self,
         array: Array<MapData, Pinhole<A>>,
+        gates: Array<MapData, Gate<A>>,
         slots: &BTreeMap<SocketAddr, u32>,
         is_resized: bool,
     ) -> Result<Self, MapError> {
@@ -251,6 +277,8 @@ where
         };
         let mut next = Self {
             array,
+            gates,
+            terms: BTreeMap::new(),
             taken: BTreeMap::new(),
             free: self.free.clone(),
             resting: self.resting.clone(),
@@ -293,10 +321,13 @@ where
 
     fn read(
         array: Array<MapData, Pinhole<A>>,
+        gates: Array<MapData, Gate<A>>,
         is_local: impl Fn(&PinholeKey<A>) -> bool,
     ) -> Result<Self, MapError> {
         let mut this = Self {
             array,
+            gates,
+            terms: BTreeMap::new(),
             taken: BTreeMap::new(),
             free: VecDeque::new(),
             resting: Vec::new(),
@@ -328,12 +359,11 @@ where
 
     fn insert(
         &mut self,
-        places: &mut Array<MapData, Place>,
-        (index, empty): (u32, Place),
+        to: Leading<'_>,
         key: PinholeKey<A>,
         pinhole: Pinhole<A>,
     ) -> Result<(), MapError> {
-        let number = self.take_free().ok_or(MapError::OutOfBounds {
+        let number = self.take_free(to.terms).ok_or(MapError::OutOfBounds {
             index: self.array.len(),
             max_entries: self.array.len(),
         })?;
@@ -341,9 +371,14 @@ where
             self.free.push_front(number);
             return Err(error);
         }
+        if let Err(error) = self.make_gate(to.terms, number) {
+            self.retire(number)?;
+            return Err(error);
+        }
         // Whoever sees the word sees the element.
         fence(Ordering::SeqCst);
-        if let Err(error) = places.set(index, empty.leading_to(number, pinhole.slot), 0) {
+        let place = to.empty.leading_to(number, pinhole.slot);
+        if let Err(error) = to.places.set(to.index, place, 0) {
             self.retire(number)?;
             return Err(error);
         }
@@ -353,16 +388,29 @@ where
         }
     }
 
+    /// What programs read of an element that is written, and that none of them knows yet. Tells its slot.
+    fn make_gate(&mut self, terms: &mut KernelTerms, number: u32) -> Result<u32, MapError> {
+        let pinhole = self.array.get(&number, 0)?;
+        let taken = terms.take(pinhole.terms())?;
+        if let Err(error) = self.gates.set(number, pinhole.gate(taken), 0) {
+            terms.release(taken);
+            return Err(error);
+        }
+        self.terms.insert(number, taken);
+        Ok(pinhole.slot)
+    }
+
     fn remove(
         &mut self,
         places: &mut Array<MapData, Place>,
-        (index, empty): (u32, Place),
+        index: u32,
         key: &PinholeKey<A>,
     ) -> Result<(), MapError> {
         let number = *self.taken.get(key).ok_or(MapError::KeyNotFound)?;
         // First, so that no later run finds it; programs do not look at it.
         self.mark_free(number)?;
-        places.set(index, empty, 0)?;
+        // What the port is for, the programs find out again.
+        places.set(index, Place::OTHER, 0)?;
         self.taken.remove(key);
         self.resting.push(number);
         Ok(())
@@ -383,10 +431,15 @@ where
         self.array.set(number, pinhole, 0)
     }
 
-    fn take_free(&mut self) -> Option<u32> {
+    fn take_free(&mut self, terms: &mut KernelTerms) -> Option<u32> {
         if self.free.is_empty() {
             wait_for_programs();
-            self.free.extend(self.resting.drain(..));
+            for number in self.resting.drain(..) {
+                if let Some(taken) = self.terms.remove(&number) {
+                    terms.release(taken);
+                }
+                self.free.push_back(number);
+            }
         }
         self.free.pop_front()
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use aya::maps::MapError;
-use sipfilter_common::value::SlotCounts;
+use sipfilter_common::slot::SlotCounts;
 
 use super::{MapWriter, Maps};
 use crate::{

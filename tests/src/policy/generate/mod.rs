@@ -10,7 +10,7 @@ mod tables;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use sipfilter_common::{reader::Reader, value::SlotCounts};
+use sipfilter_common::{reader::Reader, slot::SlotCounts};
 use sipfilter_daemon::shell::policy::{KernelPinhole, KernelPolicy};
 
 use super::{cases::Way, random::Random};

@@ -8,9 +8,10 @@ use sipfilter_common::{
     budget::Budgets,
     key::PinholeKey,
     settings::{MAX_OUTER, MAX_PROTECTED, Mode, Modes, PortRange, Ports, Settings},
+    slot::SlotCounts,
     value::{
         AllowList, Allowed, Budget, Flags, Latch, MediaLimits, MediaPorts, MediaRange,
-        PayloadTypes, Pinhole, ProviderRule, Shapes, SlotCounts, Source,
+        PayloadTypes, Pinhole, ProviderRule, Shapes, Source,
     },
 };
 use sipfilter_daemon::shell::policy::{KernelPinhole, KernelPolicy};
@@ -355,14 +356,12 @@ fn slot_counts(random: &mut Random) -> SlotCounts {
         }
     };
     SlotCounts {
-        ingress_packets: count(random) as u32,
-        ingress_bytes: count(random),
+        ingress_packets: count(random),
         ingress_last: moment(random),
         egress_last: moment(random),
         due: moment(random),
         latch,
-        egress_packets: count(random) as u32,
-        egress_bytes: count(random),
+        egress_packets: count(random),
         dropped_packets: count(random),
     }
 }

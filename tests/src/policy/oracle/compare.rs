@@ -75,7 +75,7 @@ impl Machine {
     }
 
     pub(super) fn compare_slot(&self, host: &Host, slot: u32) -> Result<Option<String>> {
-        let found = self.slots.get(&slot, 0)?;
+        let found = self.slots.counts(slot)?;
         let wanted = host.tables.slots[slot as usize].counts();
         Ok((found != wanted)
             .then(|| format!("slot {slot}: the kernel has {found:?}, the host {wanted:?}")))

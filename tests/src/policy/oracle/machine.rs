@@ -18,16 +18,18 @@ use sipfilter_common::{
     addr::{Ipv4, Ipv6},
     budget::SourceSpending,
     classify::{classify_egress, classify_ingress},
-    host::HostTables,
+    host::{HostSlot, HostTables},
     key::{FlowKey, FragmentKey, PortPlace, SourceKey},
     reason::{Action, Counter, Note, Reason},
-    value::{Count, Slot, SlotCounts},
+    slot::SlotCounts,
+    value::Count,
 };
 use sipfilter_daemon::shell::{
     counters::Counters,
     datapath::Datapath,
     map_writer::KernelPinholes,
     policy::{KernelPinhole, KernelPolicy},
+    slots::Slots,
 };
 
 use super::{Difference, Tally, compare::compare_copy};
@@ -64,7 +66,7 @@ pub struct Machine {
     /// How large frames may be.
     pub sizes: Sizes,
     pinholes: KernelPinholes,
-    pub(super) slots: Array<MapData, SlotCounts>,
+    pub(super) slots: Slots,
     pub(super) fragments: HashMap<MapData, FragmentKey, u32>,
     pub(super) flows4: HashMap<MapData, FlowKey<Ipv4>, u64>,
     pub(super) flows6: HashMap<MapData, FlowKey<Ipv6>, u64>,
@@ -107,7 +109,7 @@ impl Machine {
                 egress: 0,
             },
             pinholes: KernelPinholes::take(&mut datapath)?,
-            slots: datapath.take(map::SLOTS)?,
+            slots: Slots::take(&mut datapath)?,
             fragments: datapath.take(map::FRAGMENTS)?,
             flows4: datapath.take(map::FLOWS4)?,
             flows6: datapath.take(map::FLOWS6)?,
@@ -230,8 +232,8 @@ impl Machine {
                 due: moved(counts.due, start),
                 ..counts
             };
-            self.slots.set(slot, counts, 0)?;
-            host.slots[slot as usize] = Slot::from(counts);
+            self.slots.set(slot, &counts)?;
+            host.slots[slot as usize] = HostSlot::from(counts);
         }
         for pinhole in &tables.pinholes {
             self.put(&mut host, pinhole, start)?;
@@ -309,7 +311,7 @@ impl Machine {
         tally.on_a_tick += 1;
         let mut times = vec![before, after];
         for slot in 0..SLOTS {
-            let counts = self.slots.get(&slot, 0)?;
+            let counts = self.slots.counts(slot)?;
             times.extend([counts.ingress_last, counts.egress_last]);
         }
         times.retain(|time| (before..=after).contains(time));
@@ -338,7 +340,7 @@ impl Machine {
         care: Care,
         tally: &mut Tally,
     ) -> Result<Outcome> {
-        let slots: Vec<SlotCounts> = host.tables.slots.iter().map(Slot::counts).collect();
+        let slots: Vec<SlotCounts> = host.tables.slots.iter().map(HostSlot::counts).collect();
         host.tables.now.set(now);
         let verdict = match packet.way {
             Way::In => classify_ingress(packet, &host.tables),
