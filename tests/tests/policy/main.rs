@@ -18,6 +18,7 @@ use sipfilter_common::{
     record::{HEADER, RecordHeader},
     settings::Settings as Constants,
     slot::SlotCounts,
+    value::PayloadTypes,
 };
 use sipfilter_daemon::{
     engine::{
@@ -481,6 +482,29 @@ fn pinholes_on_one_port_of_two_addresses_close_one_by_one() {
             assert_eq!(done, PinholeResult::Done);
         }
         assert_eq!(verdicts(&mut kernel), expect, "after {action:?}");
+    }
+}
+
+#[test]
+fn terms_that_change_more_often_than_there_is_room_for_are_always_the_last() {
+    let mut kernel = Kernel::load();
+    let mut pinhole = pinholes().into_iter().next().expect("a pinhole");
+    let media = cases()
+        .into_iter()
+        .find(|case| case.reason == Reason::Media)
+        .expect("a case");
+    // Two families' elements have room for as many terms.
+    for number in 0..3 * u128::from(CAPACITY + RESTING_PINHOLES) {
+        // Every number is another set; the packet's type, which is 0, is in every other one.
+        pinhole.terms.payload_types = PayloadTypes::new(number << 1 | number & 1);
+        let expect = match number & 1 {
+            0 => XDP_DROP,
+            _ => XDP_PASS,
+        };
+        let action = PinholeAction::Update(pinhole.clone());
+        let done = kernel.writer.apply(&action, clock::now());
+        assert_eq!(done, PinholeResult::Done, "{number}");
+        assert_eq!(kernel.run(&media), expect, "{number}");
     }
 }
 
