@@ -7,7 +7,11 @@ use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, time::SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, Map, MapData};
-use sipfilter_common::{abi::map, reason::Reason, value::SlotCounts};
+use sipfilter_common::{
+    abi::map,
+    reason::Reason,
+    slot::{AsideWords, SlotCounts, SlotWords},
+};
 use sipfilter_daemon::{
     config::{Config, Redact},
     engine::{Direction, Input, settings::Settings},
@@ -65,7 +69,8 @@ pub struct Many {
     pub drops: Ledger,
     /// Redacts everything that can be.
     pub redactor: Redactor,
-    slots: Array<MapData, SlotCounts>,
+    slots: Array<MapData, SlotWords>,
+    asides: Array<MapData, AsideWords>,
     calls: u32,
 }
 
@@ -80,10 +85,8 @@ impl Many {
         let settings: Settings = config.settings.clone();
         let policy = KernelPolicy::new(&settings);
         let mut datapath = Datapath::load(&policy, PINHOLES, None)?;
-        let slots = match datapath.ebpf().map(map::SLOTS).context("no slots")? {
-            Map::Array(slots) => MapData::from_id(slots.info()?.id())?,
-            other => bail!("slots are {other:?}"),
-        };
+        let slots = again(&mut datapath, map::SLOTS)?;
+        let asides = again(&mut datapath, map::ASIDES)?;
         let (writer, inheritance) =
             MapWriter::inheriting(&mut datapath, PINHOLES, &settings.providers)?;
         let provisionals = Provisionals::new(&mut datapath, &policy)?;
@@ -121,7 +124,8 @@ impl Many {
             core: Core::new(settings, keys, kernel, about, watch),
             drops,
             redactor,
-            slots: Map::Array(slots).try_into()?,
+            slots: slots.try_into()?,
+            asides: asides.try_into()?,
             calls: 0,
         })
     }
@@ -200,10 +204,14 @@ impl Many {
     /// Writes into every slot that something came to its pinhole and was dropped, and has the core look at all of them.
     pub fn drop_everywhere(&mut self) -> Result<()> {
         for number in 0..self.slots.len() {
-            let mut slot = self.slots.get(&number, 0)?;
-            slot.dropped_packets = 7;
-            slot.ingress_packets = number % 2 * 100;
-            self.slots.set(number, slot, 0)?;
+            let (words, others) = SlotCounts {
+                dropped_packets: 7,
+                ingress_packets: u64::from(number % 2 * 100),
+                ..SlotCounts::of_words(self.slots.get(&number, 0)?, self.asides.get(&number, 0)?)
+            }
+            .words();
+            self.slots.set(number, words, 0)?;
+            self.asides.set(number, others, 0)?;
         }
         for _ in 0..PINHOLES / 1_000 {
             self.core.check_losses();
@@ -286,4 +294,12 @@ fn datagram(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16), payload: &[u8
     }
     packet.extend_from_slice(payload);
     packet
+}
+
+/// An array that the core takes as well.
+fn again(datapath: &mut Datapath, name: &'static str) -> Result<Map> {
+    match datapath.ebpf().map(name).context(name)? {
+        Map::Array(array) => Ok(Map::Array(MapData::from_id(array.info()?.id())?)),
+        other => bail!("{name} is {other:?}"),
+    }
 }
