@@ -3,6 +3,7 @@
 //! The tests have a harness of their own, so that one that cannot run is shown as ignored, with the reason, and fails where `CI` is
 //! set. Each builds its own lab; they share nothing and may run side by side.
 
+mod addresses;
 mod agents;
 mod apply;
 mod captures;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         .chain(stories::tests())
         .chain(identity::tests())
         .chain(interfaces::tests())
+        .chain(addresses::tests())
         .chain(jumbo::tests())
         .chain(lifecycle::tests())
         .chain(cleanup::tests())
