@@ -323,7 +323,7 @@ fn longest_match<A: Address, V>(
 
 impl FamilyTables<Ipv4> for HostTables {
     fn place(&self, local: &LocalEnd<Ipv4>) -> Place {
-        let place = PortPlace::new(Ipv4::number(&self.settings, local.at), local.port);
+        let place = PortPlace::of::<Ipv4>(&self.settings, local.at, local.port);
         let key = PinholeKey::new(local.address, local.port);
         self.place_at(place, local.port, self.pinholes4.contains_key(&key))
     }
@@ -369,7 +369,7 @@ impl FamilyTables<Ipv4> for HostTables {
 
 impl FamilyTables<Ipv6> for HostTables {
     fn place(&self, local: &LocalEnd<Ipv6>) -> Place {
-        let place = PortPlace::new(Ipv6::number(&self.settings, local.at), local.port);
+        let place = PortPlace::of::<Ipv6>(&self.settings, local.at, local.port);
         let key = PinholeKey::new(local.address, local.port);
         self.place_at(place, local.port, self.pinholes6.contains_key(&key))
     }

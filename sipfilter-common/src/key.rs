@@ -1,6 +1,9 @@
 //! Map keys: small, one size per family, without implicit padding.
 
-use crate::addr::{Address, Ipv4, Ipv6};
+use crate::{
+    addr::{Address, Ipv4, Ipv6},
+    settings::{Protected, Settings},
+};
 
 /// Where a pinhole is: the protected address and port, as packets from outside carry them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -80,6 +83,12 @@ impl PortPlace {
     #[inline(always)]
     pub const fn new(address: u32, port: u16) -> Self {
         Self(address << 16 | port as u32)
+    }
+
+    /// A port of a protected address: those of IPv4 come first.
+    #[inline(always)]
+    pub fn of<A: Address>(settings: &Settings, at: Protected, port: u16) -> Self {
+        Self::new(A::number(settings, at), port)
     }
 
     /// Its place in an array.

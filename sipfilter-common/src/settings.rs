@@ -191,18 +191,6 @@ impl Settings {
         interface != 0 && self.outer.iter().any(|outer| constant(outer) == interface)
     }
 
-    /// The number of a port in the array of places: 65 536 for each protected address, those of IPv4 first.
-    #[inline(always)]
-    pub fn place4(&self, at: Protected, port: u16) -> u32 {
-        at.0 << 16 | port as u32
-    }
-
-    /// The same for an IPv6 address.
-    #[inline(always)]
-    pub fn place6(&self, at: Protected, port: u16) -> u32 {
-        (constant(&self.protected4_count) + at.0) << 16 | port as u32
-    }
-
     /// How many places there are.
     pub const fn places(&self) -> u32 {
         (self.protected4_count + self.protected6_count) << 16
@@ -220,19 +208,14 @@ impl Settings {
         place.map(|place| constant(&self.protected4_count) + place.0)
     }
 
-    /// What is known of a local port before there is any pinhole.
+    /// What is known of a local port without a pinhole, before anything has come there.
     pub fn empty_place(&self, port: u16) -> Place {
         if self.pbx.is_udp(port) {
-            return Place::SIGNALLING;
-        }
-        if !self.is_media_port(port) {
-            return Place::OTHER;
-        }
-        let modes = self.modes();
-        let is_noted = modes.has(Mode::Provisional) && self.rtp.contains(port);
-        match modes.has(Mode::Replies) || is_noted {
-            true => Place::MEDIA,
-            false => Place::MEDIA.shut(),
+            Place::SIGNALLING
+        } else if self.is_media_port(port) {
+            Place::MEDIA
+        } else {
+            Place::OTHER
         }
     }
 

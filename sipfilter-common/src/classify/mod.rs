@@ -156,7 +156,7 @@ impl FragmentFate {
 pub struct Verdict {
     /// The rule that decided.
     pub reason: Reason,
-    /// What the rule calls for, whether or not it is enforced.
+    /// What the rule calls for, whether or not it is enforced: it follows from the reason, which shall not have to be asked.
     pub ruling: Action,
     /// What becomes of the packet. Where nothing is enforced it passes, whatever the rule calls for.
     pub action: Action,

@@ -164,7 +164,7 @@ pub struct KernelTables;
 impl FamilyTables<Ipv4> for KernelTables {
     #[inline(always)]
     fn place(&self, local: &LocalEnd<Ipv4>) -> Place {
-        place(SETTINGS.place4(local.at, local.port))
+        place(PortPlace::of::<Ipv4>(&SETTINGS, local.at, local.port))
     }
 
     #[inline(always)]
@@ -218,7 +218,7 @@ impl FamilyTables<Ipv4> for KernelTables {
 impl FamilyTables<Ipv6> for KernelTables {
     #[inline(always)]
     fn place(&self, local: &LocalEnd<Ipv6>) -> Place {
-        place(SETTINGS.place6(local.at, local.port))
+        place(PortPlace::of::<Ipv6>(&SETTINGS, local.at, local.port))
     }
 
     #[inline(always)]
@@ -431,10 +431,10 @@ fn change_place(place: PortPlace, change: impl Fn(Place) -> Place) {
 
 /// What is known of a port.
 #[inline(always)]
-fn place(index: u32) -> Place {
+fn place(of: PortPlace) -> Place {
     // SAFETY: the element is valid and aligned. It must be read at once, because user space may change it meanwhile.
     PLACES
-        .get_ptr(index)
+        .get_ptr(of.index())
         .map_or(Place::OTHER, |place| unsafe { place.read_volatile() })
 }
 

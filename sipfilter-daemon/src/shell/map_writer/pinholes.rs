@@ -18,10 +18,10 @@ use rustix::thread::{MembarrierCommand, membarrier};
 use sipfilter_common::{
     abi::map,
     addr::{Address, Ipv4, Ipv6},
-    gate::Gate,
-    key::PinholeKey,
+    gate::{Gate, Terms},
+    key::{PinholeKey, PortPlace},
     place::Place,
-    settings::{Protects as _, Settings},
+    settings::{Protects, Settings},
     value::Pinhole,
 };
 
@@ -37,11 +37,16 @@ use crate::{
 
 /// The pinholes in the kernel.
 pub struct KernelPinholes {
+    ways: Ways,
+    four: Elements<Ipv4>,
+    six: Elements<Ipv6>,
+}
+
+/// What leads packets of both families to elements.
+struct Ways {
     constants: Settings,
     places: Array<MapData, Place>,
     terms: KernelTerms,
-    four: Elements<Ipv4>,
-    six: Elements<Ipv6>,
 }
 
 /// One family's arrays.
@@ -52,8 +57,8 @@ where
 {
     array: Array<MapData, Pinhole<A>>,
     gates: Array<MapData, Gate<A>>,
-    /// The terms of the elements' gates, by their numbers.
-    terms: BTreeMap<u32, u32>,
+    /// The terms of the elements that have a gate.
+    terms: BTreeMap<u32, Terms>,
     taken: BTreeMap<PinholeKey<A>, u32>,
     free: VecDeque<u32>,
     /// No place leads there any more, but a program may be on its way.
@@ -68,24 +73,22 @@ impl KernelPinholes {
     /// # Errors
     /// [`DatapathError`] if a map is missing or cannot be read or written.
     pub fn take(datapath: &mut Datapath) -> Result<Self, DatapathError> {
-        let constants = datapath.constants;
+        let ways = Ways::take(datapath)?;
         let failed = DatapathError::of_map;
         let mut this = Self {
-            places: datapath.take(map::PLACES)?,
-            terms: KernelTerms::new(datapath.take(map::TERMS)?),
             four: Elements::read(
                 datapath.take(map::PINHOLES4)?,
                 datapath.take(map::GATES4)?,
-                |key| place4(&constants, key).is_some(),
+                &ways,
             )
             .map_err(failed(map::PINHOLES4))?,
             six: Elements::read(
                 datapath.take(map::PINHOLES6)?,
                 datapath.take(map::GATES6)?,
-                |key| place6(&constants, key).is_some(),
+                &ways,
             )
             .map_err(failed(map::PINHOLES6))?,
-            constants,
+            ways,
         };
         this.lead_to_all().map_err(failed(map::PLACES))?;
         Ok(this)
@@ -104,8 +107,7 @@ impl KernelPinholes {
         let failed = DatapathError::of_map;
         let is_resized = datapath.is_resized();
         let mut next = Self {
-            places: datapath.take(map::PLACES)?,
-            terms: KernelTerms::new(datapath.take(map::TERMS)?),
+            ways: Ways::take(datapath)?,
             four: self
                 .four
                 .succeed(
@@ -124,7 +126,6 @@ impl KernelPinholes {
                     is_resized,
                 )
                 .map_err(failed(map::PINHOLES6))?,
-            constants: datapath.constants,
         };
         next.lead_to_all().map_err(failed(map::PLACES))?;
         Ok(next)
@@ -134,10 +135,10 @@ impl KernelPinholes {
     pub fn is_local(constants: &Settings, local: SocketAddr) -> bool {
         match local.ip() {
             IpAddr::V4(ip) => {
-                place4(constants, &PinholeKey::new(ip.into(), local.port())).is_some()
+                place::<Ipv4>(constants, &PinholeKey::new(ip.into(), local.port())).is_some()
             }
             IpAddr::V6(ip) => {
-                place6(constants, &PinholeKey::new(ip.into(), local.port())).is_some()
+                place::<Ipv6>(constants, &PinholeKey::new(ip.into(), local.port())).is_some()
             }
         }
     }
@@ -152,19 +153,8 @@ impl KernelPinholes {
     }
 
     fn lead_to_all(&mut self) -> Result<(), MapError> {
-        for (key, number) in self.four.taken.clone() {
-            let slot = self.four.make_gate(&mut self.terms, number)?;
-            let index = place4(&self.constants, &key).ok_or(MapError::KeyNotFound)?;
-            let empty = self.constants.empty_place(key.port());
-            self.places.set(index, empty.leading_to(number, slot), 0)?;
-        }
-        for (key, number) in self.six.taken.clone() {
-            let slot = self.six.make_gate(&mut self.terms, number)?;
-            let index = place6(&self.constants, &key).ok_or(MapError::KeyNotFound)?;
-            let empty = self.constants.empty_place(key.port());
-            self.places.set(index, empty.leading_to(number, slot), 0)?;
-        }
-        Ok(())
+        self.four.lead_to_all(&mut self.ways)?;
+        self.six.lead_to_all(&mut self.ways)
     }
 
     /// Every pinhole that is there, with the provider's number that it was written with.
@@ -194,28 +184,8 @@ impl KernelPinholes {
     /// [`MapError`] if its address is not protected, or the kernel refuses.
     pub fn insert(&mut self, pinhole: KernelPinhole) -> Result<(), MapError> {
         match pinhole {
-            KernelPinhole::V4(key, value) => {
-                let empty = self.constants.empty_place(key.port());
-                let index = place4(&self.constants, &key).ok_or(MapError::KeyNotFound)?;
-                let leading = Leading {
-                    places: &mut self.places,
-                    terms: &mut self.terms,
-                    index,
-                    empty,
-                };
-                self.four.insert(leading, key, value)
-            }
-            KernelPinhole::V6(key, value) => {
-                let empty = self.constants.empty_place(key.port());
-                let index = place6(&self.constants, &key).ok_or(MapError::KeyNotFound)?;
-                let leading = Leading {
-                    places: &mut self.places,
-                    terms: &mut self.terms,
-                    index,
-                    empty,
-                };
-                self.six.insert(leading, key, value)
-            }
+            KernelPinhole::V4(key, value) => self.four.insert(&mut self.ways, key, value),
+            KernelPinhole::V6(key, value) => self.six.insert(&mut self.ways, key, value),
         }
     }
 
@@ -225,44 +195,64 @@ impl KernelPinholes {
     /// [`MapError`] if it is not there, or the kernel refuses.
     pub fn remove(&mut self, local: SocketAddr) -> Result<(), MapError> {
         match local.ip() {
-            IpAddr::V4(address) => {
-                let key = PinholeKey::new(Ipv4::from(address), local.port());
-                let index = place4(&self.constants, &key).ok_or(MapError::KeyNotFound)?;
-                self.four.remove(&mut self.places, index, &key)
+            IpAddr::V4(ip) => {
+                let key = PinholeKey::new(Ipv4::from(ip), local.port());
+                self.four.remove(&mut self.ways, &key)
             }
-            IpAddr::V6(address) => {
-                let key = PinholeKey::new(Ipv6::from(address), local.port());
-                let index = place6(&self.constants, &key).ok_or(MapError::KeyNotFound)?;
-                self.six.remove(&mut self.places, index, &key)
+            IpAddr::V6(ip) => {
+                let key = PinholeKey::new(Ipv6::from(ip), local.port());
+                self.six.remove(&mut self.ways, &key)
             }
         }
     }
 }
 
-fn place4(constants: &Settings, key: &PinholeKey<Ipv4>) -> Option<u32> {
-    let at = constants.protected(key.address())?;
-    Some(constants.place4(at, key.port()))
+impl Ways {
+    fn take(datapath: &mut Datapath) -> Result<Self, DatapathError> {
+        Ok(Self {
+            constants: datapath.constants,
+            places: datapath.take(map::PLACES)?,
+            terms: KernelTerms::new(datapath.take(map::TERMS)?),
+        })
+    }
+
+    /// Where the word of a pinhole's address and port is.
+    fn place<A: Address>(&self, key: &PinholeKey<A>) -> Result<u32, MapError>
+    where
+        Settings: Protects<A>,
+    {
+        let place = place(&self.constants, key).ok_or(MapError::KeyNotFound)?;
+        Ok(place.index())
+    }
+
+    /// Leads packets to a port's element, by the word at `index`.
+    fn lead(&mut self, index: u32, port: u16, number: u32, slot: u32) -> Result<(), MapError> {
+        let place = self.constants.empty_place(port).leading_to(number, slot);
+        self.places.set(index, place, 0)
+    }
 }
 
-fn place6(constants: &Settings, key: &PinholeKey<Ipv6>) -> Option<u32> {
+fn place<A: Address>(constants: &Settings, key: &PinholeKey<A>) -> Option<PortPlace>
+where
+    Settings: Protects<A>,
+{
     let at = constants.protected(key.address())?;
-    Some(constants.place6(at, key.port()))
+    Some(PortPlace::of::<A>(constants, at, key.port()))
 }
 
-/// What leads a packet to an element.
-struct Leading<'a> {
-    places: &'a mut Array<MapData, Place>,
-    terms: &'a mut KernelTerms,
-    /// Of the place.
-    index: u32,
-    /// The place without a pinhole.
-    empty: Place,
+/// No element is left.
+pub(super) const fn full(elements: u32) -> MapError {
+    MapError::OutOfBounds {
+        index: elements,
+        max_entries: elements,
+    }
 }
 
 impl<A: Address + Ord + Default + Into<IpAddr>> Elements<A>
 where
     Pinhole<A>: Pod,
     Gate<A>: Pod,
+    Settings: Protects<A>,
 {
     fn succeed(
         &self,
@@ -295,10 +285,7 @@ where
                         slot,
                         ..self.array.get(&number, 0)?
                     };
-                    let number = next.free.pop_front().ok_or(MapError::OutOfBounds {
-                        index: next.array.len(),
-                        max_entries: next.array.len(),
-                    })?;
+                    let number = next.free.pop_front().ok_or(full(next.array.len()))?;
                     next.array.set(number, pinhole, 0)?;
                     next.taken.insert(*key, number);
                 }
@@ -322,7 +309,7 @@ where
     fn read(
         array: Array<MapData, Pinhole<A>>,
         gates: Array<MapData, Gate<A>>,
-        is_local: impl Fn(&PinholeKey<A>) -> bool,
+        ways: &Ways,
     ) -> Result<Self, MapError> {
         let mut this = Self {
             array,
@@ -345,7 +332,7 @@ where
             let is_latest = latest
                 .get(&key)
                 .is_none_or(|&opened| opened <= pinhole.opened);
-            if !is_local(&key) || !is_latest {
+            if ways.place(&key).is_err() || !is_latest {
                 this.retire(number)?;
                 continue;
             }
@@ -357,28 +344,40 @@ where
         Ok(this)
     }
 
+    /// For maps of places that lead nowhere yet.
+    fn lead_to_all(&mut self, ways: &mut Ways) -> Result<(), MapError> {
+        for (key, &number) in &self.taken {
+            let pinhole = self.array.get(&number, 0)?;
+            let terms = make_gate(&mut self.gates, &mut ways.terms, number, &pinhole)?;
+            self.terms.insert(number, terms);
+            ways.lead(ways.place(key)?, key.port(), number, pinhole.slot)?;
+        }
+        Ok(())
+    }
+
     fn insert(
         &mut self,
-        to: Leading<'_>,
+        ways: &mut Ways,
         key: PinholeKey<A>,
         pinhole: Pinhole<A>,
     ) -> Result<(), MapError> {
-        let number = self.take_free(to.terms).ok_or(MapError::OutOfBounds {
-            index: self.array.len(),
-            max_entries: self.array.len(),
-        })?;
+        let index = ways.place(&key)?;
+        let free = self.take_free(&mut ways.terms);
+        let number = free.ok_or(full(self.array.len()))?;
         if let Err(error) = self.array.set(number, pinhole, 0) {
             self.free.push_front(number);
             return Err(error);
         }
-        if let Err(error) = self.make_gate(to.terms, number) {
-            self.retire(number)?;
-            return Err(error);
-        }
+        match make_gate(&mut self.gates, &mut ways.terms, number, &pinhole) {
+            Ok(terms) => self.terms.insert(number, terms),
+            Err(error) => {
+                self.retire(number)?;
+                return Err(error);
+            }
+        };
         // Whoever sees the word sees the element.
         fence(Ordering::SeqCst);
-        let place = to.empty.leading_to(number, pinhole.slot);
-        if let Err(error) = to.places.set(to.index, place, 0) {
+        if let Err(error) = ways.lead(index, key.port(), number, pinhole.slot) {
             self.retire(number)?;
             return Err(error);
         }
@@ -388,29 +387,13 @@ where
         }
     }
 
-    /// What programs read of an element that is written, and that none of them knows yet. Tells its slot.
-    fn make_gate(&mut self, terms: &mut KernelTerms, number: u32) -> Result<u32, MapError> {
-        let pinhole = self.array.get(&number, 0)?;
-        let taken = terms.take(pinhole.terms())?;
-        if let Err(error) = self.gates.set(number, pinhole.gate(taken), 0) {
-            terms.release(taken);
-            return Err(error);
-        }
-        self.terms.insert(number, taken);
-        Ok(pinhole.slot)
-    }
-
-    fn remove(
-        &mut self,
-        places: &mut Array<MapData, Place>,
-        index: u32,
-        key: &PinholeKey<A>,
-    ) -> Result<(), MapError> {
+    fn remove(&mut self, ways: &mut Ways, key: &PinholeKey<A>) -> Result<(), MapError> {
+        let index = ways.place(key)?;
         let number = *self.taken.get(key).ok_or(MapError::KeyNotFound)?;
         // First, so that no later run finds it; programs do not look at it.
         self.mark_free(number)?;
         // What the port is for, the programs find out again.
-        places.set(index, Place::OTHER, 0)?;
+        ways.places.set(index, Place::OTHER, 0)?;
         self.taken.remove(key);
         self.resting.push(number);
         Ok(())
@@ -436,13 +419,32 @@ where
             wait_for_programs();
             for number in self.resting.drain(..) {
                 if let Some(taken) = self.terms.remove(&number) {
-                    terms.release(taken);
+                    terms.release(&taken);
                 }
                 self.free.push_back(number);
             }
         }
         self.free.pop_front()
     }
+}
+
+/// What programs read of an element that none of them knows yet. Tells the terms that it takes.
+fn make_gate<A: Address>(
+    gates: &mut Array<MapData, Gate<A>>,
+    known: &mut KernelTerms,
+    number: u32,
+    pinhole: &Pinhole<A>,
+) -> Result<Terms, MapError>
+where
+    Gate<A>: Pod,
+{
+    let terms = pinhole.terms();
+    let gate = pinhole.gate(known.take(terms)?);
+    if let Err(error) = gates.set(number, gate, 0) {
+        known.release(&terms);
+        return Err(error);
+    }
+    Ok(terms)
 }
 
 /// Returns when every program that runs now has ended. This takes some milliseconds; that it is seldom necessary, the spare elements

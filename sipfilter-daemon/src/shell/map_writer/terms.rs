@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, VecDeque};
 use aya::maps::{Array, MapData, MapError};
 use sipfilter_common::gate::Terms;
 
+use super::pinholes::full;
+
 /// The array, and who uses what of it.
 pub(super) struct KernelTerms {
     array: Array<MapData, Terms>,
     known: BTreeMap<Terms, Known>,
-    /// By their number in the array.
-    used: BTreeMap<u32, Terms>,
     free: VecDeque<u32>,
 }
 
@@ -30,7 +30,6 @@ impl KernelTerms {
             free: (0..array.len()).collect(),
             array,
             known: BTreeMap::new(),
-            used: BTreeMap::new(),
         }
     }
 
@@ -40,32 +39,24 @@ impl KernelTerms {
             known.users += 1;
             return Ok(known.number);
         }
-        let number = self.free.pop_front().ok_or(MapError::OutOfBounds {
-            index: self.array.len(),
-            max_entries: self.array.len(),
-        })?;
+        let number = self.free.pop_front().ok_or(full(self.array.len()))?;
         if let Err(error) = self.array.set(number, terms, 0) {
             self.free.push_front(number);
             return Err(error);
         }
         self.known.insert(terms, Known { number, users: 1 });
-        self.used.insert(number, terms);
         Ok(number)
     }
 
     /// One pinhole less has them, and no program looks at it any more.
-    pub(super) fn release(&mut self, number: u32) {
-        let Some(terms) = self.used.get(&number).copied() else {
-            return;
-        };
-        let Some(known) = self.known.get_mut(&terms) else {
+    pub(super) fn release(&mut self, terms: &Terms) {
+        let Some(known) = self.known.get_mut(terms) else {
             return;
         };
         known.users = known.users.saturating_sub(1);
         if known.users == 0 {
-            self.known.remove(&terms);
-            self.used.remove(&number);
-            self.free.push_back(number);
+            self.free.push_back(known.number);
+            self.known.remove(terms);
         }
     }
 }
