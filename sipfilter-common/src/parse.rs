@@ -145,9 +145,12 @@ pub struct Datagram<A> {
 /// take. They would read the same. `None` for everything else, and for what is malformed.
 #[inline(always)]
 pub fn parse_plain<R: Reader>(reader: &R) -> Option<Plain> {
-    match reader.be16(ETHERNET_HEADER - 2)? {
-        ETHERTYPE_IPV4 => plain4(reader).map(Plain::V4),
-        ETHERTYPE_IPV6 => plain6(reader).map(Plain::V6),
+    // As they lie in the packet: turning round what is read would take time, turning round a constant takes none.
+    const IPV4: u16 = ETHERTYPE_IPV4.to_be();
+    const IPV6: u16 = ETHERTYPE_IPV6.to_be();
+    match u16::from_ne_bytes(reader.bytes(ETHERNET_HEADER - 2)?) {
+        IPV4 => plain4(reader).map(Plain::V4),
+        IPV6 => plain6(reader).map(Plain::V6),
         _ => None,
     }
 }

@@ -92,29 +92,27 @@ pub fn generate(context: XdpContext) -> u32 {
     (unsafe { bpf_redirect(interface, 0) }) as u32
 }
 
-/// Makes the checksum of an IPv4 header without options right (RFC 1071): a host's stack drops others before any firewall sees them.
+/// Makes the checksum of an IPv4 header without options right (RFC 1071): a host's stack drops others before any firewall sees them. The sum
+/// is the same in whichever order of bytes it is made (§2 B), so in the machine's.
 #[inline(always)]
 fn checksum(context: &XdpContext) -> Option<()> {
-    let start = word::<ETHERNET>(context)?;
-    word::<{ ETHERNET + 16 }>(context)?;
-    let mut sum = 0_u64;
-    for index in 0..5 {
-        // SAFETY: five words lie in the packet, as just checked.
-        let word = u32::from_be(unsafe { start.add(index).read_unaligned() });
-        // The third word's second half is the checksum itself.
-        sum += u64::from(if index == 2 { word & 0xffff_0000 } else { word });
-    }
-    let mut folded = (sum >> 32) + (sum & 0xffff_ffff);
-    for _ in 0..3 {
-        folded = (folded >> 16) + (folded & 0xffff);
-    }
-    // SAFETY: as above.
+    const WITHOUT_CHECKSUM: u32 = 0xffff_0000_u32.to_be();
+    let header = words::<ETHERNET, 5>(context)?;
+    // SAFETY: five words lie in the packet, as just checked, and the checksum is the second half of the third.
     unsafe {
-        start
-            .cast::<u16>()
-            .add(5)
-            .write_unaligned((!(folded as u16)).to_be())
-    };
+        let [first, second, third, source, destination] =
+            header.cast::<[u32; 5]>().read_unaligned();
+        let mut sum = u64::from(first)
+            + u64::from(second)
+            + u64::from(third & WITHOUT_CHECKSUM)
+            + u64::from(source)
+            + u64::from(destination);
+        sum = (sum >> 32) + (sum & 0xffff_ffff);
+        sum = (sum >> 16) + (sum & 0xffff);
+        sum = (sum >> 16) + (sum & 0xffff);
+        sum = (sum >> 16) + (sum & 0xffff);
+        header.cast::<u16>().add(5).write_unaligned(!(sum as u16));
+    }
     Some(())
 }
 
@@ -125,7 +123,9 @@ fn rewrite(context: &XdpContext) -> Option<u32> {
     let plan = unsafe { &mut *plan };
     let random = next(plan.state);
     plan.state = random;
-    let mut port = (plan.first_port + (random >> 4).checked_rem(plan.ports)?) as u16;
+    // A share of all ports as large as the number's of all numbers: a division would take the sender longer.
+    let mut port =
+        (plan.first_port + (u64::from(random) * u64::from(plan.ports) >> 32) as u32) as u16;
     if plan.other_port != 0 && random & 4 != 0 {
         port = plan.other_port as u16;
     }
@@ -133,14 +133,22 @@ fn rewrite(context: &XdpContext) -> Option<u32> {
     let other = next(random ^ 0x9e37_79b9);
     let (destination_bits, source_bits) =
         (other & plan.address_mask, (other >> 8) & plan.source_mask);
-    if plan.family == 4 {
-        low_bits::<{ ETHERNET + 12 }>(context, plan.source_mask, source_bits)?;
-        low_bits::<{ ETHERNET + 16 }>(context, plan.address_mask, destination_bits)?;
-        ports::<{ ETHERNET + 20 }>(context, port)?;
+    // The last words of both addresses, and that of the ports.
+    let (source, destination, ports) = if plan.family == 4 {
+        let from = words::<{ ETHERNET + 12 }, 3>(context)?;
+        // SAFETY: these words lie in the packet, as just checked.
+        unsafe { (from, from.add(1), from.add(2)) }
     } else {
-        low_bits::<{ ETHERNET + 20 }>(context, plan.source_mask, source_bits)?;
-        low_bits::<{ ETHERNET + 36 }>(context, plan.address_mask, destination_bits)?;
-        ports::<{ ETHERNET + 40 }>(context, port)?;
+        let from = words::<{ ETHERNET + 20 }, 6>(context)?;
+        // SAFETY: as above.
+        unsafe { (from, from.add(4), from.add(5)) }
+    };
+    // SAFETY: as above; the kernel's machine reads and writes words at any address.
+    unsafe {
+        low_bits(source, plan.source_mask, source_bits);
+        low_bits(destination, plan.address_mask, destination_bits);
+        // With a mask that it knows, the compiler would write two bytes only.
+        low_bits(ports, core::hint::black_box(0xffff), u32::from(port));
     }
     Some(plan.interface)
 }
@@ -153,36 +161,24 @@ fn next(mut state: u32) -> u32 {
     state ^ (state << 5)
 }
 
-/// Replaces the masked bits of the word at `OFFSET`.
+/// Replaces the masked bits of a word of the packet.
+///
+/// # Safety
+/// It must lie in the packet, as the verifier must be able to see.
 #[inline(always)]
-fn low_bits<const OFFSET: usize>(context: &XdpContext, mask: u32, bits: u32) -> Option<()> {
-    let word = word::<OFFSET>(context)?;
-    // SAFETY: the word lies in the packet, as just checked; the kernel's machine writes words at any address.
+unsafe fn low_bits(word: *mut u32, mask: u32, bits: u32) {
+    // SAFETY: the caller vouches for the word.
     unsafe {
         let host = u32::from_be(word.read_unaligned());
         word.write_unaligned(((host & !mask) | bits).to_be());
     }
-    Some(())
 }
 
-/// Replaces the second port of the two at `OFFSET`.
+/// Words of the packet from `OFFSET` on, if that many are there.
 #[inline(always)]
-fn ports<const OFFSET: usize>(context: &XdpContext, destination: u16) -> Option<()> {
-    let word = word::<OFFSET>(context)?;
-    // SAFETY: as above.
-    unsafe {
-        let host = u32::from_be(word.read_unaligned());
-        // The compiler would write two bytes only.
-        let both = core::hint::black_box((host & 0xffff_0000) | u32::from(destination));
-        word.write_unaligned(both.to_be());
-    }
-    Some(())
-}
-
-#[inline(always)]
-fn word<const OFFSET: usize>(context: &XdpContext) -> Option<*mut u32> {
+fn words<const OFFSET: usize, const N: usize>(context: &XdpContext) -> Option<*mut u32> {
     let start = context.data() + OFFSET;
-    (start + 4 <= context.data_end()).then_some(start as *mut u32)
+    (start + 4 * N <= context.data_end()).then_some(start as *mut u32)
 }
 
 #[panic_handler]
