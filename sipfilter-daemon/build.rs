@@ -37,6 +37,10 @@ fn main() -> ExitCode {
 fn embed() -> Result<(), Box<dyn Error>> {
     let out_dir = PathBuf::from(variable("OUT_DIR")?);
     println!("cargo::rerun-if-changed=build.rs");
+    // The engine alone runs no programs.
+    if env::var_os("CARGO_FEATURE_DAEMON").is_none() {
+        return Ok(());
+    }
     println!("cargo::rerun-if-env-changed={GIVEN_OBJECT}");
     let object = match env::var_os(GIVEN_OBJECT).filter(|path| !path.is_empty()) {
         Some(path) => given(PathBuf::from(path))?,

@@ -5,7 +5,7 @@
 //! for user space, in the marker implementations of [`abi`].
 #![no_std]
 
-#[cfg(any(test, feature = "user"))]
+#[cfg(any(test, feature = "host"))]
 extern crate std;
 
 pub mod abi;
@@ -13,7 +13,7 @@ pub mod addr;
 pub mod budget;
 pub mod classify;
 pub mod gate;
-#[cfg(any(test, feature = "user"))]
+#[cfg(any(test, feature = "host"))]
 pub mod host;
 pub mod key;
 pub mod parse;
