@@ -97,13 +97,17 @@ pub mod map {
     /// Ring buffer of samples of what is dropped ([`crate::record::SampleHeader`]). Not pinned, and neither is the next: whoever loads the
     /// programs is the one who looks.
     pub const SAMPLES: &str = "SAMPLES";
-    /// Array of words, by [`crate::reason::Counter::index`] of a reason: how many more of its packets may be sampled.
-    pub const SAMPLE_GRANTS: &str = "SAMPLE_GRANTS";
+    /// Array of one [`super::SampleGrants`]. A section of the object's globals: other than an element of a map it need not be looked up.
+    pub const SAMPLE_GRANTS: &str = ".data.grants";
     /// The load-time constants ([`crate::settings::Settings`]), a global of the object.
     pub const SETTINGS: &str = "SETTINGS";
     /// Words with a bit for each beginning of an address that a signalling prefix may have ([`crate::key::FilterPlace`]), another.
     pub const SOURCE_FILTER: &str = "SOURCE_FILTER";
 }
+
+/// How many more packets of each reason may be sampled, by [`Reason`](crate::reason::Reason); as many places as
+/// [`COUNTERS`](crate::reason::COUNTERS), a power of two.
+pub type SampleGrants = [u32; crate::reason::COUNTERS as usize];
 
 /// Pinholes per family, and slots, unless the configuration says otherwise.
 pub const DEFAULT_PINHOLES: u32 = 65_536;

@@ -197,6 +197,7 @@ impl Counter {
 const _: () = {
     assert!(Reason::ALL.len() <= REASONS as usize);
     assert!(REASONS as usize + Note::ALL.len() <= COUNTERS as usize);
+    assert!(COUNTERS.is_power_of_two());
 };
 
 #[cfg(test)]

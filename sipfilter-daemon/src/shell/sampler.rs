@@ -17,7 +17,7 @@ use std::{
 
 use aya::maps::{Array, MapData, RingBuf};
 use sipfilter_common::{
-    abi::map,
+    abi::{SampleGrants, map},
     reason::{Action, Counter, Reason},
     settings::Modes,
 };
@@ -53,7 +53,7 @@ pub struct Sampler {
 /// The maps, and where what is found in them goes.
 pub struct Sources {
     ring: RingBuf<MapData>,
-    grants: Array<MapData, u32>,
+    grants: Array<MapData, SampleGrants>,
     counters: Counters,
     modes: Modes,
     ledger: Ledger,
@@ -85,8 +85,8 @@ impl Sources {
         };
         for reason in sampled() {
             sources.count(reason);
-            sources.grant(reason);
         }
+        sources.grant();
         Ok(sources)
     }
 
@@ -110,8 +110,10 @@ impl Sources {
         for reason in sampled() {
             if taken.contains_key(&reason) || is_sweep {
                 counted.insert(reason, self.handle_count(reason));
-                self.grant(reason);
             }
+        }
+        if !counted.is_empty() {
+            self.grant();
         }
         for sample in &samples {
             let packets = counted.get(&sample.reason).copied().unwrap_or_default();
@@ -166,10 +168,10 @@ impl Sources {
         count.packets.saturating_sub(before.unwrap_or(0))
     }
 
-    fn grant(&mut self, reason: Reason) {
-        let place = Counter::Reason(reason).index();
-        if let Err(error) = self.grants.set(place, GRANT, 0) {
-            tracing::debug!(%error, reason = reason.name(), "no samples");
+    /// All reasons at once: of which none was taken, has as many as before.
+    fn grant(&mut self) {
+        if let Err(error) = self.grants.set(0, [GRANT; _], 0) {
+            tracing::debug!(%error, "no samples");
         }
     }
 }

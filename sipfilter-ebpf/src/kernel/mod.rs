@@ -13,7 +13,7 @@ use aya_ebpf::{
 use sipfilter_common::{
     classify::{Verdict, classify_egress, classify_ingress, classify_plain},
     reader::Reader,
-    reason::{Action, Counter, Reason},
+    reason::{Action, Counter},
     record::{EGRESS, INGRESS},
 };
 
@@ -33,9 +33,9 @@ pub fn sipfilter_ingress(context: XdpContext) -> u32 {
     let Some(verdict) = classify_plain(&packet, &KernelTables) else {
         return ingress(context.ctx);
     };
-    // Media of calls, of which nothing is left to do but to be counted.
-    if verdict.reason == Reason::Media {
-        count(Counter::Reason(Reason::Media), packet.length());
+    // Media of calls. It is only counted: the short way copies nothing, and what passes is not sampled.
+    if verdict.ruling == Action::Pass {
+        count(Counter::Reason(verdict.reason), packet.length());
         return xdp_action::XDP_PASS;
     }
     finish(&packet, &verdict, INGRESS);

@@ -5,9 +5,8 @@
 
 use aya_ebpf::{
     bindings::{TC_ACT_UNSPEC, xdp_action},
-    helpers::bpf_redirect,
     macros::{classifier, map, xdp},
-    maps::{Array, ProgramArray},
+    maps::{Array, DevMap, ProgramArray},
     programs::{TcContext, XdpContext},
 };
 
@@ -27,14 +26,16 @@ pub struct Plan {
     first_port: u32,
     /// Source addresses minus one; a power of two minus one.
     source_mask: u32,
-    /// Where `generate` sends packets.
-    interface: u32,
     /// Where every other packet goes instead, on average; 0 for nowhere.
     other_port: u32,
 }
 
 #[map]
 static PLAN: Array<Plan> = Array::with_max_entries(1, 0);
+
+/// Where `generate` sends packets. A number of an interface instead would be looked up for each of them.
+#[map]
+static OUTLET: DevMap = DevMap::with_max_entries(1, 0);
 
 #[map]
 static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
@@ -84,12 +85,15 @@ pub fn vary_frags(context: XdpContext) -> u32 {
 /// Gives the packet the next addresses and ports and sends it.
 #[xdp]
 pub fn generate(context: XdpContext) -> u32 {
-    let Some(interface) = rewrite(&context) else {
+    if rewrite(&context)
+        .and_then(|()| checksum(&context))
+        .is_none()
+    {
         return xdp_action::XDP_ABORTED;
-    };
-    let _ = checksum(&context);
-    // SAFETY: the helper takes numbers.
-    (unsafe { bpf_redirect(interface, 0) }) as u32
+    }
+    OUTLET
+        .redirect(0, xdp_action::XDP_ABORTED.into())
+        .unwrap_or(xdp_action::XDP_ABORTED)
 }
 
 /// Makes the checksum of an IPv4 header without options right (RFC 1071): a host's stack drops others before any firewall sees them. The sum
@@ -117,7 +121,7 @@ fn checksum(context: &XdpContext) -> Option<()> {
 }
 
 #[inline(always)]
-fn rewrite(context: &XdpContext) -> Option<u32> {
+fn rewrite(context: &XdpContext) -> Option<()> {
     let plan = PLAN.get_ptr_mut(0)?;
     // SAFETY: only one program runs at a time with this plan, on one processor.
     let plan = unsafe { &mut *plan };
@@ -150,7 +154,7 @@ fn rewrite(context: &XdpContext) -> Option<u32> {
         // With a mask that it knows, the compiler would write two bytes only.
         low_bits(ports, core::hint::black_box(0xffff), u32::from(port));
     }
-    Some(plan.interface)
+    Some(())
 }
 
 /// Marsaglia's xorshift.

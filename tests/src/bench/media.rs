@@ -217,12 +217,12 @@ impl Host {
     fn measure(&self, programs: &mut Programs) -> Result<Sample> {
         let frame = frame();
         let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+        let interface = name_to_index(&any, &self.reached_by)?;
         let plan = Plan {
             state: 0x2545_f491,
             family: 4,
             ports: STREAMS.into(),
             first_port: FIRST_PORT.into(),
-            interface: name_to_index(&any, &self.reached_by)?,
             ..Plan::default()
         };
         let run = Run {
@@ -232,7 +232,7 @@ impl Host {
         };
         let start = processor_time();
         for burst in 0..BURSTS {
-            programs.send(plan, run)?;
+            programs.send(plan, interface, run)?;
             let delivered = self.read(BURST);
             ensure!(
                 delivered == BURST,

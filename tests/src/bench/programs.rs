@@ -7,7 +7,7 @@ use std::{borrow::Cow, time::Duration};
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, MapData, ProgramArray},
+    maps::{Array, DevMap, MapData, ProgramArray},
     programs::{ProgramInfo, SchedClassifier, TestRun as _, TestRunAttrs, TestRunOptions, Xdp},
 };
 use aya_obj::programs::xdp::XdpAttachType;
@@ -34,19 +34,18 @@ pub struct Plan {
     pub first_port: u32,
     /// Source addresses minus one; a power of two minus one.
     pub source_mask: u32,
-    /// Where `generate` sends packets.
-    pub interface: u32,
     /// Where every other packet goes instead, on average; 0 for nowhere.
     pub other_port: u32,
 }
 
-// SAFETY: `repr(C)`, integers only, eight times four bytes: no padding.
+// SAFETY: `repr(C)`, integers only, seven times four bytes: no padding.
 unsafe impl aya::Pod for Plan {}
 
 /// The loaded programs.
 pub struct Programs {
     ebpf: Ebpf,
     plan: Array<MapData, Plan>,
+    outlet: DevMap<MapData>,
     next: [ProgramArray<MapData>; 2],
 }
 
@@ -70,6 +69,7 @@ impl Programs {
         };
         Ok(Self {
             plan: map("PLAN")?.try_into()?,
+            outlet: map("OUTLET")?.try_into()?,
             next: [map("NEXT")?.try_into()?, map("NEXT_FRAGS")?.try_into()?],
             ebpf,
         })
@@ -108,8 +108,9 @@ impl Programs {
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn send(&mut self, plan: Plan, run: Run<'_>) -> Result<Duration> {
+    pub fn send(&mut self, plan: Plan, interface: u32, run: Run<'_>) -> Result<Duration> {
         self.plan(plan)?;
+        self.outlet.set(0, interface, None, 0)?;
         let generate = self.xdp("generate")?;
         let start = processor_time();
         generate.test_run(TestRunOptions {

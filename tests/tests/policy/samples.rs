@@ -2,7 +2,7 @@
 
 use aya::maps::{Array, MapData, RingBuf};
 use sipfilter_common::{
-    abi::{SAMPLE_RING_BYTES, map},
+    abi::{SAMPLE_RING_BYTES, SampleGrants, map},
     reason::{Action, Counter, Reason},
     record::{MAX_SAMPLE, SAMPLE_HEADER, SampleHeader},
 };
@@ -16,7 +16,7 @@ use super::Kernel;
 
 struct Sampled {
     kernel: Kernel,
-    grants: Array<MapData, u32>,
+    grants: Array<MapData, SampleGrants>,
     ring: RingBuf<MapData>,
 }
 
@@ -33,13 +33,14 @@ impl Sampled {
     }
 
     fn grant(&mut self, reason: Reason, samples: u32) {
-        let place = Counter::Reason(reason).index();
-        self.grants.set(place, samples, 0).expect("a grant");
+        let mut grants = self.grants.get(&0, 0).expect("the grants");
+        grants[Counter::Reason(reason).index() as usize] = samples;
+        self.grants.set(0, grants, 0).expect("a grant");
     }
 
     fn granted(&self, reason: Reason) -> u32 {
-        let place = Counter::Reason(reason).index();
-        self.grants.get(&place, 0).expect("a grant")
+        let grants = self.grants.get(&0, 0).expect("the grants");
+        grants[Counter::Reason(reason).index() as usize]
     }
 
     fn next(&mut self) -> Option<(SampleHeader, Vec<u8>)> {

@@ -51,7 +51,7 @@ impl Attack {
     }
 
     /// Any of 256 strangers; media to any of 9 000 ports behind those with pinholes.
-    fn plan(self, interface: u32) -> Plan {
+    fn plan(self) -> Plan {
         let (first_port, ports, other_port) = match self {
             Self::Media => (victim::CLOSED, 9_000, 0),
             Self::Sip => (victim::SIP, 1, 0),
@@ -64,7 +64,6 @@ impl Attack {
             ports,
             first_port: first_port.into(),
             source_mask: 0xff,
-            interface,
             other_port,
         }
     }
@@ -151,7 +150,7 @@ fn measure(
                 repeat: packets,
                 arrived_on: 0,
             };
-            programs.send(attack.plan(interface), run)
+            programs.send(attack.plan(), interface, run)
         })??;
         let passed = victim.passed()? - passed;
         ensure!(
