@@ -38,54 +38,96 @@ fn run(options: &Options) -> Result<Outcome> {
     for round in 0..options.rounds.min(3) {
         let (cpu, memory) = rate()?;
         eprintln!(
-            "    round {}: {:.1} % of a core at {RATE} calls/s, {memory:.1} MiB",
+            "    round {}: {:.1} % of a core at {RATE} calls/s, {:.1} MiB",
             round + 1,
-            cpu * 100.0
+            cpu * 100.0,
+            memory.resident
         );
         busy.push((cpu, memory));
         let (idle, full) = concurrent()?;
         eprintln!(
-            "    round {}: {full:.1} MiB with {STANDING} calls, {idle:.1} MiB without",
-            round + 1
+            "    round {}: {:.1} MiB with {STANDING} calls, {:.1} MiB without",
+            round + 1,
+            full.resident,
+            idle.resident
         );
         standing.push((idle, full));
     }
-    let middle =
-        |of: &dyn Fn(usize) -> f64, count: usize| median(&(0..count).map(of).collect::<Vec<_>>());
-    let cpu = middle(&|round| busy[round].0, busy.len());
-    let after = middle(&|round| busy[round].1, busy.len());
-    let idle = middle(&|round| standing[round].0, standing.len());
-    let full = middle(&|round| standing[round].1, standing.len());
-    let mut table = Table::new("sipfilterd", &["", "CPU, one core", "resident MiB"]);
-    table.row(["no calls".into(), "-".into(), format!("{idle:.1}")]);
-    table.row([
+    let cpu = median(&busy.iter().map(|(cpu, _)| *cpu).collect::<Vec<_>>());
+    let after = Memory::median(busy.iter().map(|(_, after)| after));
+    let idle = Memory::median(standing.iter().map(|(idle, _)| idle));
+    let full = Memory::median(standing.iter().map(|(_, full)| full));
+    let mut table = Table::new(
+        "sipfilterd",
+        &["", "CPU, one core", "resident MiB", "its own of that"],
+    );
+    let mut row = |what: String, cpu: String, memory: &Memory| {
+        let cells = [memory.resident, memory.own].map(|mib| format!("{mib:.1}"));
+        table.row([what, cpu].into_iter().chain(cells));
+    };
+    row("no calls".into(), "-".into(), &idle);
+    row(
         format!("{RATE} calls per second, for {} s", CALLS / RATE),
         format!("{:.1} %", cpu * 100.0),
-        format!("{after:.1}"),
-    ]);
-    table.row([
-        format!("{STANDING} calls at once"),
-        "-".into(),
-        format!("{full:.1}"),
-    ]);
+        &after,
+    );
+    row(format!("{STANDING} calls at once"), "-".into(), &full);
     Ok(Outcome {
         summary: json!({
             "cpu_at_1000_cps": rounded(cpu),
-            "rss_mib_at_10000_calls": rounded(full),
+            "rss_mib_at_10000_calls": rounded(full.resident),
         }),
         tables: vec![table],
         notes: vec![
             "CPU is the daemon's user and system time per second of calls: INVITE, 200, ACK, BYE and 200 of each, and its pinholes for RTP and RTCP \
-             opened and closed. Memory is the resident set, which leaves out what lies in the kernel's maps and holds the records that \
-             `calls show` tells of."
+             opened and closed. Memory is the resident set. Besides what is the process's own, which the records that `calls show` tells of are part \
+             of, it holds the program's text and 36 MiB of ring buffers: the kernel maps each of them twice in a row, so that no record is \
+             ever cut in two, and both count. Other maps of the kernel are not in it."
                 .into(),
         ],
         ..Outcome::default()
     })
 }
 
-/// CPU per second of calls, and resident MiB afterwards.
-fn rate() -> Result<(f64, f64)> {
+/// What a process takes of memory, in MiB.
+struct Memory {
+    /// All of it that lies in memory.
+    resident: f64,
+    /// What of it is neither a file's nor shared with the kernel.
+    own: f64,
+}
+
+impl Memory {
+    fn of(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/status");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let mib = |name: &str| -> Result<f64> {
+            let kib: f64 = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .and_then(|rest| rest.split_whitespace().next())
+                .with_context(|| format!("{path} has no {name}"))?
+                .parse()?;
+            Ok(kib / 1024.0)
+        };
+        Ok(Self {
+            resident: mib("VmRSS")?,
+            own: mib("RssAnon")?,
+        })
+    }
+
+    fn median<'a>(of: impl Iterator<Item = &'a Self>) -> Self {
+        let (resident, own): (Vec<_>, Vec<_>) =
+            of.map(|memory| (memory.resident, memory.own)).unzip();
+        Self {
+            resident: median(&resident),
+            own: median(&own),
+        }
+    }
+}
+
+/// CPU per second of calls, and what they take of memory afterwards.
+fn rate() -> Result<(f64, Memory)> {
     let network = Network::build(Topology::Routed, Family::V4, &[])?;
     let daemon = Daemon::start(&network, Mode::Native)?;
     let plan = Plan {
@@ -101,12 +143,12 @@ fn rate() -> Result<(f64, f64)> {
     tally.expect_all_calls(&plan)?;
     Ok((
         spent.as_secs_f64() / tally.took.as_secs_f64(),
-        resident(daemon.pid())?,
+        Memory::of(daemon.pid())?,
     ))
 }
 
-/// Resident MiB before the first call and with all calls up.
-fn concurrent() -> Result<(f64, f64)> {
+/// Memory before the first call and with all calls up.
+fn concurrent() -> Result<(Memory, Memory)> {
     let network = Network::build(Topology::Routed, Family::V4, &[])?;
     // Two ports per call, on two addresses.
     let ports = format!("\"{PBX_RTP_FIRST}-{PBX_RTP_LAST}\"");
@@ -124,13 +166,13 @@ fn concurrent() -> Result<(f64, f64)> {
     };
     let trunk = Trunk::new(&network, plan)?;
     let up = trunk.standing();
-    let idle = resident(daemon.pid())?;
-    let full = thread::scope(|scope| -> Result<f64> {
+    let idle = Memory::of(daemon.pid())?;
+    let full = thread::scope(|scope| -> Result<Memory> {
         let calls = scope.spawn(|| trunk.run());
         let mut full = None;
         while !calls.is_finished() {
             if full.is_none() && up.load(Ordering::Relaxed) == STANDING {
-                full = Some((resident(daemon.pid())?, daemon.pinholes()?));
+                full = Some((Memory::of(daemon.pid())?, daemon.pinholes()?));
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -161,16 +203,4 @@ fn cpu_time(pid: u32) -> Result<Duration> {
         .map(|field| field.parse::<u64>())
         .sum::<Result<u64, _>>()?;
     Ok(Duration::from_millis(ticks * 10))
-}
-
-fn resident(pid: u32) -> Result<f64> {
-    let path = format!("/proc/{pid}/status");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let kib: f64 = text
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .and_then(|rest| rest.split_whitespace().next())
-        .context("no resident set")?
-        .parse()?;
-    Ok(kib / 1024.0)
 }
