@@ -29,9 +29,11 @@ pub(super) fn judge_media<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
         at,
         port: ports.destination,
     };
+    // Looked at before the pinhole, because it goes after the pinhole has come: in the other order a packet could find neither.
+    let provisional = provisional::found(tables, &local);
     if let Some(hole) = tables.pinhole(&local) {
         judge_met(reader, tables, &hole, Source::of(ip, ports), payload)
-    } else if provisional::admits(reader, tables, ip, &local, ports, payload) {
+    } else if provisional::admits(reader, tables, ip, &local, provisional, ports, payload) {
         Reason::Provisional
     } else {
         judge_reply(reader, tables, ip, ports, payload)

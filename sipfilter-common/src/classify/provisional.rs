@@ -144,25 +144,30 @@ pub(super) fn place_of<A: Address, T: Tables>(tables: &T, local: &LocalEnd<A>) -
     PortPlace::new(address, local.port)
 }
 
-/// Whether a packet to a media port without a pinhole may pass all the same. It is one of the few that do.
+/// What is there for a port.
+#[inline(always)]
+pub(super) fn found<A: Address, T: Tables>(tables: &T, local: &LocalEnd<A>) -> Provisional {
+    let settings = tables.settings();
+    match settings.modes().has(Mode::Provisional) && settings.rtp.contains(local.port) {
+        true => tables.provisional(place_of(tables, local)),
+        false => Provisional::CLOSED,
+    }
+}
+
+/// Whether a packet to a media port without a pinhole may pass all the same, by what was [`found`] there. It is one of the few that do.
 #[inline(always)]
 pub(super) fn admits<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
     reader: &R,
     tables: &T,
     ip: &Ip<A>,
     local: &LocalEnd<A>,
+    mut found: Provisional,
     ports: &Ports,
     (start, end): (usize, usize),
 ) -> bool {
-    let settings = tables.settings();
     let place = place_of(tables, local);
-    let mut found =
-        match settings.modes().has(Mode::Provisional) && settings.rtp.contains(local.port) {
-            true => tables.provisional(place),
-            false => Provisional::CLOSED,
-        };
     if !found.is_open(tables.now()) {
-        if !settings.modes().has(Mode::Replies) {
+        if !tables.settings().modes().has(Mode::Replies) {
             tables.shut(place, Place::MEDIA);
         }
         return false;
@@ -185,10 +190,11 @@ pub(super) fn admits<A: Address, R: Reader, T: Tables + FamilyTables<A>>(
             return false;
         };
         let now_there = tables.exchange_provisional(place, found, less);
-        if now_there == found {
+        // Revoked at this moment, with the pinhole in its place or not: the packet was here before.
+        if now_there == found || now_there == Provisional::CLOSED {
             return true;
         }
-        // Revoked, or opened for somebody else meanwhile.
+        // Opened for somebody else meanwhile.
         if now_there.provider() != provider {
             return false;
         }

@@ -309,8 +309,12 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn provisional(&self, place: PortPlace) -> Provisional {
-        let word = PROVISIONAL.get(place.index());
-        Provisional(word.copied().unwrap_or_default())
+        // SAFETY: the word is valid and aligned. Volatile, because what is read next must not be read before.
+        PROVISIONAL
+            .get_ptr(place.index())
+            .map_or(Provisional::CLOSED, |word| {
+                Provisional(unsafe { word.read_volatile() })
+            })
     }
 
     #[inline(always)]

@@ -12,13 +12,16 @@ use aya::{
 };
 use sipfilter_common::{
     abi::{RESTING_PINHOLES, RING_BYTES, map},
-    classify::{classify_egress, classify_ingress, classify_plain},
+    addr::Ipv4,
+    classify::{Tables as _, classify_egress, classify_ingress, classify_plain},
     host::{HostSlot, HostTables},
+    key::PortPlace,
+    reader::Reader,
     reason::{Action, Counter, Note, Reason},
     record::{HEADER, RecordHeader},
-    settings::Settings as Constants,
+    settings::{Protects as _, Settings as Constants},
     slot::SlotCounts,
-    value::PayloadTypes,
+    value::{PayloadTypes, Provisional},
 };
 use sipfilter_daemon::{
     engine::{
@@ -94,6 +97,70 @@ fn the_host_gives_every_case_its_verdict() {
             );
         }
     }
+}
+
+/// A packet at whose payload the daemon takes the provisional place back that the packet has just found open.
+struct Overtaken<'a> {
+    frame: &'a [u8],
+    tables: &'a HostTables,
+    place: PortPlace,
+}
+
+impl Reader for Overtaken<'_> {
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        const PAYLOAD: usize = 14 + 20 + 8;
+        if offset == PAYLOAD {
+            self.tables
+                .open_provisional(self.place, Provisional::CLOSED);
+        }
+        self.frame.bytes(offset)
+    }
+
+    fn length(&self) -> usize {
+        self.frame.len()
+    }
+}
+
+#[test]
+fn media_passes_that_finds_a_provisional_place_while_the_daemon_takes_it_back() {
+    let scenes = scenes();
+    let scene = scenes
+        .iter()
+        .find(|scene| scene.name == "provisional places")
+        .expect("the scene");
+    let tables = host_tables(&scene.settings);
+    let early = scene
+        .cases
+        .iter()
+        .find(|case| {
+            if case.way == Way::Out {
+                classify_egress(*case, &tables);
+            }
+            case.reason == Reason::Provisional && case.frame[12..15] == [8, 0, 0x45]
+        })
+        .expect("a case");
+    let address: [u8; 4] = *early.frame[30..].first_chunk().expect("an address");
+    let port = u16::from_be_bytes(*early.frame[36..].first_chunk().expect("a port"));
+    let settings = tables.settings();
+    let address = Ipv4::from_bytes(address);
+    let at = settings.protected(address).expect("a protected address");
+    let place = PortPlace::of::<Ipv4>(settings, at, port);
+    assert_ne!(tables.provisional(place), Provisional::CLOSED);
+    let overtaken = Overtaken {
+        frame: &early.frame,
+        tables: &tables,
+        place,
+    };
+    assert_eq!(
+        classify_ingress(&overtaken, &tables).reason,
+        Reason::Provisional
+    );
+    assert_eq!(tables.provisional(place), Provisional::CLOSED);
+    assert_eq!(
+        classify_ingress(early, &tables).reason,
+        Reason::NoPinhole,
+        "the next one is too late"
+    );
 }
 
 #[test]
