@@ -309,12 +309,11 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn provisional(&self, place: PortPlace) -> Provisional {
+        let Some(word) = PROVISIONAL.get_ptr(place.index()) else {
+            return Provisional::CLOSED;
+        };
         // SAFETY: the word is valid and aligned. Volatile, because what is read next must not be read before.
-        PROVISIONAL
-            .get_ptr(place.index())
-            .map_or(Provisional::CLOSED, |word| {
-                Provisional(unsafe { word.read_volatile() })
-            })
+        Provisional(unsafe { word.read_volatile() })
     }
 
     #[inline(always)]
