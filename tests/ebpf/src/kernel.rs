@@ -129,7 +129,7 @@ fn rewrite(context: &XdpContext) -> Option<()> {
     plan.state = random;
     // A share of all ports as large as the number's of all numbers: a division would take the sender longer.
     let mut port =
-        (plan.first_port + (u64::from(random) * u64::from(plan.ports) >> 32) as u32) as u16;
+        (plan.first_port + ((u64::from(random) * u64::from(plan.ports)) >> 32) as u32) as u16;
     if plan.other_port != 0 && random & 4 != 0 {
         port = plan.other_port as u16;
     }
